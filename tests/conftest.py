@@ -1,0 +1,75 @@
+"""What every test shares: where things are, what may be missing, and how hypothesis runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+UNPACKED_PROGRAMS = REPOSITORY / "build" / "debian" / "usr" / "bin"
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+# No deadline: how long an example takes is the machine's business, never a test's verdict.
+settings.register_profile("apportion", deadline=None, print_blob=True)
+settings.load_profile("apportion")
+
+
+def pytest_configure() -> None:
+    """Put what packaging/install-debian.sh unpacked on PATH, for pytest run by hand."""
+    path = os.environ.get("PATH", "")
+    if str(UNPACKED_PROGRAMS) not in path.split(os.pathsep):
+        os.environ["PATH"] = f"{UNPACKED_PROGRAMS}{os.pathsep}{path}"
+
+
+def pytest_report_header() -> str:
+    """Say which apportion is under test: the tree's, or the wheel's."""
+    spec = importlib.util.find_spec("apportion")
+    places = spec.submodule_search_locations if spec is not None else None
+    return f"apportion imported from: {', '.join(places or ['nowhere'])}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, by name and reason, a test whose needs are missing; with CI=true that is a failure."""
+    if item.get_closest_marker("gpu") is not None and not NVIDIA_DRIVER.exists():
+        pytest.skip(f"gpu: no NVIDIA driver here ({NVIDIA_DRIVER} does not exist)")
+    for marker in item.iter_markers("needs_program"):
+        for program in marker.args:
+            if shutil.which(program) is None:
+                lack(f"the program {program} is not on PATH: run packaging/install-debian.sh")
+    for marker in item.iter_markers("needs_module"):
+        for module in marker.args:
+            if importlib.util.find_spec(module) is None:
+                lack(f"the module {module} is not installed: see requirements/{module}.txt")
+
+
+def lack(reason: str) -> None:
+    """Skip the running test for a reason, or fail it where CI=true promises that all is there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel: the one that `make test` made, or one built now from the tree."""
+    given = os.environ.get("APPORTION_WHEEL")
+    if given is not None:
+        return Path(given)
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*command, str(REPOSITORY)], check=True, capture_output=True, timeout=100)
+    (built,) = folder.glob("*.whl")
+    return built
