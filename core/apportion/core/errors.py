@@ -1,0 +1,75 @@
+"""The error tree.
+
+    ApportionError
+    ├── ConfigError            a file, flag or variable that a person wrote is wrong
+    │   └── PriceTableError    ... in a price table
+    ├── RingError              a ring file is not what its layout promises
+    ├── CollectorError         a source of facts failed
+    │   ├── NoData             the source is absent on this machine: not a fault
+    │   ├── DeviceLost         one device no longer answers
+    │   └── SourceLost         the whole source must be opened again
+    └── LedgerError            the book could not be read or written
+        ├── LedgerUnavailable  locked, full or gone: retry later, nothing is lost
+        └── SchemaMismatch     the schema is older or newer than this release can use
+
+Every message names what failed, with which input, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ApportionError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigError(ApportionError):
+    """Something that a person wrote is wrong; `where` says in which file and line."""
+
+    def __init__(
+        self, message: str, *, path: Path | str | None = None, line: int | None = None
+    ) -> None:
+        self.path = path
+        self.line = line
+        where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(f"{where}{message}")
+
+
+class PriceTableError(ConfigError):
+    """A price table is malformed or contradicts itself."""
+
+
+class RingError(ApportionError):
+    """A ring file is corrupt, hostile, truncated or of an unknown version."""
+
+
+class CollectorError(ApportionError):
+    """A source of facts failed; its series stop and a metric says so."""
+
+
+class NoData(CollectorError):
+    """The source is absent on this machine. Logged at debug level, never an alert."""
+
+
+class DeviceLost(CollectorError):
+    """One device no longer answers; the others go on."""
+
+
+class SourceLost(CollectorError):
+    """The whole source must be shut down and opened again, with backoff."""
+
+
+class LedgerError(ApportionError):
+    """The ledger could not do what was asked."""
+
+
+class LedgerUnavailable(LedgerError):
+    """Locked, full or gone for now. The caller keeps its batch and retries."""
+
+
+class SchemaMismatch(LedgerError):
+    """The ledger's schema is not one that this release can use."""

@@ -1,0 +1,38 @@
+"""Identities. Each is a distinct type, so that a run cannot be passed for an attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+DeviceId = NewType("DeviceId", str)
+"""NVML UUID (`GPU-...`, `MIG-...`), `<uuid>/unallocated`, or `cpu:<host>`."""
+RingId = NewType("RingId", str)
+"""32 hexadecimal digits, random for each ring file."""
+RunId = NewType("RunId", str)
+"""One logical training job; it survives restarts."""
+AttemptId = NewType("AttemptId", str)
+"""One execution of a run."""
+TraceId = NewType("TraceId", str)
+"""32 hexadecimal digits, W3C trace context."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SpanId:
+    """A span of one ring: its number counts from 1 in the process that wrote it."""
+
+    ring: RingId
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.ring}/{self.number}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DeviceGroup:
+    """The ordered devices that one engine or rank set works on."""
+
+    devices: tuple[DeviceId, ...]
+
+    def __str__(self) -> str:
+        return "+".join(self.devices)
