@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Ask = Callable[[Path, str], Any]
+Start = Callable[..., tuple["subprocess.Popen[str]", list[str]]]
+
+
+@pytest.fixture
+def start(library: Path) -> Generator[Start, None, None]:
+    """Starts the command line and returns it with its output up to `# ready`."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> tuple[subprocess.Popen[str], list[str]]:
+        command = [sys.executable, "-m", "apportion.simulator", *arguments]
+        process = subprocess.Popen(
+            [*command, "--library-dir", str(library.parent.parent)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if line == "# ready\n":
+                break
+        return process, lines
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_simulated_serves_and_ends_on_a_signal(
+    tmp_path: Path, library: Path, ask: Ask, start: Start, number: signal.Signals
+) -> None:
+    """The output can be sourced by a shell, the devices answer, and a signal ends it with 0."""
+    state = tmp_path / "state"
+    process, lines = start(
+        "--profile", "a100", "--gpus", "4", "--state", str(state), "--utilization", "0.5"
+    )
+    inherited = os.environ.get("LD_LIBRARY_PATH", "")
+    search_path = f"{library.parent}:{inherited}" if inherited else str(library.parent)
+    assert lines == [
+        "# SIMULATED: 4 x NVIDIA A100-SXM4-80GB. No value was measured on a GPU.",
+        f"export LD_LIBRARY_PATH={search_path}",
+        f"export APPORTION_SIMULATOR_STATE={state}",
+        "# ready",
+    ]
+    answer = ask(
+        state,
+        """
+        nvml.nvmlInit()
+        one = nvml.nvmlDeviceGetHandleByIndex(3)
+        answer = [nvml.nvmlDeviceGetCount(), nvml.nvmlDeviceGetPowerUsage(one)]
+        """,
+    )
+    assert answer == [4, 230_000]
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 0
+
+
+def test_a_mirrored_process_makes_its_device_busy(tmp_path: Path, ask: Ask, start: Start) -> None:
+    """With a real busy process: its devices are busy and list it, the others are idle."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        _, lines = start(
+            *("--gpus", "3", "--state", str(tmp_path / "state")),
+            *("--mirror", f"{busy.pid}:0,2", "--mirror-cores", "1"),
+        )
+        assert lines[-1] == "# ready"
+        answer = ask(
+            tmp_path / "state",
+            """
+            import time
+            nvml.nvmlInit()
+            devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(3)]
+            deadline = time.monotonic() + 50
+            while time.monotonic() < deadline:
+                use = [nvml.nvmlDeviceGetUtilizationRates(device).gpu for device in devices]
+                if use[0] and use[2]:
+                    break
+                time.sleep(0.02)
+            lists = [nvml.nvmlDeviceGetComputeRunningProcesses(device) for device in devices]
+            answer = [
+                [bool(share) for share in use],
+                [[[p.pid, bool(p.usedGpuMemory)] for p in processes] for processes in lists],
+            ]
+            """,
+        )
+    finally:
+        busy.kill()
+        busy.wait()
+    assert answer == [
+        [True, False, True],
+        [[[busy.pid, True]], [], [[busy.pid, True]]],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param(["--gpus", "65"], "give a number from 0 to 64", id="too many"),
+        pytest.param(["--mirror", "12"], "is not PID:DEVICE", id="no device"),
+        pytest.param(["--utilization", "90"], "is not a ratio from 0 to 1", id="percent"),
+        pytest.param(["--profile", "h900"], "invalid choice", id="no such profile"),
+        pytest.param(["--mirror", "1:7"], "no device 7", id="no such device"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    tmp_path: Path, library: Path, arguments: list[str], words: str
+) -> None:
+    """Exit status above 0 and one line that says what would be right."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "apportion.simulator", "--state", str(tmp_path / "state")),
+            *("--library-dir", str(library.parent.parent)),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode > 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_state_that_cannot_be_made_is_an_error(tmp_path: Path, library: Path) -> None:
+    """A missing folder is named, without a traceback."""
+    state = tmp_path / "absent" / "state"
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "apportion.simulator", "--state", str(state)),
+            *("--library-dir", str(library.parent.parent)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert str(tmp_path / "absent") in result.stderr
+    assert "Traceback" not in result.stderr
