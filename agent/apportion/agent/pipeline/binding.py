@@ -1,0 +1,135 @@
+"""Which devices a ring's process used: the first source that knows, and why it is believed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from apportion.core.ids import DeviceId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class Node(NamedTuple):
+    """What the node knows about its devices and who computes on them.
+
+    `devices`: all, in NVML's order. `pids_by_device`: compute processes by host pid, None where
+    the source cannot tell. `parent_of`, `job_of` (its process group) and `uid_of` give None for
+    a pid that is gone.
+    """
+
+    devices: Sequence[DeviceId]
+    cpu_device: DeviceId | None
+    pids_by_device: Mapping[DeviceId, frozenset[int] | None]
+    parent_of: Callable[[int], int | None]
+    job_of: Callable[[int], int | None]
+    uid_of: Callable[[int], int | None]
+
+
+class RingSays(NamedTuple):
+    """What a ring's identity and words say about its devices."""
+
+    pid: int
+    uid: int
+    local_rank: int | None
+    devices: Sequence[str]
+    reported: Sequence[str]
+    hints: Mapping[str, str]
+
+
+class Binding(NamedTuple):
+    """The ordered devices, which source named them, and what was refused on the way."""
+
+    devices: tuple[DeviceId, ...]
+    source: str
+    refused: str | None = None
+
+
+def bind(ring: RingSays, node: Node) -> Binding | None:
+    """The devices of a ring, or None while no source knows.
+
+    Sources in order: what the user said, what the framework reported, NVML's processes (the
+    ring's own, its children, its siblings under one parent), the environment's hints; a host
+    whose device is its CPU binds everything to that.
+    """
+    refused: str | None = None
+    for source, names in (("user", ring.devices), ("framework", ring.reported)):
+        if not names:
+            continue
+        found = [_named(name, node.devices, node.cpu_device) for name in names]
+        devices = tuple(device for device in found if device is not None)
+        if len(devices) != len(found):
+            refused = f"{source}: unknown device"
+            continue
+        strangers = [device for device in devices if not _allowed(ring, device, node)]
+        if strangers:
+            refused = f"{source}: {strangers[0]} has processes, none of them of uid {ring.uid}"
+            continue
+        return Binding(devices, source, refused)
+    devices = _by_process(ring, node)
+    if devices:
+        return Binding(devices, "nvml_process", refused)
+    if node.cpu_device is not None and not node.devices:
+        return Binding((node.cpu_device,), "cpu", refused)
+    devices = _by_hint(ring, node)
+    if devices and all(_allowed(ring, device, node) for device in devices):
+        return Binding(devices, "environment", refused)
+    return None
+
+
+def _named(name: str, devices: Sequence[DeviceId], cpu: DeviceId | None) -> DeviceId | None:
+    """A UUID, a UUID's unambiguous beginning, or an index in NVML's order."""
+    if name == "cpu" or name == cpu:
+        return cpu
+    if name.isdigit():
+        return devices[int(name)] if int(name) < len(devices) else None
+    matches = [device for device in devices if device.startswith(name)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _allowed(ring: RingSays, device: DeviceId, node: Node) -> bool:
+    """A device whose known processes all belong to others cannot be the ring's."""
+    pids = node.pids_by_device.get(device)
+    if not pids or ring.uid == 0:
+        return True
+    owners = {node.uid_of(pid) for pid in pids}
+    return None in owners or ring.uid in owners
+
+
+def _by_process(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:
+    def used(belongs: Callable[[int], bool]) -> tuple[DeviceId, ...]:
+        return tuple(
+            device
+            for device in node.devices
+            if any(belongs(pid) for pid in node.pids_by_device.get(device) or ())
+        )
+
+    own = used(lambda pid: pid == ring.pid)
+    if own:
+        return own
+    children = used(lambda pid: node.parent_of(pid) == ring.pid)
+    if children:
+        return children
+    parent, job = node.parent_of(ring.pid), node.job_of(ring.pid)
+    if parent is None or parent <= 1 or ring.local_rank is not None:
+        return ()
+    # An engine's workers share its process group; jobs of one shell share only the parent.
+    return used(lambda pid: node.parent_of(pid) == parent and node.job_of(pid) == job)
+
+
+def _by_hint(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:
+    visible = ring.hints.get("CUDA_VISIBLE_DEVICES") or ring.hints.get("NVIDIA_VISIBLE_DEVICES")
+    if visible is None or visible in {"all", "void", "none"}:
+        return ()
+    chosen: list[DeviceId] = []
+    for name in re.split(r"\s*,\s*", visible.strip()):
+        device = _named(name, node.devices, None)
+        if device is None:  # as CUDA does: what follows an unknown device is not visible
+            break
+        chosen.append(device)
+    if ring.local_rank is None:
+        return tuple(chosen)
+    if len(chosen) == 1:
+        return (chosen[0],)
+    return (chosen[ring.local_rank],) if 0 <= ring.local_rank < len(chosen) else ()

@@ -1,0 +1,196 @@
+"""One metered device: its readings, how far it may be settled, its energy and its windows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from apportion.cost.energy import EnergyCurve
+from apportion.cost.settlement.evidence import Window
+
+if TYPE_CHECKING:
+    from apportion.core.reading import DeviceInfo, Reading
+    from apportion.cost.settlement.work import RatePeriod
+
+POLL_MARGIN_NS: Final = 100_000_000
+"""What ended this long before the last poll of the rings has been read by it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knot:
+    """What settlement keeps of a reading, in node time.
+
+    `total_mj` is the energy counter made continuous over resets; `reset_mj` is what the counter
+    showed after a reset: energy of unknown time.
+    """
+
+    time_ns: int
+    total_mj: int | None
+    reset_mj: int
+    activity_ratio: float | None
+    cpu_ns_by_pid: dict[int, int]
+    raw_mj: int | None = None
+
+    def to_json(self) -> str:
+        """For the ledger's `reading` table."""
+        return json.dumps(
+            [
+                self.total_mj,
+                self.reset_mj,
+                self.activity_ratio,
+                self.cpu_ns_by_pid,
+                self.raw_mj,
+            ],
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def of_json(cls, time_ns: int, text: str) -> Knot:
+        """The inverse of `to_json`."""
+        total_mj, reset_mj, activity_ratio, by_pid, raw_mj = json.loads(text)
+        pids = {int(pid): int(cpu_ns) for pid, cpu_ns in by_pid.items()}
+        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, raw_mj)
+
+
+@dataclass(slots=True)
+class MeteredDevice:
+    """The timeline of one device that this agent owns.
+
+    `settled_ns` is its watermark; `settled_mj` the energy total that is accounted for up to it.
+    Knots before the watermark but one are dropped after each commit.
+    """
+
+    key: int
+    group: int
+    info: DeviceInfo
+    since_ns: int
+    settled_ns: int
+    settled_mj: int | None = None
+    rates: list[RatePeriod] = field(default_factory=list["RatePeriod"])
+    knots: list[Knot] = field(default_factory=list[Knot])
+    energy_source: str | None = None
+    latest: Reading | None = None
+    _raw_mj: int | None = None
+    _total_mj: int = 0
+
+    def add(self, reading: Reading, time_ns: int) -> Knot | None:
+        """Take a reading (node time `time_ns`); None where it is older than the last one."""
+        if self.knots and time_ns <= self.knots[-1].time_ns:
+            return None
+        total_mj, reset_mj = self._advance(reading.energy_mj)
+        knot = Knot(
+            time_ns,
+            total_mj,
+            reset_mj,
+            reading.utilization_ratio,
+            dict(reading.cpu_ns_by_pid),
+            reading.energy_mj,
+        )
+        self.knots.append(knot)
+        self.latest = reading
+        self.energy_source = reading.energy_source or self.energy_source
+        if self.settled_mj is None and total_mj is not None:
+            self.settled_mj = total_mj
+        return knot
+
+    def restore(self, knots: list[Knot], *, same_boot: bool) -> None:
+        """Go on from persisted readings; after a reboot the counter starts anew."""
+        self.knots = knots
+        totals = [knot.total_mj for knot in knots if knot.total_mj is not None]
+        if totals:
+            self._total_mj = totals[-1]
+        if same_boot and knots:
+            self._raw_mj = knots[-1].raw_mj
+
+    def _advance(self, raw_mj: int | None) -> tuple[int | None, int]:
+        if raw_mj is None:
+            return None, 0
+        reset_mj = 0
+        if self._raw_mj is not None:
+            if raw_mj >= self._raw_mj:
+                self._total_mj += raw_mj - self._raw_mj
+            else:
+                reset_mj = raw_mj
+        self._raw_mj = raw_mj
+        return self._total_mj, reset_mj
+
+    # -- settlement --------------------------------------------------------------------------
+    def target_ns(self, limit_ns: int, *, patience_ns: int) -> int:
+        """How far to settle: the last reading before `limit_ns`, or the limit when telemetry is
+        silent for longer than `patience_ns`."""
+        last_ns = max((k.time_ns for k in self.knots if k.time_ns <= limit_ns), default=None)
+        if last_ns is None or limit_ns - last_ns > patience_ns:
+            return max(self.settled_ns, limit_ns)
+        return max(self.settled_ns, last_ns)
+
+    def curve(self) -> EnergyCurve | None:
+        """Energy as a function of time; None where the device reports none."""
+        knots = [(k.time_ns, k.total_mj) for k in self.knots if k.total_mj is not None]
+        return EnergyCurve.of(knots) if knots else None
+
+    def late_mj(self, target_ns: int) -> tuple[int, str]:
+        """Energy up to the watermark that came after it was settled, and why."""
+        curve = self.curve()
+        resets = sum(k.reset_mj for k in self.knots if self.settled_ns < k.time_ns <= target_ns)
+        if curve is None:
+            return resets, "counter_reset" if resets else ""
+        missed = curve.at(self.settled_ns) - (self.settled_mj or 0)
+        return max(0, missed) + resets, "counter_reset" if resets else "telemetry_gap"
+
+    def windows(self, target_ns: int, *, patience_ns: int, cpu_of: set[int] | None) -> list[Window]:
+        """The reading windows between the watermark and `target_ns`, without gaps.
+
+        `cpu_of`: on the CPU device the pids whose own CPU time is the activity, where any are
+        instrumented; None elsewhere.
+        """
+        windows: list[Window] = []
+        begin_ns = self.settled_ns
+        before = max(
+            (k for k in self.knots if k.time_ns <= begin_ns), key=lambda k: k.time_ns, default=None
+        )
+        for knot in self.knots:
+            if knot.time_ns <= begin_ns:
+                continue
+            if begin_ns >= target_ns:
+                break
+            end_ns = min(knot.time_ns, target_ns)
+            if before is None or knot.time_ns - before.time_ns > patience_ns:
+                windows.append(Window(begin_ns, end_ns, None, "telemetry_gap"))
+            else:
+                ratio = _activity(before, knot, cpu_of)
+                windows.append(Window(begin_ns, end_ns, ratio))
+            begin_ns, before = end_ns, knot
+        if begin_ns < target_ns:
+            windows.append(Window(begin_ns, target_ns, None, "telemetry_gap"))
+        return windows
+
+    def settled(self, target_ns: int) -> None:
+        """The settlement up to `target_ns` is committed."""
+        curve = self.curve()
+        self.settled_ns = target_ns
+        if curve is not None:
+            known_ns = max((k.time_ns for k in self.knots if k.time_ns <= target_ns), default=None)
+            if known_ns is not None:
+                self.settled_mj = max(self.settled_mj or 0, curve.at(target_ns))
+        self.knots = self.knots[self.keep_from() :]
+
+    def keep_from(self) -> int:
+        """Index of the last knot at or before the watermark: it and what follows are needed."""
+        index = 0
+        for position, knot in enumerate(self.knots):
+            if knot.time_ns <= self.settled_ns:
+                index = position
+        return index
+
+
+def _activity(before: Knot, knot: Knot, cpu_of: set[int] | None) -> float | None:
+    if cpu_of:
+        elapsed_ns = knot.time_ns - before.time_ns
+        used_ns = sum(
+            max(0, knot.cpu_ns_by_pid[pid] - before.cpu_ns_by_pid[pid])
+            for pid in cpu_of
+            if pid in knot.cpu_ns_by_pid and pid in before.cpu_ns_by_pid
+        )
+        return min(1.0, used_ns / elapsed_ns)
+    return knot.activity_ratio

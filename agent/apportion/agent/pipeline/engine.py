@@ -1,0 +1,347 @@
+"""The settlement thread: polls rings, takes readings, ticks, publishes. One loop, no locks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from apportion.agent.pipeline.binding import Node, RingSays, bind
+from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
+from apportion.agent.pipeline.interned import EntityKey
+from apportion.agent.pipeline.publisher import Facts, publish
+from apportion.agent.pipeline.registry import DeviceKey
+from apportion.agent.pipeline.settlement import Settlement
+from apportion.core.errors import LedgerUnavailable
+from apportion.core.units import NS_PER_SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from fractions import Fraction
+
+    from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
+    from apportion.agent.metrics.labels import LabelFolder
+    from apportion.agent.pipeline.device import MeteredDevice
+    from apportion.agent.pipeline.intake import FollowedRing
+    from apportion.agent.pipeline.node_time import NodeTime
+    from apportion.agent.pipeline.ownership import DeviceLocks
+    from apportion.agent.pipeline.processes import Processes
+    from apportion.agent.pipeline.sampler import Sampler
+    from apportion.agent.pipeline.tick import TickOutcome
+    from apportion.agent.snapshot import SnapshotBoard
+    from apportion.collectors.collector import Batch
+    from apportion.core.clock import Clock
+    from apportion.core.ids import DeviceId
+    from apportion.core.reading import DeviceInfo, Reading
+    from apportion.cost.ledger.batch import LedgerState
+    from apportion.cost.ledger.ledger import Ledger
+    from apportion.cost.rate import PriceTable, Rate
+
+_LOG: Final = logging.getLogger(__name__)
+POLL_NS: Final = 40_000_000
+HEARTBEAT_NS: Final = 2 * NS_PER_SECOND
+PUBLISH_NS: Final = NS_PER_SECOND
+
+
+class Engine:
+    """Owns the settlement, and is the only one that touches it. A `Runner` service."""
+
+    name = "settlement"
+
+    def __init__(
+        self,
+        state: LedgerState,
+        ledger: Ledger,
+        directory: RingDirectory,
+        samplers: Sequence[Sampler],
+        *,
+        time: NodeTime,
+        clock: Clock,
+        locks: DeviceLocks,
+        prices: PriceTable,
+        processes: Processes,
+        folder: LabelFolder,
+        board: SnapshotBoard,
+        heartbeat: Heartbeat,
+        lateness_ns: int,
+        sample_period_ns: int,
+        tick_period_ns: int,
+    ) -> None:
+        self._ledger, self._directory, self._samplers = ledger, directory, samplers
+        self._time, self._clock = time, clock
+        self._locks, self._prices, self._processes = locks, prices, processes
+        self._folder, self._board, self._heart = folder, board, heartbeat
+        self._tick_period_ns = tick_period_ns
+        self._settlement = Settlement(
+            state,
+            time=time,
+            folder=folder,
+            rates_of=self.rates_of,
+            users_of=self.users_of,
+            lateness_ns=lateness_ns,
+            sample_period_ns=sample_period_ns,
+        )
+        self._intake = Intake(self._settlement, time)
+        self._polls: deque[int] = deque(maxlen=3)
+        self._infos: dict[DeviceId, DeviceInfo] = {}
+        self._latest: dict[DeviceId, Reading] = {}
+        self._shares: dict[DeviceId, Fraction] = {}
+        self._facts = Facts()
+        self._poll: DirectoryPoll | None = None
+        self._drops: Counter[str] = Counter()
+        self._due = {"tick": 0, "heartbeat": 0, "publish": 0, "bind": 0}
+
+    @property
+    def settlement(self) -> Settlement:
+        """What it settles; for tests and for nobody else while `run` is running."""
+        return self._settlement
+
+    @property
+    def facts(self) -> Facts:
+        """Counters of the loop itself."""
+        return self._facts
+
+    def run(self, stop: threading.Event) -> None:
+        """Loop until told to stop, then settle and commit what was read."""
+        due_ns: int = self._clock.monotonic_ns()
+        self._due["tick"] = due_ns + self._tick_period_ns
+        while not stop.is_set():
+            self.turn()
+            due_ns = max(due_ns + POLL_NS, self._clock.monotonic_ns())
+            self._clock.wait(stop, due_ns - self._clock.monotonic_ns())
+        self._last_turns()
+
+    def shutdown(self, timeout_ns: int) -> None:
+        """Give the rings and the device locks back."""
+        del timeout_ns
+        self._heart.stop()
+        self._directory.close()
+        self._locks.close()
+
+    def turn(self) -> None:
+        """One round: read everything that is new; tick and publish when they are due."""
+        self._read_rings()
+        self._read_collectors()
+        now_ns = self._clock.monotonic_ns()
+        self._board.beat(now_ns)
+        if now_ns >= self._due["bind"]:
+            self._due["bind"] = now_ns + NS_PER_SECOND // 4
+            self._bind()
+        if now_ns >= self._due["tick"]:
+            self._facts.tick_lateness_ns = now_ns - self._due["tick"]
+            self._due["tick"] = max(self._due["tick"] + self._tick_period_ns, now_ns)
+            self.tick()
+            self._due["publish"] = 0
+        if now_ns >= self._due["heartbeat"]:
+            self._due["heartbeat"] = now_ns + HEARTBEAT_NS
+            self._heartbeat()
+        if now_ns >= self._due["publish"]:
+            self._due["publish"] = now_ns + PUBLISH_NS
+            self.publish()
+
+    def _last_turns(self) -> None:
+        """Three more looks believe the last records; one more tick commits them."""
+        for _ in range(3):
+            self._read_rings()
+            self._clock.wait(threading.Event(), POLL_NS)
+        self._read_collectors()
+        self._bind()
+        self.tick()
+        self.publish()
+
+    # -- what comes in -----------------------------------------------------------------------------
+    def _read_rings(self) -> None:
+        if self._settlement.unsaved_spans > MAX_UNSAVED_SPANS:
+            self._drops["ledger_behind"] += 1
+            return
+        begun_ns = self._clock.monotonic_ns()
+        self._poll = self._directory.poll()
+        self._intake.take(self._poll, begun_ns)
+        self._polls.append(begun_ns)
+
+    def _read_collectors(self) -> None:
+        for sampler in self._samplers:
+            for batch in sampler.drain():
+                self._take(batch)
+
+    def _take(self, batch: Batch) -> None:
+        for info in batch.devices:
+            self._infos[info.device] = info
+        for sources in batch.sources:
+            if self._shares.get(sources.device, 1) != sources.share:
+                self._shares[sources.device] = sources.share
+        for failure in batch.failures:
+            _LOG.debug("device %s: %s", failure.device or failure.index, failure.reason)
+        for reading in batch.readings:
+            if reading.device not in self._infos:
+                self._drops["reading_of_unknown_device"] += 1
+                continue
+            self._latest[reading.device] = reading
+            if self._locks.own(reading.device):
+                self._settlement.read(self._infos[reading.device], reading)
+            else:
+                self._settlement.disown(reading.device)
+
+    def rates_of(self, device_name: str) -> list[Rate]:
+        """The price table's rates of a device, for the container's share of it."""
+        share = next(
+            (
+                self._shares[info.device]
+                for info in self._infos.values()
+                if info.name == device_name and info.device in self._shares
+            ),
+            None,
+        )
+        rates = [rate for rate in self._prices.rates if rate.device_name == device_name]
+        if share is None or share == 1:
+            return rates
+        return [replace(rate, units_per_hour=rate.units_per_hour * share) for rate in rates]
+
+    def users_of(self, device: MeteredDevice) -> list[int]:
+        """Entities of the owners of processes that compute on a device without a ring."""
+        reading = self._latest.get(device.info.device)
+        known = {ring.state.pid for ring in self._intake.followed.values()}
+        owners = {
+            self._processes.uid_of(process.pid)
+            for process in (reading.processes or () if reading is not None else ())
+            if process.pid not in known
+        }
+        return [
+            self._settlement.entity(EntityKey(owner=f"uid:{uid}"))
+            for uid in sorted(uid for uid in owners if uid is not None)
+        ]
+
+    # -- binding -------------------------------------------------------------------------------------
+    def _bind(self) -> None:
+        node = self._node()
+        for followed in self._intake.followed.values():
+            binding = bind(_says(followed), node)
+            if binding is None or not binding.devices:
+                continue
+            keys = tuple(self._device_key(device) for device in binding.devices)
+            now_ns = self._time.now(self._clock)
+            self._settlement.bound(followed.state, keys, binding.source, now_ns)
+        pids = [followed.state.pid for followed in self._intake.followed.values()]
+        for sampler in self._samplers:
+            sampler.watch(pids)
+
+    def _node(self) -> Node:
+        gpus = sorted(
+            (info for info in self._infos.values() if info.source != "cpu"),
+            key=lambda info: info.index,
+        )
+        cpu = next((info.device for info in self._infos.values() if info.source == "cpu"), None)
+        return Node(
+            [info.device for info in gpus],
+            cpu,
+            {info.device: self._pids(info.device) for info in gpus},
+            self._processes.parent_of,
+            self._processes.job_of,
+            self._processes.uid_of,
+        )
+
+    def _pids(self, device: DeviceId) -> frozenset[int] | None:
+        reading = self._latest.get(device)
+        if reading is None or reading.processes is None:
+            return None
+        return frozenset(process.pid for process in reading.processes)
+
+    def _device_key(self, device: DeviceId) -> int:
+        info = self._infos[device]
+        key = DeviceKey(info.device, info.name, info.source, int(info.simulated))
+        return self._settlement.registry.devices.key(key)
+
+    # -- the tick ------------------------------------------------------------------------------------
+    def tick(self) -> TickOutcome | None:
+        """Settle and commit; where the ledger cannot, everything waits for the next tick."""
+        begun_ns = self._clock.monotonic_ns()
+        moved = self._time.observe(self._clock)
+        if moved is not None:
+            self._settlement.wall_moved(*moved)
+        finished = self._intake.finished()
+        safe_ns = self._intake.safe_ns()
+        polled_ns = self._time.of(self._polls[0]) if self._polls else 0
+        if safe_ns is not None:
+            polled_ns = min(polled_ns, safe_ns)
+        facts = self._facts
+        try:
+            outcome = self._settlement.tick(self._time.of(begun_ns), polled_ns, self._ledger)
+        except LedgerUnavailable as error:
+            facts.ledger_failures += 1
+            facts.ledger_waiting += 1
+            facts.ledger_reason = str(error)
+            if facts.ledger_waiting == 1:
+                _LOG.warning("%s", error)
+            return None
+        if facts.ledger_waiting:
+            _LOG.info("the ledger takes settlements again")
+        facts.ledger_waiting, facts.ledger_reason = 0, None
+        facts.ticks += 1
+        facts.ledger_commits += 1
+        facts.ledger_commit_ns += outcome.commit_ns
+        facts.tick_ns += self._clock.monotonic_ns() - begun_ns
+        residual = residual_of(outcome)
+        facts.residual_units += residual[0]
+        facts.residual_mj += residual[1]
+        self._directory.reap(finished)
+        self._intake.forget(finished)
+        return outcome
+
+    # -- what goes out -------------------------------------------------------------------------------
+    def publish(self) -> None:
+        """Put a new snapshot on the board."""
+        for sampler in self._samplers:
+            self._drops[f"collector_{sampler.name}"] = sampler.dropped
+        self._board.publish(
+            publish(
+                self._settlement,
+                self._intake,
+                self._facts,
+                time=self._time,
+                clock=self._clock,
+                infos=self._infos,
+                latest=self._latest,
+                locks=self._locks,
+                prices=self._prices,
+                folder=self._folder,
+                samplers=self._samplers,
+                poll=self._poll,
+                drops=self._drops,
+                agent_pid=os.getpid(),
+            )
+        )
+
+    def _heartbeat(self) -> None:
+        problem = self._heart.beat()
+        if problem is None:
+            self._facts.degraded.pop("heartbeat", None)
+        else:
+            self._facts.degraded["heartbeat"] = problem
+
+
+def residual_of(outcome: TickOutcome) -> tuple[int, int]:
+    """(units, mJ) that a tick's settlements and parts differ by: 0, or there is a fault."""
+    settled, parts = outcome.settled.settlements, outcome.settled.parts
+    units = sum(row.units or 0 for row in settled) - sum(part.units or 0 for part in parts)
+    energy = sum(row.energy_mj or 0 for row in settled) - sum(part.energy_mj or 0 for part in parts)
+    amounts = outcome.settled.by_bucket.values()
+    spread = sum(int(amount.units.sum()) for amount in amounts if amount.units is not None)
+    joules = sum(int(amount.energy_mj.sum()) for amount in amounts)
+    placed_units = sum(row.units or 0 for row in settled) - spread
+    placed_mj = sum(row.energy_mj or 0 for row in settled) - joules
+    return abs(units) + abs(placed_units), abs(energy) + abs(placed_mj)
+
+
+def _says(ring: FollowedRing) -> RingSays:
+    identity = ring.identity
+    return RingSays(
+        identity.host_pid or identity.pid,
+        identity.uid,
+        identity.said.local_rank,
+        identity.said.devices,
+        ring.devices,
+        dict(identity.said.device_hints),
+    )

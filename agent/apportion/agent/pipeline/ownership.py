@@ -1,0 +1,57 @@
+"""One meter for each device of a host: the agent that holds the device's lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from apportion.core.ids import DeviceId
+
+
+class DeviceLocks:
+    """flock() on a file per device; the kernel lets go when this process ends, however it ends.
+
+    `only` restricts the agent to the devices that its config names; None means all.
+    """
+
+    def __init__(self, directory: Path, *, only: Collection[str] | None = None) -> None:
+        self._directory = directory
+        self._only = None if only is None else frozenset(only)
+        self._held: dict[DeviceId, int] = {}
+        self.reason: dict[DeviceId, str] = {}
+
+    def own(self, device: DeviceId) -> bool:
+        """True if this agent meters `device` now; tries again at every call."""
+        if device in self._held:
+            return True
+        if self._only is not None and device not in self._only:
+            self.reason[device] = "not in the configuration's `own`"
+            return False
+        path = self._directory / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', device)}.lock"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            self.reason[device] = f"cannot open {path}: {error.strerror}"
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            self.reason[device] = f"another agent on this host holds {path}"
+            return False
+        self.reason.pop(device, None)
+        self._held[device] = fd
+        return True
+
+    def close(self) -> None:
+        """Let go of every device."""
+        for fd in self._held.values():
+            os.close(fd)
+        self._held.clear()

@@ -1,0 +1,173 @@
+"""From the settlement's state to the immutable snapshot that /metrics shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from apportion.agent.process_usage import ProcessUsage
+from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
+from apportion.core.units import NS_PER_SECOND
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from apportion.agent.ingest.directory import DirectoryPoll
+    from apportion.agent.metrics.labels import LabelFolder
+    from apportion.agent.pipeline.intake import Intake
+    from apportion.agent.pipeline.node_time import NodeTime
+    from apportion.agent.pipeline.ownership import DeviceLocks
+    from apportion.agent.pipeline.sampler import Sampler
+    from apportion.agent.pipeline.settlement import Settlement
+    from apportion.core.clock import Clock
+    from apportion.core.ids import DeviceId
+    from apportion.core.reading import DeviceInfo, Reading
+    from apportion.cost.rate import PriceTable
+
+STALE_NS: Final = 10 * NS_PER_SECOND
+"""A reading older than this is not shown as the present."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """Counters of the settlement thread; `degraded` says what does not work as asked."""
+
+    ticks: int = 0
+    tick_ns: int = 0
+    tick_lateness_ns: int = 0
+    ledger_commits: int = 0
+    ledger_commit_ns: int = 0
+    ledger_failures: int = 0
+    ledger_waiting: int = 0
+    ledger_reason: str | None = None
+    residual_units: int = 0
+    residual_mj: int = 0
+    degraded: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def publish(
+    settlement: Settlement,
+    intake: Intake,
+    facts: Facts,
+    *,
+    time: NodeTime,
+    clock: Clock,
+    infos: Mapping[DeviceId, DeviceInfo],
+    latest: Mapping[DeviceId, Reading],
+    locks: DeviceLocks,
+    prices: PriceTable,
+    folder: LabelFolder,
+    samplers: Sequence[Sampler],
+    poll: DirectoryPoll | None,
+    drops: Mapping[str, int],
+    agent_pid: int,
+) -> Snapshot:
+    """Everything as it is now."""
+    monotonic_ns, unix_ns = clock.monotonic_ns(), clock.realtime_ns()
+    now_ns = time.of(monotonic_ns)
+    totals = settlement.totals
+    devices: list[DeviceState] = []
+    for device, info in sorted(infos.items(), key=lambda item: (item[1].source, item[1].index)):
+        metered = settlement.devices.get(device)
+        reading = latest.get(device)
+        fresh = reading is not None and monotonic_ns - reading.time_ns <= STALE_NS
+        devices.append(
+            DeviceState(
+                info,
+                owned=metered is not None,
+                reading=reading if fresh else None,
+                rate=prices.rate_for(info.name, unix_ns),
+                settled_unix_ns=None if metered is None else time.unix(metered.settled_ns),
+                lag_ns=None if metered is None else max(0, now_ns - metered.settled_ns),
+                unpriced_ns=0 if metered is None else totals.unpriced_ns[metered.key],
+            )
+        )
+    usages = [ProcessUsage.read("agent", agent_pid, Path("/proc"))]
+    for sampler in samplers:
+        if sampler.child_pid is not None:
+            usages.append(ProcessUsage.read(sampler.name, sampler.child_pid, Path("/proc")))
+    return Snapshot(
+        monotonic_ns=monotonic_ns,
+        unix_ns=unix_ns,
+        currency=prices.currency,
+        simulated=any(info.simulated for info in infos.values()),
+        devices=tuple(devices),
+        spend=totals.spend,
+        phases=totals.phases,
+        requests=MappingProxyType(dict(totals.requests)),
+        steps=MappingProxyType(dict(totals.steps)),
+        tokens=MappingProxyType(dict(totals.tokens)),
+        moved_units=MappingProxyType(dict(totals.moved)),
+        residual_units=facts.residual_units,
+        residual_mj=facts.residual_mj,
+        rings=_ring_counts(intake, folder, poll),
+        drops=MappingProxyType({reason: count for reason, count in drops.items() if count}),
+        folded=MappingProxyType(folder.folded),
+        collectors=tuple(sampler.status for sampler in samplers),
+        ledger=LedgerCounts(
+            up=facts.ledger_waiting == 0,
+            commits=facts.ledger_commits,
+            failures=facts.ledger_failures,
+            commit_ns=facts.ledger_commit_ns,
+            waiting=facts.ledger_waiting,
+            reason=facts.ledger_reason,
+        ),
+        ticks=facts.ticks,
+        tick_ns=facts.tick_ns,
+        tick_lateness_ns=facts.tick_lateness_ns,
+        processes=tuple(usage for usage in usages if usage is not None),
+        degraded=tuple(_degraded(facts, infos, locks, samplers, poll, prices, unix_ns)),
+    )
+
+
+def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:
+    counters = intake.counters
+    open_spans: Counter[str] = Counter()
+    unbound = unbound_spans = 0
+    for followed in intake.followed.values():
+        state = followed.state
+        open_spans[folder.workload(followed.identity.said.workload)] += len(state.open)
+        if state.group is None:
+            unbound += 1
+            unbound_spans += len(state.pending)
+    refused: Counter[str] = Counter()
+    if poll is not None:
+        for reason, count in poll.refused_total.items():
+            refused[reason.value] += count
+    return RingCounts(
+        accepted=counters.accepted,
+        late=counters.late,
+        lost=counters.lost,
+        abandoned=counters.abandoned,
+        invalid=counters.invalid,
+        attached=len(intake.followed),
+        unbound=unbound,
+        unbound_spans=unbound_spans,
+        refused=MappingProxyType(dict(refused)),
+        open_spans=MappingProxyType(dict(open_spans)),
+    )
+
+
+def _degraded(
+    facts: Facts,
+    infos: Mapping[DeviceId, DeviceInfo],
+    locks: DeviceLocks,
+    samplers: Sequence[Sampler],
+    poll: DirectoryPoll | None,
+    prices: PriceTable,
+    unix_ns: int,
+) -> list[str]:
+    sentences = list(facts.degraded.values())
+    if poll is not None and poll.reason:
+        sentences.append(f"the ring directory: {poll.reason}")
+    for sampler in samplers:
+        if sampler.status.error is not None:
+            sentences.append(f"collector {sampler.name}: {sampler.status.error}")
+    for device, reason in sorted(locks.reason.items()):
+        sentences.append(f"device {device} is not metered here: {reason}")
+    names = {info.name for info in infos.values() if prices.rate_for(info.name, unix_ns) is None}
+    sentences += [f"no rate for {name!r}: quantities without amount" for name in sorted(names)]
+    return sentences

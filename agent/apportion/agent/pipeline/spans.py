@@ -1,0 +1,173 @@
+"""Ring records as rows of the ledger's `span` table and as roots that compete for devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from apportion.client import layout
+from apportion.core.category import Category, SpanKind
+from apportion.cost.settlement.work import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from apportion.cost.ledger.batch import Row
+
+_TIMES: Final = ("arrival_ns", "start_ns", "scheduled_ns", "first_token_ns", "end_ns")
+_COUNTERS: Final = ("step", *layout.COUNTERS)
+_CATEGORY: Final = np.array(
+    [int(SpanKind(kind).category) if kind else int(Category.DIRECT) for kind in range(6)],
+    dtype=np.uint8,
+)
+
+
+class Decoded(NamedTuple):
+    """Records of one ring with times on the node's axis; columns of equal length n."""
+
+    records: NDArray[np.void]
+    kind: NDArray[np.int64]
+    status: NDArray[np.int64]
+    phase: NDArray[np.int64]
+    clock: NDArray[np.int64]
+    entity: NDArray[np.int64]
+    late: NDArray[np.bool_]
+
+
+def decode(
+    records: NDArray[np.void],
+    late: NDArray[np.bool_],
+    offset_ns: int,
+    entity_of: Callable[[int, int], int],
+) -> Decoded:
+    """Move times by `offset_ns` (0 stays 0: not reported) and look entities up.
+
+    `entity_of(tenant word, model word)` is asked once per distinct pair.
+    """
+    records = records.copy()
+    for name in _TIMES:
+        column = records[name]
+        column[column != 0] += offset_ns
+    packed = records["packed"].astype(np.int64)
+    words = records["tenant"].astype(np.int64) | records["model"].astype(np.int64) << 32
+    pairs, inverse = np.unique(words, return_inverse=True)
+    keys = [entity_of(pair & 0xFFFFFFFF, pair >> 32) for pair in pairs.tolist()]
+    entity = np.array(keys, dtype=np.int64)[inverse] if keys else np.zeros(0, np.int64)
+    return Decoded(
+        records,
+        packed >> layout.KIND_SHIFT & 0xFF,
+        packed >> layout.STATUS_SHIFT & 0xFF,
+        packed >> layout.PHASE_SHIFT & 0xFF,
+        packed >> layout.CLOCK_SHIFT & 0xFF,
+        entity,
+        late,
+    )
+
+
+def is_root(decoded: Decoded) -> NDArray[np.bool_]:
+    """Only these compete for devices."""
+    root: NDArray[np.bool_] = (decoded.records["parent"] == 0) & (
+        decoded.kind != int(SpanKind.PHASE)
+    )
+    return root
+
+
+def claim_starts(decoded: Decoded, *, admits: bool) -> NDArray[np.int64]:
+    """From when each record competes: admission where known, else start.
+
+    In a ring whose requests say `scheduled()`, one that never did only waited: it competes from
+    its end, for nothing.
+    """
+    records = decoded.records
+    starts = records["start_ns"].copy()
+    request = decoded.kind == int(SpanKind.REQUEST)
+    scheduled = records["scheduled_ns"]
+    starts = np.where(request & (scheduled > 0), scheduled, starts)
+    if admits:
+        starts = np.where(request & (scheduled <= 0), records["end_ns"], starts)
+    claims: NDArray[np.int64] = np.minimum(starts, records["end_ns"])
+    return claims
+
+
+def roots_of(
+    decoded: Decoded, chosen: NDArray[np.bool_], ring: int, *, admits: bool
+) -> NDArray[np.void]:
+    """The chosen records as `ROOT` rows; `group` is 0 until the ring is bound."""
+    records = decoded.records[chosen]
+    roots = np.zeros(records.size, dtype=ROOT)
+    roots["start_ns"] = claim_starts(decoded, admits=admits)[chosen]
+    roots["end_ns"] = records["end_ns"]
+    roots["first_token_ns"] = records["first_token_ns"]
+    roots["number"] = records["number"]
+    roots["ring"] = ring
+    roots["entity"] = decoded.entity[chosen]
+    roots["category"] = _CATEGORY[decoded.kind[chosen]]
+    return roots
+
+
+def span_rows(decoded: Decoded, ring: int) -> list[Row]:
+    """Rows of `span`; what was not reported is NULL."""
+    records = decoded.records
+    size = records.size
+    times = {
+        name: _optional(records[name], 0)
+        for name in ("arrival_ns", "scheduled_ns", "first_token_ns")
+    }
+    counters = [_optional(records[name], layout.ABSENT) for name in _COUNTERS]
+    return list(
+        zip(
+            [ring] * size,
+            records["sequence"].tolist(),
+            records["number"].tolist(),
+            records["parent"].tolist(),
+            decoded.kind.tolist(),
+            decoded.status.tolist(),
+            decoded.phase.tolist(),
+            decoded.clock.tolist(),
+            decoded.entity.tolist(),
+            times["arrival_ns"],
+            records["start_ns"].tolist(),
+            times["scheduled_ns"],
+            times["first_token_ns"],
+            records["end_ns"].tolist(),
+            *counters,
+            _optional(records["thread_id"], 0),
+            _trace_ids(records["trace_id"]),
+            _request_ids(records["request_id"]),
+            decoded.late.astype(np.int64).tolist(),
+            strict=True,
+        )
+    )
+
+
+def _optional(column: NDArray[np.int64], absent: int) -> list[int | None]:
+    values: list[int | None] = column.tolist()
+    missing = column == absent
+    if missing.all():
+        return [None] * len(values)
+    if missing.any():
+        return [None if value == absent else value for value in values]
+    return values
+
+
+def _trace_ids(column: NDArray[np.bytes_]) -> list[str | None]:
+    # numpy strips trailing NULs of an "S" column: pad them back.
+    if not column.astype(bool).any():
+        return [None] * column.size
+    return [value.ljust(16, b"\0").hex() if value else None for value in column.tolist()]
+
+
+def _request_ids(column: NDArray[np.bytes_]) -> list[str | None]:
+    return [request_id(value) if value else None for value in column.tolist()]
+
+
+def request_id(field: bytes) -> str | None:
+    """The text of a record's request id; control characters are replaced."""
+    length = field[0]
+    if not length:
+        return None
+    text = field[2 : 2 + min(length, layout.REQUEST_ID_TEXT_BYTES)].decode("utf-8", "replace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

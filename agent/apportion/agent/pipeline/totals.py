@@ -1,0 +1,187 @@
+"""Running totals since the process started: what the counters on /metrics say. They only rise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+import numpy as np
+
+from apportion.agent.snapshot import MoveKey as MoveLabels
+from apportion.agent.snapshot import PhaseKey, RequestKey, Spend, SpendKey, StepKey, TokenKey
+from apportion.core.category import Category, Phase, SpanKind, SpanStatus
+from apportion.cost.settlement.work import NO_RATE, NOBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from apportion.agent.metrics.labels import LabelFolder
+    from apportion.agent.pipeline.interned import EntityKey, Interned
+    from apportion.agent.pipeline.spans import Decoded
+    from apportion.cost.ledger.batch import Row
+    from apportion.cost.settlement.late import Move, MoveKey
+    from apportion.cost.settlement.settle import Settled
+
+K = TypeVar("K", bound="Hashable")
+
+_TOKENS: Final = (
+    ("input_tokens", "input"),
+    ("cached_input_tokens", "cached_input"),
+    ("output_tokens", "output"),
+    ("tokens", "training"),
+)
+
+
+class _Spending(Generic[K]):
+    """Sums of time, money and energy by key."""
+
+    def __init__(self) -> None:
+        self._sums: dict[K, list[int | None]] = {}
+
+    def add(self, key: K, device_ns: int, units: int | None, energy_mj: int | None) -> None:
+        sums = self._sums.setdefault(key, [0, None, None])
+        for index, amount in enumerate((device_ns, units, energy_mj)):
+            if amount is not None:
+                sums[index] = (sums[index] or 0) + amount
+
+    def frozen(self) -> Mapping[K, Spend]:
+        return MappingProxyType(
+            {key: Spend(sums[0] or 0, sums[1], sums[2]) for key, sums in self._sums.items()}
+        )
+
+
+class Totals:
+    """Everything that ticks add up; only the settlement thread writes it, after a commit."""
+
+    def __init__(self, folder: LabelFolder, entities: Interned[EntityKey]) -> None:
+        self._folder = folder
+        self._entities = entities
+        self._spend: _Spending[SpendKey] = _Spending()
+        self._phases: _Spending[PhaseKey] = _Spending()
+        self.moved: Counter[MoveLabels] = Counter()
+        self.requests: Counter[RequestKey] = Counter()
+        self.steps: Counter[StepKey] = Counter()
+        self.tokens: Counter[TokenKey] = Counter()
+        self.unpriced_ns: Counter[int] = Counter()
+        """By device key."""
+
+    @property
+    def spend(self) -> Mapping[SpendKey, Spend]:
+        """By category and who it went to."""
+        return self._spend.frozen()
+
+    @property
+    def phases(self) -> Mapping[PhaseKey, Spend]:
+        """By workload and phase of its spans, as they are posted."""
+        return self._phases.frozen()
+
+    def add_settled(self, settled: Settled) -> None:
+        """What one committed tick settled."""
+        entity = _column(settled, "entity", [claim.entity for claim in settled.spanless])
+        category = _column(settled, "category", [int(c.category) for c in settled.spanless])
+        code = entity << 8 | category
+        for bucket, amounts in sorted(settled.by_bucket.items()):
+            some = (amounts.device_ns > 0) | (amounts.energy_mj > 0)
+            for value in np.unique(code[some]).tolist():
+                rows = some & (code == value)
+                metered = rows & amounts.metered
+                self._spend.add(
+                    self._spend_key(value >> 8, Category(value & 0xFF)),
+                    int(amounts.device_ns[rows].sum()),
+                    None if amounts.units is None else int(amounts.units[rows].sum()),
+                    int(amounts.energy_mj[metered].sum()) if metered.any() else None,
+                )
+        for row in settled.settlements:
+            if row.rate == NO_RATE:
+                self.unpriced_ns[row.device] += row.end_ns - row.start_ns
+
+    def add_charges(self, charges: Sequence[Row]) -> None:
+        """Posted lines of spans, by phase."""
+        added: dict[tuple[int, int], list[int | None]] = {}
+        for row in charges:
+            if row[6] is None:
+                continue
+            sums = added.setdefault((row[5] or NOBODY, row[4] or 0), [0, None, None])
+            for index, amount in enumerate((row[11], row[13], row[12])):
+                if amount is not None:
+                    sums[index] = (sums[index] or 0) + amount
+        for (entity, phase), sums in added.items():
+            workload = self._entities.value(entity).workload if entity else None
+            key = PhaseKey(self._folder.workload(workload), Phase(phase))
+            self._phases.add(key, sums[0] or 0, sums[1], sums[2])
+
+    def add_moves(self, moves: Mapping[MoveKey, Move], reason: str) -> None:
+        """Moved money by where it came from and went to; in proportion where both are several."""
+        sources: Counter[Category] = Counter()
+        targets: Counter[Category] = Counter()
+        for key, move in moves.items():
+            units = move.units or 0
+            (targets if units > 0 else sources)[key.payer.category] += abs(units)
+        total = sum(targets.values())
+        for source, taken in sources.items():
+            for target, given in targets.items():
+                if total:
+                    labels = MoveLabels(source, target, reason)
+                    self.moved[labels] += taken * given // total
+
+    def add_lost(self, lines: Sequence[Row], reason: str) -> None:
+        """Lines that moved the cost of spans whose process died."""
+        for row in lines:
+            if row[3] == int(Category.LOST):
+                labels = MoveLabels(Category.DIRECT, Category.LOST, reason)
+                self.moved[labels] += row[13] or 0
+
+    def add_spans(self, decoded: Decoded) -> None:
+        """Requests, steps and tokens of records that were read and committed."""
+        records = decoded.records
+        root = records["parent"] == 0
+        for kind in (SpanKind.REQUEST, SpanKind.STEP):
+            chosen = root & (decoded.kind == int(kind))
+            if not chosen.any():
+                continue
+            entity = decoded.entity[chosen]
+            code = entity << 8 | decoded.status[chosen]
+            values, counts = np.unique(code, return_counts=True)
+            for value, number in zip(values.tolist(), counts.tolist(), strict=True):
+                self.add_ended(kind, value >> 8, SpanStatus(value & 0xFF), number)
+            for name, token_type in _TOKENS:
+                column = records[name][chosen]
+                for value in np.unique(entity[column > 0]).tolist():
+                    who = self._entities.value(value)
+                    key = TokenKey(
+                        self._folder.workload(who.workload),
+                        self._folder.tenant(who.tenant),
+                        self._folder.model(who.model),
+                        token_type,
+                    )
+                    self.tokens[key] += int(column[(entity == value) & (column > 0)].sum())
+
+    def add_ended(self, kind: SpanKind, entity: int, status: SpanStatus, number: int) -> None:
+        """`number` root spans of one kind ended with `status`."""
+        who = self._entities.value(entity)
+        workload = self._folder.workload(who.workload)
+        if kind is SpanKind.REQUEST:
+            tenant, model = self._folder.tenant(who.tenant), self._folder.model(who.model)
+            self.requests[RequestKey(workload, tenant, model, status)] += number
+        elif kind is SpanKind.STEP:
+            self.steps[StepKey(workload, self._folder.run(who.run), status)] += number
+
+    def _spend_key(self, entity: int, category: Category) -> SpendKey:
+        if entity == NOBODY:
+            return SpendKey(category)
+        who = self._entities.value(entity)
+        fold = self._folder
+        return SpendKey(
+            category,
+            fold.workload(who.workload or who.owner),
+            fold.run(who.run),
+            fold.model(who.model),
+            fold.tenant(who.tenant),
+        )
+
+
+def _column(
+    settled: Settled, name: str, rest: list[int]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.concatenate([settled.roots[name].astype(np.int64), np.array(rest, np.int64)])

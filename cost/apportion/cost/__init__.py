@@ -1,0 +1,1 @@
+"""Rates, the meter, apportionment, the ledger, reports: quantities become money here."""

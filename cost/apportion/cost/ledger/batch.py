@@ -1,0 +1,65 @@
+"""What one tick of settlement writes, as one transaction, and what it reads back to go on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+Row = tuple[Any, ...]
+"""The values of one row in the order of the table's columns, without the leading agent_id."""
+
+
+class ChargeKind(IntEnum):
+    """What a line of the ledger is."""
+
+    CHARGE = 1
+    REALLOCATION = 2
+    """Moves cost inside an interval; such lines sum to zero."""
+    ADJUSTMENT = 3
+    """Changes an interval's amount, because its rate changed."""
+
+
+@dataclass(slots=True)
+class TickBatch:
+    """Rows by table, appended or replaced together or not at all.
+
+    `inserted` rows are new (spans are ignored where their key exists already: they were read
+    before a crash). `replaced` rows overwrite the row of their key. `accruals` is the whole
+    state: what is not in it is deleted. Of `evidence`, a row with a known (device, start)
+    replaces it (its end moved on).
+    """
+
+    inserted: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
+    replaced: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
+    accruals_changed: list[Row] = field(default_factory=list[Row])
+    accruals_removed: list[Row] = field(default_factory=list[Row])
+    """Keys: the first eight columns after agent_id of `accrual`."""
+    readings_before: dict[int, int] = field(default_factory=dict[int, int])
+    """By device key: readings before this node time are settled and deleted."""
+
+    def insert(self, table: str, rows: list[Row]) -> None:
+        """Append `rows` to a table."""
+        if rows:
+            self.inserted.setdefault(table, []).extend(rows)
+
+    def replace(self, table: str, rows: list[Row]) -> None:
+        """Write `rows` over those of the same key."""
+        if rows:
+            self.replaced.setdefault(table, []).extend(rows)
+
+
+@dataclass(slots=True)
+class LedgerState:
+    """Everything that settlement needs after a restart: all rows of the small tables.
+
+    `tables` maps a table's name to its rows without agent_id, for: boot, wall_offset, device,
+    device_group, rate, entity, method, ring, ring_position, binding, accrual, watermark,
+    reading. `spans` are the rows of `span` that end after the oldest watermark less the given
+    margin; `next_charge_key` is the first free one.
+    """
+
+    agent_id: int
+    tables: dict[str, list[Row]]
+    spans: list[Row]
+    next_charge_key: int

@@ -1,0 +1,104 @@
+"""Which part of a ledger a report is about: whole hours, in each agent's own node time.
+
+Ledger lines lie within one hour of node time each, so only whole hours can be added up exactly.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, or_, select, true
+
+from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.schema import agent, wall_offset
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Connection
+
+
+@dataclass(frozen=True, slots=True)
+class WallTime:
+    """Every agent's dated offsets between its node time and the wall clock."""
+
+    offsets: Mapping[int, Sequence[tuple[int, int]]]
+    """By agent: (since_ns, offset_ns) in ascending order; no row: no offset."""
+
+    @classmethod
+    def load(cls, connection: Connection) -> WallTime:
+        """From the ledger."""
+        offsets: dict[int, list[tuple[int, int]]] = {
+            agent_id: [] for agent_id in connection.execute(select(agent.c.agent_id)).scalars()
+        }
+        query = select(wall_offset.c.agent_id, wall_offset.c.since_ns, wall_offset.c.offset_ns)
+        for agent_id, since_ns, offset_ns in connection.execute(
+            query.order_by(wall_offset.c.agent_id, wall_offset.c.since_ns)
+        ):
+            offsets.setdefault(agent_id, []).append((since_ns, offset_ns))
+        return cls(offsets)
+
+    def unix(self, agent_id: int, node_ns: int) -> int:
+        """Wall time of an instant of an agent's node time."""
+        known = self.offsets.get(agent_id, ())
+        if not known:
+            return node_ns
+        index = bisect_right(known, node_ns, key=lambda offset: offset[0]) - 1
+        return node_ns + known[max(0, index)][1]
+
+    def node(self, agent_id: int, unix_ns: int) -> int:
+        """Node time of an instant of the wall clock, by the last offset that held before it."""
+        found_ns = unix_ns - (self.offsets.get(agent_id) or ((0, 0),))[0][1]
+        for since_ns, offset_ns in self.offsets.get(agent_id, ()):
+            if since_ns + offset_ns <= unix_ns:
+                found_ns = unix_ns - offset_ns
+        return found_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """[start_unix_ns, end_unix_ns) in whole hours; None is open."""
+
+    start_unix_ns: int | None
+    end_unix_ns: int | None
+    wall: WallTime
+
+    @classmethod
+    def around(cls, start_unix_ns: int | None, end_unix_ns: int | None, wall: WallTime) -> Period:
+        """The shortest whole hours of the wall clock that hold what is asked for."""
+        if start_unix_ns is not None:
+            start_unix_ns -= start_unix_ns % NS_PER_HOUR
+        if end_unix_ns is not None:
+            end_unix_ns += -end_unix_ns % NS_PER_HOUR
+        return cls(start_unix_ns, end_unix_ns, wall)
+
+    def holds(
+        self, agent_id: ColumnElement[int], instant_ns: ColumnElement[int]
+    ) -> ColumnElement[bool]:
+        """SQL: does a row of that agent and node time belong to the period?
+
+        An edge is the hour of node time that is nearest to it: the two clocks differ by little.
+        """
+        if self.start_unix_ns is None and self.end_unix_ns is None:
+            return true()
+        agents: dict[tuple[int | None, int | None], list[int]] = {}
+        for known in self.wall.offsets:
+            edges = (self._edge(known, self.start_unix_ns), self._edge(known, self.end_unix_ns))
+            agents.setdefault(edges, []).append(known)
+        choices: list[ColumnElement[bool]] = []
+        for (start_ns, end_ns), members in agents.items():
+            terms: list[ColumnElement[bool]] = [agent_id.in_(members)]
+            if start_ns is not None:
+                terms.append(instant_ns >= start_ns)
+            if end_ns is not None:
+                terms.append(instant_ns < end_ns)
+            choices.append(and_(*terms))
+        return or_(*choices) if choices else true()
+
+    def _edge(self, agent_id: int, unix_ns: int | None) -> int | None:
+        if unix_ns is None:
+            return None
+        node_ns = self.wall.node(agent_id, unix_ns) + NS_PER_HOUR // 2
+        return node_ns - node_ns % NS_PER_HOUR

@@ -1,0 +1,56 @@
+"""Device time, money and energy together, and how much of the time has no price or no source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Sums over some lines of a ledger.
+
+    `units` (10^-12 of the currency) and `energy_mj` are None where no line has any.
+    `unpriced_ns` and `unmetered_ns` are the device time that they leave out.
+    """
+
+    device_ns: int = 0
+    units: int | None = None
+    energy_mj: int | None = None
+    unpriced_ns: int = 0
+    unmetered_ns: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        device_ns: int | None,
+        units: int | None,
+        energy_mj: int | None,
+        unpriced_ns: int | None,
+        unmetered_ns: int | None,
+    ) -> Quantity:
+        """From the sums of a query, which are None over no rows."""
+        return cls(device_ns or 0, units, energy_mj, unpriced_ns or 0, unmetered_ns or 0)
+
+    def __add__(self, other: Quantity) -> Quantity:
+        return Quantity(
+            self.device_ns + other.device_ns,
+            plus(self.units, other.units),
+            plus(self.energy_mj, other.energy_mj),
+            self.unpriced_ns + other.unpriced_ns,
+            self.unmetered_ns + other.unmetered_ns,
+        )
+
+    def same_amounts(self, other: Quantity) -> bool:
+        """Are time, money and energy equal, to the last unit?"""
+        return (self.device_ns, self.units or 0, self.energy_mj or 0) == (
+            other.device_ns,
+            other.units or 0,
+            other.energy_mj or 0,
+        )
+
+
+def plus(one: int | None, other: int | None) -> int | None:
+    """The sum; None only where both are."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other

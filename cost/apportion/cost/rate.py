@@ -1,0 +1,154 @@
+"""Rates: what a device-hour costs, when, in which currency, and who says so.
+
+A price table is a YAML file with a list of rows (or a mapping with the one key `prices`):
+
+    prices:
+      - device: NVIDIA H100 80GB HBM3    # NVML's name, matched exactly
+        per_hour: "98.32"                # decimal string: a float is refused
+        currency: USD                    # ISO 4217; one currency in a table
+        unit: instance                   # device (the default), or instance with `devices`
+        devices: 8                       # ... which share per_hour evenly, exactly
+        covers: gpu+host                 # gpu, gpu+host; host for the host's CPU as a device
+        basis: list                      # list-estimate, list, contract, amortised
+        source: provider's price list
+        as_of: 2026-05-01
+        from: 2026-05-01                 # optional; UTC, half-open [from, to)
+        to: 2026-07-01T12:00:00Z         # optional
+
+A device without a row has quantities and no amount. Two rows for one device must not overlap in
+time, so a rate is found by its one match and never by its place in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from apportion.core.errors import PriceTableError
+from apportion.cost.document import Marked, read_document
+from apportion.cost.price_row import Rate, read_rate
+
+__all__ = ["PriceTable", "Rate"]
+
+MAX_ROWS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """All rates that are known. Without rates it prices nothing, and says so by None."""
+
+    rates: tuple[Rate, ...] = ()
+    path: Path | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> PriceTable:
+        """The table in the YAML file at `path`.
+
+        Raises:
+            PriceTableError: the file cannot be read, is not a price table or contradicts
+                itself; with file and line.
+        """
+        document = read_document(path, PriceTableError)
+        rows = [_Row(entry.line, read_rate(entry, path)) for entry in _entries(document, path)]
+        _check_one_currency(rows, path)
+        _check_no_overlap(rows, path)
+        return cls(tuple(row.rate for row in rows), path)
+
+    @property
+    def currency(self) -> str | None:
+        """The one currency of all rates; None where there are none."""
+        return self.rates[0].currency if self.rates else None
+
+    def rate_for(self, device_name: str, unix_ns: int) -> Rate | None:
+        """The one rate that holds for a device of that NVML name; None where none or several do."""
+        matches = [
+            rate
+            for rate in self.rates
+            if rate.device_name == device_name and rate.holds_at(unix_ns)
+        ]
+        return matches[0] if len(matches) == 1 else None
+
+    def changes(self, device_name: str, start_ns: int, end_ns: int) -> tuple[int, ...]:
+        """The instants (unix ns, ascending) strictly inside (start, end) where its rate changes."""
+        edges = {
+            edge_ns
+            for rate in self.rates
+            if rate.device_name == device_name
+            for edge_ns in (rate.valid_from_ns, rate.valid_to_ns)
+            if edge_ns is not None and start_ns < edge_ns < end_ns
+        }
+        return tuple(
+            edge_ns
+            for edge_ns in sorted(edges)
+            if self.rate_for(device_name, edge_ns - 1) != self.rate_for(device_name, edge_ns)
+        )
+
+
+def _entries(document: Marked, path: Path) -> tuple[Marked, ...]:
+    rows = document
+    if isinstance(document.value, Mapping):
+        for key, entry in document.value.items():
+            if key != "prices":
+                raise PriceTableError(
+                    f"unknown key {key!r}; a price table has a list of rows under `prices`",
+                    path=path,
+                    line=entry.line,
+                )
+        rows = document.value.get("prices", document)
+    if rows.value is None or rows.value in ((), {}):
+        raise PriceTableError(
+            "the price table is empty; give at least one row, or leave `prices` out of the config",
+            path=path,
+            line=rows.line,
+        )
+    if not isinstance(rows.value, tuple):
+        raise PriceTableError(
+            f"a price table is a list of rows, this is {rows.kind}", path=path, line=rows.line
+        )
+    if len(rows.value) > MAX_ROWS:
+        raise PriceTableError(f"has more than {MAX_ROWS} rows", path=path, line=rows.line)
+    return rows.value
+
+
+def _check_one_currency(rows: list[_Row], path: Path) -> None:
+    first = rows[0]
+    for row in rows:
+        if row.rate.currency != first.rate.currency:
+            raise PriceTableError(
+                f"currency {row.rate.currency} beside {first.rate.currency} of line {first.line}; "
+                "a table has one currency: convert, or keep a table for each",
+                path=path,
+                line=row.line,
+            )
+
+
+def _check_no_overlap(rows: list[_Row], path: Path) -> None:
+    by_device: dict[str, list[_Row]] = {}
+    for row in rows:
+        by_device.setdefault(row.rate.device_name, []).append(row)
+    for of_device in by_device.values():
+        ordered = sorted(of_device, key=_validity_start)
+        for earlier, later in pairwise(ordered):
+            end_ns, start_ns = earlier.rate.valid_to_ns, later.rate.valid_from_ns
+            if end_ns is None or start_ns is None or start_ns < end_ns:
+                first, second = sorted((earlier, later), key=lambda row: row.line)
+                raise PriceTableError(
+                    f"the dates for {second.rate.device_name!r} overlap those of line "
+                    f"{first.line}; end one with `to` where the other begins with `from`",
+                    path=path,
+                    line=second.line,
+                )
+
+
+def _validity_start(row: _Row) -> tuple[bool, int, int]:
+    start_ns = row.rate.valid_from_ns
+    return (start_ns is not None, start_ns or 0, row.line)

@@ -1,0 +1,59 @@
+"""What a device's time without a span was, judged by its activity in one reading window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from apportion.core.category import Category
+from apportion.core.interval import Interval, subtract
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOLERATED_PART: Final = 5
+"""Activity beyond the spans up to a fifth of the uncovered time is idleness (kernels that
+outlast a step, sampling error); above it somebody computes without a span."""
+
+
+class Window(NamedTuple):
+    """The time between two readings. `activity_ratio` is None without a source of evidence."""
+
+    start_ns: int
+    end_ns: int
+    activity_ratio: float | None
+    reason: str = ""
+    """Why there is no evidence, where there is none."""
+
+
+class Verdict(NamedTuple):
+    """What the uncovered time of a window is, and who it goes to (entity keys, maybe none)."""
+
+    start_ns: int
+    end_ns: int
+    category: Category
+    entities: tuple[int, ...]
+    reason: str
+
+
+def judge(
+    window: Window, covered: Sequence[Interval], holders: Sequence[int], users: Sequence[int]
+) -> Verdict:
+    """Classify the time of `window` that `covered` (sorted, disjoint) leaves.
+
+    `holders` are the entities of the workloads that hold the device, `users` those of other
+    processes on it: uninstrumented activity goes to the former, else to the latter.
+    """
+    if window.activity_ratio is None:
+        reason = window.reason or "no_activity_source"
+        return Verdict(window.start_ns, window.end_ns, Category.UNATTRIBUTED, (), reason)
+    whole = Interval(window.start_ns, window.end_ns)
+    uncovered_ns = sum(piece.duration_ns for piece in subtract(whole, covered))
+    covered_ns = whole.duration_ns - uncovered_ns
+    active_ns = round(window.activity_ratio * whole.duration_ns)
+    if (active_ns - covered_ns) * TOLERATED_PART > uncovered_ns:
+        who = tuple(sorted(set(holders) or set(users)))
+        return Verdict(window.start_ns, window.end_ns, Category.UNINSTRUMENTED, who, "")
+    if holders:
+        who = tuple(sorted(set(holders)))
+        return Verdict(window.start_ns, window.end_ns, Category.ALLOCATED_IDLE, who, "")
+    return Verdict(window.start_ns, window.end_ns, Category.UNALLOCATED, (), "")

@@ -1,0 +1,167 @@
+"""What is learnt too late: cost that settlement has given away already is moved, never edited.
+
+The settled past is apportioned twice, as it was known and as it is known now; the differences
+are reallocation lines. Both sides divide the same meter, so the lines sum to zero exactly.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from apportion.core.category import Category
+from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.settlement.phases import PhaseSlice, phase_durations, split
+from apportion.cost.settlement.settle import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from apportion.cost.apportionment import Apportioner
+    from apportion.cost.ledger.batch import Row
+    from apportion.cost.settlement.settle import Settled
+    from apportion.cost.settlement.work import DeviceWork, Spanless
+
+
+class Payer(NamedTuple):
+    """Who an amount is with. `ring` and `number` are 0 for time without a span."""
+
+    group: int
+    category: Category
+    entity: int
+    ring: int
+    number: int
+    reason: str
+
+
+class MoveKey(NamedTuple):
+    """A payer within a clock hour and at one rate."""
+
+    payer: Payer
+    hour_ns: int
+    rate: int
+
+
+class Move(NamedTuple):
+    """A signed amount; the moves of one reallocation sum to zero in every column and rate."""
+
+    device_ns: int
+    energy_mj: int | None
+    units: int | None
+
+
+class Known(NamedTuple):
+    """The work of an interval, as it was known at one time."""
+
+    roots: NDArray[np.void]
+    spanless: Sequence[Spanless]
+
+
+def reallocate(
+    devices: Sequence[DeviceWork],
+    before: Known,
+    after: Known,
+    groups: Mapping[int, Sequence[int]],
+    *,
+    apportioner: Apportioner,
+    tie: Callable[[Known], Callable[[int], int]],
+) -> dict[MoveKey, Move]:
+    """The moves that turn the outcome of `before` into that of `after` over settled intervals."""
+    moves: dict[MoveKey, list[int | None]] = {}
+    for known, sign in ((before, -1), (after, 1)):
+        settled = settle(
+            devices, known.roots, known.spanless, groups, apportioner=apportioner, tie=tie(known)
+        )
+        _collect(settled, sign, moves)
+    return {
+        key: Move(amounts[0] or 0, amounts[1], amounts[2])
+        for key, amounts in sorted(moves.items())
+        if any(amounts)
+    }
+
+
+def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]) -> None:
+    for bucket, amounts in settled.by_bucket.items():
+        hour_ns = bucket.minute_ns - bucket.minute_ns % NS_PER_HOUR
+        for index in np.flatnonzero(amounts.device_ns > 0).tolist():
+            key = MoveKey(_payer(settled, index), hour_ns, bucket.rate)
+            row = moves.setdefault(key, [0, None, None])
+            row[0] = (row[0] or 0) + sign * int(amounts.device_ns[index])
+            if amounts.metered[index]:
+                row[1] = (row[1] or 0) + sign * int(amounts.energy_mj[index])
+            if amounts.units is not None:
+                row[2] = (row[2] or 0) + sign * int(amounts.units[index])
+
+
+def _payer(settled: Settled, index: int) -> Payer:
+    if index < settled.roots.size:
+        root = settled.roots[index]
+        return Payer(
+            int(root["group"]),
+            Category(int(root["category"])),
+            int(root["entity"]),
+            int(root["ring"]),
+            int(root["number"]),
+            "",
+        )
+    claim = settled.spanless[index - settled.roots.size]
+    return Payer(claim.group, claim.category, claim.entity, 0, 0, claim.reason)
+
+
+def reallocation_rows(
+    moves: Mapping[MoveKey, Move],
+    *,
+    period: tuple[int, int],
+    reason: str,
+    roots: NDArray[np.void],
+    slices: Callable[[int, int], list[PhaseSlice]],
+    first_charge_key: int,
+    posted_ns: int,
+    method_key: int,
+) -> list[Row]:
+    """The ledger lines of `moves`; a span's is divided among its phases as its charge is."""
+    facts = {(int(root["ring"]), int(root["number"])): root for root in roots}
+    rows: list[Row] = []
+    for key, move in moves.items():
+        start_ns = max(period[0], key.hour_ns)
+        end_ns = max(start_ns, min(period[1], key.hour_ns + NS_PER_HOUR))
+        durations = phase_durations(start_ns, end_ns, 0, [])
+        root = facts.get((key.payer.ring, key.payer.number))
+        if root is not None:
+            durations = phase_durations(
+                min(max(start_ns, int(root["start_ns"])), end_ns),
+                max(min(end_ns, int(root["end_ns"])), start_ns),
+                int(root["first_token_ns"]),
+                slices(key.payer.ring, key.payer.number),
+            )
+        times = split(move.device_ns, durations)
+        energies = None if move.energy_mj is None else split(move.energy_mj, durations)
+        costs = None if move.units is None else split(move.units, durations)
+        for index, (phase, _) in enumerate(durations):
+            rows.append(
+                (
+                    first_charge_key + len(rows),
+                    int(ChargeKind.REALLOCATION),
+                    key.payer.group,
+                    int(key.payer.category),
+                    int(phase) or None,
+                    key.payer.entity or None,
+                    key.payer.ring or None,
+                    key.payer.number or None,
+                    start_ns,
+                    end_ns,
+                    posted_ns,
+                    times[index],
+                    None if energies is None else energies[index],
+                    None if costs is None else costs[index],
+                    key.rate or None,
+                    method_key,
+                    reason,
+                    0,
+                )
+            )
+    return rows

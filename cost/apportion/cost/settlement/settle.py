@@ -1,0 +1,267 @@
+"""One tick: divide each device's time among the work of the tick, device by device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from apportion.core.category import Category
+from apportion.cost.apportionment import Claims, Shares, apportion
+from apportion.cost.settlement.work import NOBODY, Spanless
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from apportion.cost.apportionment import Apportioner
+    from apportion.cost.settlement.work import DeviceWork
+
+    Column = NDArray[np.int64]
+
+
+class Bucket(NamedTuple):
+    """Amounts are kept apart by clock minute and rate."""
+
+    minute_ns: int
+    rate: int
+
+
+@dataclass(slots=True)
+class Amounts:
+    """Columns of shape n over the tick's work: roots first, then spanless time.
+
+    `units` is None at no rate; `metered` tells where `energy_mj` means something.
+    """
+
+    device_ns: Column
+    units: Column | None
+    energy_mj: Column
+    metered: NDArray[np.bool_]
+
+    @classmethod
+    def zeros(cls, size: int, *, priced: bool) -> Amounts:
+        """Nothing yet, for `size` rows."""
+        return cls(
+            np.zeros(size, np.int64),
+            np.zeros(size, np.int64) if priced else None,
+            np.zeros(size, np.int64),
+            np.zeros(size, np.bool_),
+        )
+
+    def add(self, rows: Column, shares: Shares) -> None:
+        """Add `shares` of the claims that are `rows` (distinct) of the work."""
+        self.device_ns[rows] += shares.device_ns
+        if self.units is not None and shares.units is not None:
+            self.units[rows] += shares.units
+        if shares.energy_mj is not None:
+            self.energy_mj[rows] += shares.energy_mj
+            self.metered[rows] |= shares.device_ns > 0
+
+
+class SettlementRow(NamedTuple):
+    """The meter's side of one device and segment."""
+
+    device: int
+    start_ns: int
+    end_ns: int
+    rate: int
+    units: int | None
+    energy_mj: int | None
+    energy_source: str | None
+
+
+class PartRow(NamedTuple):
+    """Where a settlement went: one category of one device group."""
+
+    device: int
+    start_ns: int
+    category: Category
+    group: int
+    device_ns: int
+    units: int | None
+    energy_mj: int | None
+
+
+@dataclass(slots=True)
+class Settled:
+    """The outcome of a tick. `spanless` includes what settlement itself added at the end."""
+
+    roots: NDArray[np.void]
+    spanless: list[Spanless]
+    by_bucket: dict[Bucket, Amounts]
+    settlements: list[SettlementRow] = field(default_factory=list[SettlementRow])
+    parts: list[PartRow] = field(default_factory=list[PartRow])
+
+
+def settle(
+    devices: Sequence[DeviceWork],
+    roots: NDArray[np.void],
+    spanless: Sequence[Spanless],
+    groups: Mapping[int, Sequence[int]],
+    *,
+    apportioner: Apportioner,
+    tie: Callable[[int], int],
+) -> Settled:
+    """Settle every device of `devices` over its own interval.
+
+    `groups` maps a group key to its device keys. `tie(row)` is the stable hash of the work in
+    that row (roots first, then spanless). What nobody claims becomes `unattributed`.
+    """
+    fill = [
+        Spanless(
+            device.start_ns,
+            device.end_ns,
+            Category.UNATTRIBUTED,
+            device.group,
+            NOBODY,
+            "no_evidence",
+            device.device,
+        )
+        for device in devices
+    ]
+    late = [
+        Spanless(
+            device.end_ns,
+            device.end_ns,
+            Category.UNATTRIBUTED,
+            device.group,
+            NOBODY,
+            device.late_reason,
+            device.device,
+        )
+        for device in devices
+    ]
+    rest = [*spanless, *fill, *late]
+    work, group_column = _work(roots, rest)
+    size = work.start_ns.size
+    settled = Settled(roots, rest, {})
+    for index, device in enumerate(devices):
+        if device.end_ns <= device.start_ns:
+            continue
+        rows = _rows_of(device, roots, rest, groups, size)
+        late_row = roots.size + len(spanless) + len(fill) + index
+        _settle_device(device, rows, late_row, work, group_column, settled, apportioner, tie)
+    return settled
+
+
+def _work(roots: NDArray[np.void], rest: Sequence[Spanless]) -> tuple[Claims, Column]:
+    table = np.array(
+        [(s.start_ns, s.end_ns, int(s.category), s.group) for s in rest], dtype=np.int64
+    ).reshape(-1, 4)
+    claims = Claims(
+        np.concatenate([roots["start_ns"], table[:, 0]]),
+        np.concatenate([roots["end_ns"], table[:, 1]]),
+        np.concatenate([roots["category"], table[:, 2].astype(np.uint8)]),
+        np.arange(roots.size + len(rest), dtype=np.int64),
+    )
+    return claims, np.concatenate([roots["group"].astype(np.int64), table[:, 3]])
+
+
+def _rows_of(
+    device: DeviceWork,
+    roots: NDArray[np.void],
+    rest: Sequence[Spanless],
+    groups: Mapping[int, Sequence[int]],
+    size: int,
+) -> Column:
+    """The rows of the work that claim something of `device`."""
+    mine = [group for group, members in groups.items() if device.device in members]
+    chosen = np.zeros(size, dtype=np.bool_)
+    chosen[: roots.size] = np.isin(roots["group"], mine)
+    mine_set = set(mine)
+    for offset, claim in enumerate(rest):
+        of_device = claim.device == device.device
+        if of_device or (claim.device is None and claim.group in mine_set):
+            chosen[roots.size + offset] = True
+    return np.flatnonzero(chosen)
+
+
+def _settle_device(
+    device: DeviceWork,
+    rows: Column,
+    late_row: int,
+    work: Claims,
+    group_column: Column,
+    settled: Settled,
+    apportioner: Apportioner,
+    tie: Callable[[int], int],
+) -> None:
+    for number, segment in enumerate(device.segments()):
+        inside = rows[
+            (work.start_ns[rows] < segment.end_ns) & (work.end_ns[rows] > segment.start_ns)
+        ]
+        shares = apportion(
+            segment.start_ns,
+            segment.end_ns,
+            work.take(inside),
+            meter=segment.meter,
+            energy=device.energy,
+            apportioner=apportioner,
+            tie=tie,
+        )
+        bucket = Bucket(segment.start_ns - segment.start_ns % 60_000_000_000, segment.rate)
+        amounts = settled.by_bucket.get(bucket)
+        if amounts is None:
+            amounts = Amounts.zeros(work.start_ns.size, priced=segment.meter is not None)
+            settled.by_bucket[bucket] = amounts
+        amounts.add(inside, shares)
+        late_mj = device.late_mj if number == 0 else 0
+        if late_mj:
+            amounts.energy_mj[late_row] += late_mj
+            amounts.metered[late_row] = True
+        _record(device, segment.start_ns, segment.end_ns, segment.rate, shares, late_mj, settled)
+        _record_parts(device, segment.start_ns, shares, group_column[inside], late_mj, settled)
+
+
+def _record(
+    device: DeviceWork,
+    start_ns: int,
+    end_ns: int,
+    rate: int,
+    shares: Shares,
+    late_mj: int,
+    settled: Settled,
+) -> None:
+    totals = shares.totals.values()
+    units = None if shares.units is None else sum(total.units or 0 for total in totals)
+    energy = None if shares.energy_mj is None else sum(total.energy_mj or 0 for total in totals)
+    if late_mj:
+        energy = (energy or 0) + late_mj
+    settled.settlements.append(
+        SettlementRow(device.device, start_ns, end_ns, rate, units, energy, device.energy_source)
+    )
+
+
+def _record_parts(
+    device: DeviceWork,
+    start_ns: int,
+    shares: Shares,
+    group_column: Column,
+    late_mj: int,
+    settled: Settled,
+) -> None:
+    parts: dict[tuple[int, int], PartRow] = {}
+    code = shares.claims.category.astype(np.int64) << 32 | group_column
+    for value in np.unique(code[shares.device_ns > 0]).tolist():
+        rows = code == value
+        category, group = Category(value >> 32), value & 0xFFFFFFFF
+        parts[category, group] = PartRow(
+            device.device,
+            start_ns,
+            category,
+            group,
+            int(shares.device_ns[rows].sum()),
+            None if shares.units is None else int(shares.units[rows].sum()),
+            None if shares.energy_mj is None else int(shares.energy_mj[rows].sum()),
+        )
+    if late_mj:
+        key = (Category.UNATTRIBUTED, device.group)
+        part = parts.get(key)
+        if part is None:
+            units = None if shares.units is None else 0
+            part = PartRow(device.device, start_ns, *key, 0, units, 0)
+        parts[key] = part._replace(energy_mj=(part.energy_mj or 0) + late_mj)
+    settled.parts.extend(parts.values())

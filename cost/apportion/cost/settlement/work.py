@@ -1,0 +1,115 @@
+"""What competes for devices in one tick: root spans, and time that belongs to no span."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from apportion.core.category import Category
+from apportion.cost.meter import Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from fractions import Fraction
+
+    from apportion.cost.energy import EnergyCurve
+
+ROOT: Final = np.dtype(
+    [
+        ("start_ns", "i8"),  # from when it competes: admission where known
+        ("end_ns", "i8"),  # of an open span: how long it was seen open
+        ("first_token_ns", "i8"),  # 0: none
+        ("number", "i8"),
+        ("ring", "i4"),
+        ("entity", "i4"),
+        ("group", "i4"),
+        ("category", "u1"),
+        ("open", "?"),
+        ("incomplete", "?"),
+        ("applied", "?"),  # what of it lies before the watermark has been settled with it
+    ]
+)
+"""Columns of root spans; keys are the ledger's, times node time."""
+
+NOBODY: Final = 0
+"""Entity key of time that belongs to nobody."""
+NO_RATE: Final = 0
+"""Rate key of a device without a price."""
+
+
+class Spanless(NamedTuple):
+    """Time without a span: of all devices of `group`, or of `device` alone where given."""
+
+    start_ns: int
+    end_ns: int
+    category: Category
+    group: int
+    entity: int
+    reason: str
+    device: int | None = None
+
+
+class RatePeriod(NamedTuple):
+    """A rate of a device and when it holds, in node time; open ends are None."""
+
+    rate: int
+    units_per_hour: Fraction
+    from_ns: int | None
+    to_ns: int | None
+
+
+class Segment(NamedTuple):
+    """A piece of a device's time in one clock minute and at one rate."""
+
+    start_ns: int
+    end_ns: int
+    rate: int
+    meter: Meter | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWork:
+    """One device to settle over [start_ns, end_ns).
+
+    `late_mj` is energy of time that is settled already: it is posted `unattributed` with
+    `late_reason` and no time. `group` is the device's own single-device group.
+    """
+
+    device: int
+    group: int
+    start_ns: int
+    end_ns: int
+    rates: Sequence[RatePeriod]
+    energy: EnergyCurve | None
+    energy_source: str | None
+    late_mj: int = 0
+    late_reason: str = ""
+
+    def segments(self) -> Iterator[Segment]:
+        """The interval in pieces between minutes and changes of rate."""
+        yield from segments(self.start_ns, self.end_ns, self.rates)
+
+
+def segments(start_ns: int, end_ns: int, rates: Sequence[RatePeriod]) -> Iterator[Segment]:
+    """[start_ns, end_ns) in pieces between clock minutes and changes of rate."""
+    minute_ns = 60_000_000_000
+    cuts = {edge for period in rates for edge in (period.from_ns, period.to_ns) if edge is not None}
+    begin_ns = start_ns
+    while begin_ns < end_ns:
+        stop_ns = min(end_ns, (begin_ns // minute_ns + 1) * minute_ns)
+        stop_ns = min([stop_ns, *(cut for cut in cuts if begin_ns < cut < stop_ns)])
+        period = next((rate for rate in rates if _holds(rate, begin_ns)), None)
+        if period is None:
+            yield Segment(begin_ns, stop_ns, NO_RATE, None)
+        else:
+            meter = Meter.within_hour(period.units_per_hour, begin_ns, period.from_ns)
+            yield Segment(begin_ns, stop_ns, period.rate, meter)
+        begin_ns = stop_ns
+
+
+def _holds(period: RatePeriod, time_ns: int) -> bool:
+    return (period.from_ns is None or period.from_ns <= time_ns) and (
+        period.to_ns is None or time_ns < period.to_ns
+    )

@@ -1,0 +1,76 @@
+"""Sums that never overflow: int64 columns added up exactly on every database.
+
+A line of the ledger fits int64, a fleet's year does not. SQLite's SUM stops with an error there
+and PostgreSQL's SUM of bigint is already numeric, so one construct compiles to each: on SQLite
+the high and the low 32 bits are summed apart and put together again in Python.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import UserDefinedType
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Dialect
+    from sqlalchemy.sql.compiler import SQLCompiler
+    from sqlalchemy.sql.type_api import _ResultProcessorType
+
+_HALF_BITS: Final = 32
+_LOW_MASK: Final = (1 << _HALF_BITS) - 1
+
+
+def _whole(value: Any) -> int | None:
+    """The sum as one integer: SQLite answers `high:low`, others a number."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, Decimal):
+        return int(value)
+    high, _, low = str(value).partition(":")
+    return (int(high) << _HALF_BITS) + int(low)
+
+
+class _WideInteger(UserDefinedType[int]):
+    """The result of a wide sum: an integer of any size, or None over no values."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: object) -> str:
+        """What a cast to it would say."""
+        return "NUMERIC"
+
+    def result_processor(
+        self, dialect: Dialect, coltype: object
+    ) -> _ResultProcessorType[int | None]:
+        """See `_whole`."""
+        del dialect, coltype
+        return _whole
+
+
+class WideSum(FunctionElement[int]):
+    """SUM of an integer column; NULLs are left out, and nothing but NULLs gives None."""
+
+    name = "wide_sum"
+    type = _WideInteger()
+    inherit_cache = True
+
+
+@compiles(WideSum)
+def _numeric(element: WideSum, compiler: SQLCompiler, **options: Any) -> str:
+    return f"SUM(CAST({compiler.process(element.clauses, **options)} AS NUMERIC))"
+
+
+@compiles(WideSum, "sqlite")
+def _halves(element: WideSum, compiler: SQLCompiler, **options: Any) -> str:
+    # >> keeps the sign and & takes the low bits of two's complement: high * 2^32 + low is the
+    # value for negative ones too.
+    column = compiler.process(element.clauses, **options)
+    return f"(SUM(({column}) >> {_HALF_BITS}) || ':' || SUM(({column}) & {_LOW_MASK}))"
+
+
+def wide_sum(column: ColumnElement[int] | ColumnElement[int | None]) -> WideSum:
+    """The exact sum of an integer `column` (units, millijoules, nanoseconds, tokens)."""
+    return WideSum(column)

@@ -1,0 +1,144 @@
+"""The sweep: conservation, precedence, fairness and independence of order."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apportion.core.category import SETTLED, Category
+from apportion.core.units import NS_PER_HOUR
+from apportion.cost.apportionment import Claims, Shares, TimeShare, apportion
+from apportion.cost.energy import EnergyCurve
+from apportion.cost.meter import Meter
+from apportion.cost.rounding import stable_hash
+
+T0 = 1_790_000 * NS_PER_HOUR
+LENGTH = 5_000_000_000
+METER = Meter(Fraction(2_490_000_000_001), T0)
+ENERGY = EnergyCurve.of([(T0, 0), (T0 + LENGTH // 3, 700), (T0 + LENGTH, 3_500_123)])
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(-LENGTH // 5, LENGTH),
+        st.integers(0, LENGTH),
+        st.sampled_from(SETTLED),
+    ),
+    max_size=25,
+)
+
+
+def claims_of(rows: list[tuple[int, int, Category]]) -> Claims:
+    """Claims (start, length, category) relative to T0, and a last one that covers everything."""
+    table = [(T0 + s, T0 + s + d, c, k) for k, (s, d, c) in enumerate(rows)]
+    return Claims.of([*table, (T0, T0 + LENGTH, Category.UNATTRIBUTED, len(rows))])
+
+
+def run(claims: Claims, start: int = T0, end: int = T0 + LENGTH) -> Shares:
+    """Apportion with the test's meter and energy."""
+    return apportion(
+        start,
+        end,
+        claims,
+        meter=METER,
+        energy=ENERGY,
+        apportioner=TimeShare(),
+        tie=lambda key: stable_hash(str(key)),
+    )
+
+
+@given(ROWS)
+def test_everything_adds_up(rows: list[tuple[int, int, Category]]) -> None:
+    """Time, money and energy of the parts are the meter's, to the unit, in every category."""
+    shares = run(claims_of(rows))
+    assert shares.units is not None
+    assert shares.energy_mj is not None
+    assert int(shares.device_ns.sum()) == LENGTH
+    assert int(shares.units.sum()) == METER.at(T0 + LENGTH) - METER.at(T0)
+    assert int(shares.energy_mj.sum()) == ENERGY.at(T0 + LENGTH) - ENERGY.at(T0)
+    for category, total in shares.totals.items():
+        of_it = shares.claims.category == int(category)
+        assert int(shares.device_ns[of_it].sum()) == total.device_ns
+        assert int(shares.units[of_it].sum()) == total.units
+        assert int(shares.energy_mj[of_it].sum()) == total.energy_mj
+
+
+@given(ROWS, st.randoms())
+def test_order_does_not_matter(rows: list[tuple[int, int, Category]], rng: object) -> None:
+    """Claims that arrive in another order pay bit-identical amounts."""
+    claims = claims_of(rows)
+    order = np.random.default_rng(len(rows)).permutation(claims.key.size)
+    one, two = run(claims), run(claims.take(order))
+    assert one.units is not None
+    assert two.units is not None
+    assert one.units[order].tolist() == two.units.tolist()
+    assert one.device_ns[order].tolist() == two.device_ns.tolist()
+
+
+@given(ROWS, st.integers(1, LENGTH - 1))
+def test_splitting_the_interval_changes_nobody_by_more_than_a_unit_a_piece(
+    rows: list[tuple[int, int, Category]], cut: int
+) -> None:
+    """Ticks are an accident: they must not decide who pays."""
+    claims = claims_of(rows)
+    whole = run(claims)
+    left, right = run(claims, T0, T0 + cut), run(claims, T0 + cut, T0 + LENGTH)
+    for name in ("device_ns", "units", "energy_mj"):
+        one, a, b = getattr(whole, name), getattr(left, name), getattr(right, name)
+        assert int(one.sum()) == int(a.sum()) + int(b.sum())
+    assert whole.units is not None
+    assert left.units is not None
+    assert right.units is not None
+    for category in Category:
+        mine = claims.category == int(category)
+        pieces = int((left.units[mine] + right.units[mine]).sum())
+        assert int(whole.units[mine].sum()) == pieces
+    assert int(np.abs(whole.units - left.units - right.units).max()) <= 3
+
+
+def test_precedence_is_the_category_order() -> None:
+    """A checkpoint under a step belongs to the step; idle only gets what nothing else claims."""
+    shares = run(
+        claims_of(
+            [
+                (0, LENGTH // 2, Category.DIRECT),
+                (0, LENGTH, Category.CHECKPOINT),
+                (0, LENGTH, Category.ALLOCATED_IDLE),
+            ]
+        )
+    )
+    assert shares.device_ns.tolist() == [LENGTH // 2, LENGTH - LENGTH // 2, 0, 0]
+
+
+def test_twins_pay_alike_and_a_loner_pays_all() -> None:
+    """Symmetry, and nobody else to pay for what runs alone."""
+    twins = run(claims_of([(0, LENGTH, Category.DIRECT), (0, LENGTH, Category.DIRECT)]))
+    assert twins.units is not None
+    assert abs(int(twins.units[0]) - int(twins.units[1])) <= 1
+    alone = run(claims_of([(0, LENGTH, Category.DIRECT)]))
+    assert alone.device_ns.tolist() == [LENGTH, 0]
+
+
+def test_unclaimed_time_is_an_error() -> None:
+    """Settlement can never lose an instant without noticing."""
+    with pytest.raises(ValueError, match="nobody claims"):
+        run(Claims.of([(T0, T0 + 5, Category.DIRECT, 0)]))
+
+
+def test_without_a_rate_there_is_no_amount() -> None:
+    """Unpriced is None, never zero."""
+    shares = apportion(
+        T0,
+        T0 + LENGTH,
+        claims_of([]),
+        meter=None,
+        energy=None,
+        apportioner=TimeShare(),
+        tie=lambda key: key,
+    )
+    assert shares.units is None
+    assert shares.energy_mj is None
+    assert int(shares.device_ns.sum()) == LENGTH
