@@ -1,0 +1,74 @@
+"""The agent's own file in the ring directory: that it lives, and what it asks of workloads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from apportion.client import layout
+from apportion.core.clock import Clock
+
+_MODE: Final = 0o644
+"""Workloads of other users read it; the directory decides who gets that far."""
+
+
+class Heartbeat:
+    """Writes `agent.json` whole or not at all: a temporary file beside it is renamed over it."""
+
+    def __init__(self, directory: Path, clock: Clock, *, version: str, pid: int) -> None:
+        self._path = directory / layout.AGENT_FILE
+        self._clock = clock
+        self._version = version
+        self._pid = pid
+
+    def beat(self, requests: Mapping[str, object] | None = None) -> str | None:
+        """Write the file; None, or in words why it could not be written.
+
+        `requests` must be plain JSON; workloads look at it between steps.
+        """
+        document = {
+            "heartbeat_monotonic_ns": self._clock.monotonic_ns(),
+            "pid": self._pid,
+            "version": self._version,
+            "requests": dict(requests or {}),
+        }
+        temporary = self._path.with_name(f".{layout.AGENT_FILE}.{secrets.token_hex(8)}")
+        try:
+            _write_new(temporary, json.dumps(document, sort_keys=True).encode())
+            try:
+                temporary.replace(self._path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
+        except OSError as error:
+            return (
+                f"cannot write {self._path}: {error.strerror}; "
+                "give the agent write access to the ring directory"
+            )
+        return None
+
+    def stop(self) -> None:
+        """Remove the file, so that workloads do not wait for a heartbeat that is over."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    # O_EXCL: somebody else may write to the directory too and must not choose our target.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(path, flags, _MODE)
+    try:
+        os.fchmod(fd, _MODE)  # whatever the umask is
+        os.write(fd, data)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,78 @@
+"""What every source of facts looks like to the agent, and what it hands over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Protocol
+
+from apportion.core.ids import DeviceId
+from apportion.core.reading import DeviceInfo, Reading
+
+WHOLE: Final = Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFailure:
+    """A device that could not be read, and why. `device` is None where its id is not known."""
+
+    device: DeviceId | None
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSources:
+    """Where the values of a device come from; what it cannot tell is named in `unsupported`.
+
+    `share` is the part of the device that belongs to this agent's container (1 outside of one):
+    its rate is multiplied by it. The energy and power in the readings already are.
+    """
+
+    device: DeviceId
+    energy_source: str | None = None
+    power_source: str | None = None
+    activity_source: str | None = None
+    unsupported: tuple[str, ...] = ()
+    share: Fraction = WHOLE
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What arrived since the last `collect`; several readings of one device are in time order.
+
+    `devices` and `sources` hold what is new or changed, not everything that is known.
+    """
+
+    readings: tuple[Reading, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
+    failures: tuple[DeviceFailure, ...] = ()
+    sources: tuple[DeviceSources, ...] = ()
+
+
+class Collector(Protocol):
+    """One source. A single thread calls `start`, `collect` every period, `close`."""
+
+    @property
+    def name(self) -> str:
+        """The name under which it is registered."""
+        ...
+
+    def start(self) -> None:
+        """Open the source. It may raise `CollectorError`; `collect` then tries again."""
+        ...
+
+    def collect(self) -> Batch:
+        """What is new. It returns within the collector's own deadline.
+
+        Raises:
+            NoData: the source is absent on this machine.
+            SourceLost: the whole source failed; the collector reopens it by itself.
+            CollectorError: anything else that made this collection fail.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the source. Harmless when called twice or before `start`."""
+        ...

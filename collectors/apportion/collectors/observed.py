@@ -1,0 +1,117 @@
+"""The caller's wrapper that turns a collector's failure into a fact instead of a crash."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from apportion.collectors.collector import Batch, Collector
+from apportion.core.clock import Clock
+from apportion.core.errors import CollectorError, NoData
+from apportion.core.units import MonotonicNs, Nanoseconds
+
+_LOG: Final = logging.getLogger(__name__)
+_NO_TIME: Final = Nanoseconds(0)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorStatus:
+    """How the last call of a collector went. `error` is its sentence, None after a success.
+
+    `absent` tells a source that is not on this machine from one that failed.
+    `last_success_ns` is host monotonic, None before the first success.
+    """
+
+    name: str
+    success: bool = False
+    duration_ns: Nanoseconds = _NO_TIME
+    last_success_ns: MonotonicNs | None = None
+    error: str | None = None
+    absent: bool = False
+    consecutive_failures: int = 0
+
+
+class Observed:
+    """A collector whose calls never raise: they are timed, counted and explained."""
+
+    def __init__(self, collector: Collector, clock: Clock) -> None:
+        self._collector = collector
+        self._clock = clock
+        self._status = CollectorStatus(collector.name)
+
+    @property
+    def name(self) -> str:
+        """The collector's name."""
+        return self._collector.name
+
+    @property
+    def collector(self) -> Collector:
+        """What is wrapped."""
+        return self._collector
+
+    @property
+    def status(self) -> CollectorStatus:
+        """An immutable snapshot, safe to read from another thread."""
+        return self._status
+
+    def start(self) -> None:
+        """Open the source; a failure is in `status`, and `collect` tries again."""
+        self._measure(self._start)
+
+    def collect(self) -> Batch:
+        """What is new; empty where the collection failed."""
+        return self._measure(self._collector.collect)
+
+    def close(self) -> None:
+        """Let go of the source; a failure to do so is logged."""
+        try:
+            self._collector.close()
+        except (CollectorError, OSError) as error:
+            _LOG.warning("collector %s could not be closed: %s", self.name, error)
+
+    def _start(self) -> Batch:
+        self._collector.start()
+        return Batch()
+
+    def _measure(self, call: Callable[[], Batch]) -> Batch:
+        begun_ns = self._clock.monotonic_ns()
+        try:
+            batch = call()
+        except Exception as error:  # noqa: BLE001 - one source must never take the agent down
+            self._failed(error, begun_ns)
+            return Batch()
+        now_ns = self._clock.monotonic_ns()
+        if self._status.error is not None:
+            _LOG.info("collector %s works again", self.name)
+        self._status = CollectorStatus(
+            self.name,
+            success=True,
+            duration_ns=Nanoseconds(now_ns - begun_ns),
+            last_success_ns=now_ns,
+        )
+        return batch
+
+    def _failed(self, error: Exception, begun_ns: int) -> None:
+        """Keep the failure; say it once, not at every period."""
+        before = self._status
+        expected = isinstance(error, (CollectorError, OSError))
+        sentence = str(error) if expected else f"{type(error).__name__}: {error}"
+        self._status = replace(
+            before,
+            success=False,
+            duration_ns=Nanoseconds(self._clock.monotonic_ns() - begun_ns),
+            error=sentence,
+            absent=isinstance(error, NoData),
+            consecutive_failures=before.consecutive_failures + 1,
+        )
+        if sentence != before.error:
+            level = logging.DEBUG if isinstance(error, NoData) else logging.WARNING
+            _LOG.log(
+                level,
+                "collector %s failed: %s",
+                self.name,
+                sentence,
+                exc_info=None if expected else error,
+            )

@@ -1,0 +1,67 @@
+"""Outside paths, periods and the environment of child processes, as one parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+
+from apportion.core.errors import ConfigError
+from apportion.core.units import NS_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorOptions:
+    """What any collector may need from outside.
+
+    `period_ns` is the time between two readings. A source that is silent for `deadline_ns`
+    (`connect_deadline_ns` before its first reading) is abandoned and opened again.
+    `environment` replaces the whole environment of child processes; None inherits ours.
+    """
+
+    proc_root: Path = Path("/proc")
+    sys_root: Path = Path("/sys")
+    host_name: str | None = None
+    period_ns: int = NS_PER_SECOND
+    deadline_ns: int = 5 * NS_PER_SECOND
+    connect_deadline_ns: int = 30 * NS_PER_SECOND
+    environment: Mapping[str, str] | None = None
+
+    @classmethod
+    def parse(cls, texts: Mapping[str, str]) -> CollectorOptions:
+        """Options as a command line gives them: text by name, durations in seconds.
+
+        Raises:
+            ConfigError: an unknown name, or a duration that is not a positive number.
+        """
+        values: dict[str, Any] = {}
+        for name, text in texts.items():
+            if name in _PATHS:
+                values[name] = Path(text)
+            elif name in _DURATIONS:
+                values[f"{name}_ns"] = _duration_ns(name, text)
+            elif name == "host_name":
+                values[name] = text
+            else:
+                known = ", ".join((*_PATHS, *_DURATIONS, "host_name"))
+                raise ConfigError(f"unknown collector option {name!r}; known are {known}")
+        return cls(**values)
+
+
+_PATHS: Final = ("proc_root", "sys_root")
+_DURATIONS: Final = ("period", "deadline", "connect_deadline")
+
+
+def _duration_ns(name: str, text: str) -> int:
+    """Seconds as text to whole nanoseconds."""
+    try:
+        duration = Decimal(text)
+    except InvalidOperation:
+        duration = Decimal(0)
+    if not duration.is_finite() or not 0 < duration <= 86_400:
+        raise ConfigError(
+            f"collector option {name}={text!r}: give seconds above 0 and up to 86400, such as 1.5"
+        )
+    return max(1, int(duration * NS_PER_SECOND))
