@@ -14,6 +14,7 @@ from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost import report_query as query
 from apportion.cost import span_query
+from apportion.cost.ledger.rows import rows
 from apportion.cost.period import Period, WallTime
 from apportion.cost.quantity import Quantity
 from apportion.cost.report_figures import Figures
@@ -51,10 +52,10 @@ def report(
         wall = WallTime.load(connection)
         period = Period.around(start_unix_ns, end_unix_ns, wall)
         figures = Figures(connection, period, tuple(by))
-        meters = query.rows(connection, query.metered(period))
+        meters = rows(connection, query.metered(period))
         devices = _devices(connection, period, meters)
         rates = _rates(connection, meters)
-        ((unknown_spans,),) = query.rows(connection, span_query.without_cost(period))
+        ((unknown_spans,),) = rows(connection, span_query.without_cost(period))
     currencies = sorted({row.currency for row in rates})
     if len(currencies) > 1:
         message = (
@@ -106,10 +107,10 @@ def _devices(
         meters[place] = meters.get(place, Quantity()) + Quantity.of(*row[4:])
         sources.setdefault(place, set()).update({row[3]} if row[3] else set())
     parts: dict[tuple[int, int], dict[Category, Quantity]] = {}
-    for row in query.rows(connection, query.parts(period)):
+    for row in rows(connection, query.parts(period)):
         parts.setdefault((row[0], row[1]), {})[Category(row[2])] = Quantity.of(*row[3:])
     found: list[DeviceRow] = []
-    for row in query.rows(connection, query.devices()):
+    for row in rows(connection, query.devices()):
         agent_id, key, node, device, name, simulated, settled_ns = row
         if (agent_id, key) not in meters:
             continue
@@ -132,9 +133,7 @@ def _rates(connection: Connection, metered: Sequence[tuple[Any, ...]]) -> tuple[
     """The rates that the period was metered at."""
     used = {(row[0], row[2]) for row in metered if row[2]}
     rates = {
-        RateRow(*row[2:])
-        for row in query.rows(connection, query.rates())
-        if (row[0], row[1]) in used
+        RateRow(*row[2:]) for row in rows(connection, query.rates()) if (row[0], row[1]) in used
     }
     return tuple(sorted(rates, key=lambda row: (row.device_name, row.as_of, row.per_hour)))
 

@@ -9,6 +9,7 @@ from apportion.core.units import NS_PER_SECOND
 from apportion.cost import report_query as query
 from apportion.cost import span_query
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.rows import rows
 from apportion.cost.quantity import Quantity, plus
 from apportion.cost.report_rows import CategoryRow, EntityRow, Key, PhaseRow
 
@@ -32,7 +33,7 @@ class Figures:
         self._width = len(by)
 
         def ask(statement: Executable) -> dict[Key, tuple[Any, ...]]:
-            found = query.rows(connection, statement)
+            found = rows(connection, statement)
             return {row[: self._width]: row[self._width :] for row in found}
 
         self._requests = ask(span_query.requests(period, by))
@@ -41,7 +42,7 @@ class Figures:
         self._charged_steps = ask(span_query.steps(period, by, charged_only=True))
         self._step_tokens = ask(span_query.step_tokens(period, by))
         self._step_costs = ask(span_query.step_costs(period, by))
-        self._lines = query.rows(connection, query.cost_by(period, by))
+        self._lines = rows(connection, query.cost_by(period, by))
         self.phases = self._phase_rows()
         self.categories = self._category_rows()
         self.rows = self._entity_rows()

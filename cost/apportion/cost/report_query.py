@@ -37,7 +37,7 @@ from apportion.cost.sums import wide_sum
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import ColumnElement, Connection, Executable
+    from sqlalchemy import ColumnElement, Executable
 
     from apportion.cost.period import Period
 
@@ -51,11 +51,6 @@ DIMENSIONS: Final = {
     "model": entity.c.model,
 }
 """What lines can be grouped by. Cost of an unknown process goes under its owner's name."""
-
-
-def rows(connection: Connection, statement: Executable) -> list[tuple[Any, ...]]:
-    """Everything that `statement` answers."""
-    return [tuple(row) for row in connection.execute(statement)]
 
 
 def dimensions(by: Sequence[str]) -> list[ColumnElement[Any]]:

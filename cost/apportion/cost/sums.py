@@ -33,7 +33,7 @@ def _whole(value: Any) -> int | None:
     return (int(high) << _HALF_BITS) + int(low)
 
 
-class _WideInteger(UserDefinedType[int]):
+class _WideInteger(UserDefinedType[Any]):
     """The result of a wide sum: an integer of any size, or None over no values."""
 
     cache_ok = True
@@ -42,9 +42,7 @@ class _WideInteger(UserDefinedType[int]):
         """What a cast to it would say."""
         return "NUMERIC"
 
-    def result_processor(
-        self, dialect: Dialect, coltype: object
-    ) -> _ResultProcessorType[int | None]:
+    def result_processor(self, dialect: Dialect, coltype: object) -> _ResultProcessorType[Any]:
         """See `_whole`."""
         del dialect, coltype
         return _whole

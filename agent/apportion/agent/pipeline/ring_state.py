@@ -1,4 +1,4 @@
-"""One ring as settlement sees it: what ended, what runs, and the time in between."""
+"""One ring as settlement sees it: what ended, what runs, what lies between, on which devices."""
 
 from __future__ import annotations
 
@@ -7,249 +7,263 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from apportion.agent.pipeline.root_phases import RootPhases
 from apportion.agent.pipeline.spans import Decoded, is_root, roots_of
-from apportion.core.category import Category, Phase, PhaseClock, SpanKind
-from apportion.core.interval import Interval
-from apportion.cost.settlement.phases import PhaseSlice
-from apportion.cost.settlement.work import ROOT, Spanless
+from apportion.agent.pipeline.step_gaps import step_gaps
+from apportion.core.category import Category, SpanKind
+from apportion.cost.settlement.work import ROOT, Roots, Spanless
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
     from numpy.typing import NDArray
 
-MAX_OPEN_PHASES: Final = 100_000
-"""Phases whose root has not ended: beyond it the oldest are forgotten (phase NULL)."""
+    from apportion.agent.pipeline.open_root import OpenRoot
+    from apportion.core.interval import Interval
+
+_ALWAYS_NS: Final = 1 << 62
+NO_ROOTS: Final = np.zeros(0, dtype=ROOT)
 
 
-@dataclass(slots=True)
-class OpenRoot:
-    """A root span that has not ended, as its open slot says. Node time."""
+class Spell(NamedTuple):
+    """From when to when a ring used a device group. The first one holds for all time before."""
 
-    number: int
-    kind: SpanKind
-    entity: int
-    start_ns: int
-    scheduled_ns: int
-    first_token_ns: int
-    seen_ns: int
-    step: int
-    claim_ns: int | None = None
-    """From when it competes in what is settled already; None: not yet in anything settled."""
-
-    def competes_from(self, *, admits: bool) -> int | None:
-        """None while it only waits for admission."""
-        if self.kind is SpanKind.REQUEST:
-            if self.scheduled_ns:
-                return self.scheduled_ns
-            if admits:
-                return None
-        return self.start_ns
-
-
-@dataclass(slots=True)
-class Gap:
-    """Time of a ring between or before its spans. `applied`: see `ROOT`."""
-
-    claim: Spanless
-    applied: bool = False
+    since_ns: int
+    until_ns: int
+    group: int
 
 
 @dataclass(slots=True)
 class RingState:
-    """Everything settlement knows about one ring. `group` is None until it is bound.
+    """Everything settlement knows about one ring; it is unbound while `bindings` is empty.
 
-    `pending` are ended roots that are not charged to their end. `withdrawn` are claims that
-    settlement was given and that turned out to begin elsewhere, by number.
+    `bindings` are (since ns, group) in order of time. `startup_end_ns` is the start of the first
+    root span, or when the process said that it was ready. `steps_end_ns` is the end of the last
+    step that is charged and forgotten. Requests from sequence `admits_from` on say when they are
+    scheduled; None while none did.
     """
 
     key: int
     run_entity: int
     attached_ns: int
     pid: int
-    group: int | None = None
     process_start_ns: int | None = None
     ended_ns: int | None = None
-    first_root_ns: int | None = None
-    last_step_end_ns: int | None = None
-    admits: bool = False
-    pending: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=ROOT))
-    open: dict[int, OpenRoot] = field(default_factory=dict[int, OpenRoot])
-    gaps: list[Gap] = field(default_factory=list[Gap])
-    withdrawn: dict[int, int] = field(default_factory=dict[int, int])
+    startup_end_ns: int | None = None
+    startup_applied: bool = False
+    steps_end_ns: int | None = None
+    admits_from: int | None = None
+    unapplied: bool = False
+    """The ledger has spans of it that its devices were not settled with: it was unbound."""
+    recalled: bool = False
+    """... and those that its devices can still be settled with are here again."""
+    bindings: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    open: dict[int, OpenRoot] = field(default_factory=dict[int, "OpenRoot"])
     lost: set[int] = field(default_factory=set[int])
-    losses: list[Interval] = field(default_factory=list[Interval])
-    _children: dict[int, list[PhaseSlice]] = field(default_factory=dict[int, list[PhaseSlice]])
+    """Steps that were open when the process died and are not charged to their end."""
+    losses: list[Interval] = field(default_factory=list["Interval"])
+    phases: RootPhases = field(default_factory=RootPhases)
+    _ended: list[Roots] = field(default_factory=list[Roots])
+    _next_sequence: int = 1
 
     # -- what arrives --------------------------------------------------------------------------
     def absorb(self, decoded: Decoded) -> None:
         """Take records in the order of their sequence."""
-        self._absorb_phases(decoded)
-        root = is_root(decoded)
-        if not root.any():
-            return
+        self.phases.absorb(decoded)
         records = decoded.records
-        request = root & (decoded.kind == int(SpanKind.REQUEST))
-        if not self.admits and bool((records["scheduled_ns"][request] > 0).any()):
-            self.admits = True
-        roots = roots_of(decoded, root, self.key, admits=self.admits)
-        steps = decoded.kind[root] == int(SpanKind.STEP)
-        starts = records["start_ns"][root]
-        self._note_start(int(starts.min()))
-        self._note_steps(starts[steps], roots["end_ns"][steps])
+        sequences = records["sequence"].astype(np.int64)
+        if self.admits_from is None and (records["scheduled_ns"] > 0).any():
+            self.admits_from = int(sequences.min())
+        self._next_sequence = max(self._next_sequence, int(sequences.max()) + 1)
+        chosen = is_root(decoded)
+        if not chosen.any():
+            return
+        after = _ALWAYS_NS if self.admits_from is None else self.admits_from
+        roots = roots_of(decoded, chosen, self.key, admits=sequences >= after)
+        self.started(int(records["start_ns"][chosen].min()))
         if self.open:
-            numbers = zip(roots["number"].tolist(), roots["start_ns"].tolist(), strict=True)
-            for index, (number, start_ns) in enumerate(numbers):
-                known = self.open.pop(number, None)
-                if known is not None and known.claim_ns is not None:
-                    roots["applied"][index] = known.claim_ns == start_ns
-                    if known.claim_ns != start_ns:
-                        self.withdrawn[number] = known.claim_ns
-        self.pending = np.concatenate([self.pending, roots])
+            known = np.fromiter(self.open, np.int64, len(self.open))
+            for index in np.flatnonzero(np.isin(roots["number"], known)).tolist():
+                span = self.open.pop(int(roots["number"][index]))
+                roots["applied_start_ns"][index] = span.applied_start_ns
+                roots["applied_end_ns"][index] = span.applied_end_ns
+        self._ended.append(roots)
 
-    def observe(self, seen: list[OpenRoot]) -> None:
-        """The open root spans of the last poll."""
+    def observe(self, seen: Iterable[OpenRoot]) -> None:
+        """The open root spans of a poll. A ring whose process ended has none."""
+        if self.ended_ns is not None:
+            return
         for span in seen:
             known = self.open.get(span.number)
             if known is None:
                 self.open[span.number] = span
-                self._note_start(span.start_ns)
-                if span.kind is SpanKind.STEP:
-                    self._note_gap(span.start_ns)
+                self.started(span.start_ns)
             else:
-                known.scheduled_ns = span.scheduled_ns
-                known.first_token_ns = span.first_token_ns
-                known.entity = span.entity
-                known.seen_ns = span.seen_ns
-            if span.scheduled_ns:
-                self.admits = True
+                known.go_on(span)
+            if span.scheduled_ns and self.admits_from is None:
+                self.admits_from = self._next_sequence
+
+    def started(self, start_ns: int) -> None:
+        """Start-up is over: the first root span began, or the process says so."""
+        if self.startup_end_ns is None:
+            self.startup_end_ns = start_ns
 
     def die(self, ended_ns: int) -> list[OpenRoot]:
-        """The process is gone: what it had open ends as lost. Returns those spans."""
+        """The process is gone: what it had open ends where it was last seen. Returns that."""
         self.ended_ns = ended_ns
-        lost = list(self.open.values())
-        self.open.clear()
-        rows = np.zeros(len(lost), dtype=ROOT)
-        for index, span in enumerate(lost):
-            claim_ns = span.competes_from(admits=self.admits)
-            row = rows[index]
-            row["start_ns"] = span.seen_ns if claim_ns is None else min(claim_ns, span.seen_ns)
-            row["end_ns"] = span.seen_ns
-            row["first_token_ns"] = span.first_token_ns
-            row["number"], row["ring"], row["entity"] = span.number, self.key, span.entity
-            row["category"] = int(span.kind.category)
-            row["applied"] = span.claim_ns is not None
-            if span.kind is SpanKind.STEP:
-                self.lost.add(span.number)
-        self.pending = np.concatenate([self.pending, rows])
-        return lost
+        ended = [self.vanish(number, incomplete=False) for number in list(self.open)]
+        self.lost.update(span.number for span in ended if span.kind is SpanKind.STEP)
+        return ended
 
-    def _absorb_phases(self, decoded: Decoded) -> None:
-        records = decoded.records
-        inner = np.flatnonzero((records["parent"] != 0) | (decoded.kind == int(SpanKind.PHASE)))
-        for index in inner.tolist():
-            record = records[index]
-            number, parent = int(record["number"]), int(record["parent"])
-            below = self._children.pop(number, [])
-            phase = Phase(int(decoded.phase[index]))
-            if phase is not Phase.NONE:
-                clock = PhaseClock(int(decoded.clock[index]))
-                start_ns, end_ns = int(record["start_ns"]), int(record["end_ns"])
-                below.append(PhaseSlice(phase, start_ns, end_ns, number, clock))
-            if below:
-                self._children.setdefault(parent, []).extend(below)
-        while len(self._children) > MAX_OPEN_PHASES:
-            del self._children[next(iter(self._children))]
+    def vanish(self, number: int, *, incomplete: bool = True) -> OpenRoot:
+        """An open span has no slot any more and its record will not come."""
+        span = self.open.pop(number)
+        row = _open_rows([span], self.key, admits=self.admits_from is not None)
+        row["open"], row["incomplete"] = False, incomplete
+        self._ended.append(row)
+        return span
 
-    def restore_phase(self, number: int, parent: int, piece: PhaseSlice) -> None:
-        """A phase from the ledger, after a restart: inner ones (larger numbers) first."""
-        below = self._children.pop(number, [])
-        self._children.setdefault(parent, []).extend([*below, piece])
+    def restore(self, roots: Roots, next_sequence: int) -> None:
+        """Ended roots from the ledger."""
+        self._ended.append(roots)
+        self._next_sequence = max(self._next_sequence, next_sequence)
 
-    def _note_start(self, start_ns: int) -> None:
-        if self.first_root_ns is None:
-            self.first_root_ns = start_ns
-            if self.process_start_ns is not None and self.process_start_ns < start_ns:
-                self.gaps.append(self._gap(self.process_start_ns, start_ns, Category.STARTUP))
+    def bind(self, since_ns: int, group: int) -> None:
+        """Its devices are known, or known better from `since_ns` on."""
+        self.bindings = [*(old for old in self.bindings if old[0] < since_ns), (since_ns, group)]
 
-    def _note_steps(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> None:
-        order = np.argsort(starts, kind="stable")
-        for start_ns, end_ns in zip(starts[order].tolist(), ends[order].tolist(), strict=True):
-            self._note_gap(start_ns)
-            self.last_step_end_ns = max(end_ns, self.last_step_end_ns or end_ns)
+    # -- what settlement asks --------------------------------------------------------------------
+    @property
+    def group(self) -> int | None:
+        """The device group it uses now; None while it is unbound."""
+        return self.bindings[-1][1] if self.bindings else None
 
-    def _note_gap(self, start_ns: int) -> None:
-        last_ns = self.last_step_end_ns
-        if last_ns is not None and last_ns < start_ns:
-            self.gaps.append(self._gap(last_ns, start_ns, Category.BETWEEN_STEPS))
-            self.last_step_end_ns = start_ns
+    def spells(self) -> Iterator[Spell]:
+        """Which group it used when."""
+        since_ns = -_ALWAYS_NS
+        for index, (_, group) in enumerate(self.bindings):
+            is_last = index + 1 == len(self.bindings)
+            until_ns = _ALWAYS_NS if is_last else self.bindings[index + 1][0]
+            yield Spell(since_ns, until_ns, group)
+            since_ns = until_ns
 
-    def _gap(self, start_ns: int, end_ns: int, category: Category) -> Gap:
-        return Gap(Spanless(start_ns, end_ns, category, self.group or 0, self.run_entity, ""))
+    def ended(self) -> Roots:
+        """Ended roots that are not charged to their end."""
+        if len(self._ended) != 1:
+            self._ended = [np.concatenate([NO_ROOTS, *self._ended])]
+        return self._ended[0]
 
-    # -- what settlement asks -------------------------------------------------------------------
-    def bind(self, group: int) -> None:
-        """The devices are known (or known better): they hold for all that is not charged yet."""
-        self.group = group
-        self.pending["group"] = group
-        for gap in self.gaps:
-            gap.claim = gap.claim._replace(group=group)
-
-    def roots(self) -> NDArray[np.void]:
-        """Ended and open roots as columns, with the ring's group."""
-        rows = np.zeros(len(self.open), dtype=ROOT)
-        count = 0
-        for span in self.open.values():
-            claim_ns = span.competes_from(admits=self.admits)
-            if claim_ns is None or claim_ns >= span.seen_ns:
-                continue
-            row = rows[count]
-            row["start_ns"], row["end_ns"] = claim_ns, span.seen_ns
-            row["first_token_ns"], row["number"] = span.first_token_ns, span.number
-            row["entity"], row["category"] = span.entity, int(span.kind.category)
-            row["open"], row["applied"] = True, span.claim_ns == claim_ns
-            if span.claim_ns is not None and span.claim_ns != claim_ns:
-                self.withdrawn[span.number] = span.claim_ns
-            count += 1
-        rows = rows[:count]
-        rows["ring"] = self.key
-        roots = np.concatenate([self.pending, rows])
-        roots["group"] = self.group or 0
+    def roots(self) -> Roots:
+        """Ended and open roots, a row for each group that they used."""
+        admits = self.admits_from is not None
+        rows = np.concatenate([self.ended(), _open_rows(self.open.values(), self.key, admits=admits)])
         for loss in self.losses:
-            roots["incomplete"] |= (roots["start_ns"] < loss.end_ns) & (
-                roots["end_ns"] > loss.start_ns
-            )
-        return roots
+            met = (rows["start_ns"] < loss.end_ns) & (rows["end_ns"] > loss.start_ns)
+            rows["incomplete"] |= met
+        return self.by_group(rows)
 
-    def slices(self, number: int) -> list[PhaseSlice]:
-        """The phases of a root that are known so far."""
-        return self._children.get(number, [])
+    def by_group(self, rows: Roots) -> Roots:
+        """`rows` (owned by the caller) with their group, cut where the ring changed its group."""
+        if len(self.bindings) < 2:  # noqa: PLR2004 - nothing to cut
+            rows["group"] = self.group or 0
+            return rows
+        pieces: list[Roots] = []
+        for since_ns, until_ns, group in self.spells():
+            piece = rows.copy()
+            for name in ("start_ns", "end_ns", "applied_start_ns", "applied_end_ns"):
+                piece[name] = np.clip(rows[name], since_ns, until_ns)
+            piece["group"] = group
+            piece["open"] &= rows["end_ns"] <= until_ns
+            some = piece["start_ns"] < piece["end_ns"]
+            some |= piece["applied_start_ns"] < piece["applied_end_ns"]
+            pieces.append(piece[some])
+        return np.concatenate(pieces)
 
-    def settled(self, settled_ns: int) -> None:
-        """Committed up to `settled_ns`: forget what is charged, remember what is under way."""
-        done = self.pending["end_ns"] <= settled_ns
-        for number in self.pending["number"][done].tolist():
-            self._children.pop(number, None)
-            self.lost.discard(number)
-        self.pending = self.pending[~done]
-        self.pending["applied"] |= self.pending["start_ns"] < settled_ns
-        self.gaps = [gap for gap in self.gaps if gap.claim.end_ns > settled_ns]
-        for gap in self.gaps:
-            gap.applied |= gap.claim.start_ns < settled_ns
-        self.withdrawn.clear()
-        self.losses = [loss for loss in self.losses if loss.end_ns > settled_ns]
+    def gaps(self, roots: Roots, before_ns: int | None) -> NDArray[np.int64]:
+        """The times between those of `roots` that are steps of it: see `step_gaps`."""
+        steps = roots[roots["step"] & (roots["start_ns"] < roots["end_ns"])]
+        return step_gaps(steps["start_ns"], steps["end_ns"], before_ns)
+
+    def spanless(self, gaps: NDArray[np.int64], *, startup: bool) -> list[Spanless]:
+        """Claims of the ring's own time: `gaps` between steps and, where asked, its start-up."""
+        claims = [(begin, end, Category.BETWEEN_STEPS) for begin, end in gaps.tolist()]
+        if startup and self.startup is not None:
+            claims.append((*self.startup, Category.STARTUP))
+        return [
+            Spanless(max(begin, since), min(end, until), category, group, self.run_entity, "")
+            for begin, end, category in claims
+            for since, until, group in self.spells()
+            if max(begin, since) < min(end, until)
+        ]
+
+    @property
+    def startup(self) -> tuple[int, int] | None:
+        """From the process's start to its first root span; None while unknown or empty."""
+        if self.process_start_ns is None or self.startup_end_ns is None:
+            return None
+        if self.process_start_ns >= self.startup_end_ns:
+            return None
+        return self.process_start_ns, self.startup_end_ns
+
+    def holds(self, time_ns: int) -> bool:
+        """Does its process live then, and so hold its devices?"""
+        since_ns = self.process_start_ns if self.process_start_ns is not None else self.attached_ns
+        return since_ns <= time_ns and (self.ended_ns is None or time_ns < self.ended_ns)
+
+    def charged_ns(self, settled_ns: Callable[[int], int]) -> int:
+        """What ended up to here is charged to its end; `settled_ns(group)` are watermarks."""
+        charged_ns = _ALWAYS_NS
+        for _, until_ns, group in self.spells():
+            edge_ns = settled_ns(group)
+            if edge_ns < until_ns:
+                charged_ns = min(charged_ns, edge_ns)
+        return charged_ns
+
+    # -- what was committed ------------------------------------------------------------------------
+    def committed(self, charged_ns: int | None) -> int:
+        """Everything known so far is in the ledger; what ended up to `charged_ns` is forgotten.
+
+        None: it is unbound, nothing was charged. Returns how many ended roots were unbound.
+        """
+        ended = self.ended()
+        done = np.ones(ended.size, np.bool_)
+        if charged_ns is not None:
+            done = ended["end_ns"] <= charged_ns
+        self._forget(ended[done])
+        if charged_ns is None:
+            self.unapplied |= bool(ended.size)
+            self.losses.clear()
+            self._ended = []
+            return int(ended.size)
+        rest = ended[~done]
+        rest["applied_start_ns"], rest["applied_end_ns"] = rest["start_ns"], rest["end_ns"]
+        self._ended = [rest]
         for span in self.open.values():
-            claim_ns = span.competes_from(admits=self.admits)
-            span.claim_ns = claim_ns if claim_ns is not None and claim_ns < settled_ns else None
+            span.applied_start_ns, span.applied_end_ns = span.claim(
+                admits=self.admits_from is not None
+            )
+        self.startup_applied = self.startup_end_ns is not None
+        self.unapplied = self.recalled = False
+        self.losses = [loss for loss in self.losses if loss.end_ns > charged_ns]
+        return 0
 
-    def resume(self) -> tuple[int | None, int | None]:
-        """(first root, end of the last step) from which a restart finds the same gaps again."""
-        first_ns, last_ns = self.first_root_ns, self.last_step_end_ns
-        for gap in reversed(self.gaps):
-            if gap.claim.category is Category.STARTUP:
-                first_ns = None
-            else:
-                last_ns = gap.claim.start_ns
-        return first_ns, last_ns
+    def _forget(self, roots: Roots) -> None:
+        steps = roots["end_ns"][roots["step"]]
+        if steps.size:
+            self.steps_end_ns = max(int(steps.max()), self.steps_end_ns or int(steps.max()))
+        if len(self.phases) or self.lost:
+            numbers = roots["number"].tolist()
+            self.phases.forget(numbers)
+            self.lost.difference_update(numbers)
 
-    def holds(self) -> bool:
-        """Does its process still live (and so hold its devices)?"""
-        return self.ended_ns is None
+
+def _open_rows(spans: Collection[OpenRoot], ring: int, *, admits: bool) -> Roots:
+    rows = np.zeros(len(spans), dtype=ROOT)
+    for row, span in zip(rows, spans, strict=True):
+        row["start_ns"], row["end_ns"] = span.claim(admits=admits)
+        row["applied_start_ns"], row["applied_end_ns"] = span.applied_start_ns, span.applied_end_ns
+        row["first_token_ns"], row["number"] = span.first_token_ns, span.number
+        row["ring"], row["entity"] = ring, span.entity
+        row["category"], row["step"] = int(span.kind.category), span.kind is SpanKind.STEP
+        row["open"] = True
+    return rows

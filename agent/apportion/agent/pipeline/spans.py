@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from apportion.agent.ingest.record import request_id_of
 from apportion.client import layout
-from apportion.core.category import Category, SpanKind
-from apportion.cost.settlement.work import ROOT
+from apportion.core.category import Category, SpanKind, SpanStatus
+from apportion.cost.settlement.work import ROOT, Roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from apportion.agent.pipeline.open_root import OpenRoot
     from apportion.cost.ledger.batch import Row
 
 _TIMES: Final = ("arrival_ns", "start_ns", "scheduled_ns", "first_token_ns", "end_ns")
@@ -75,36 +77,35 @@ def is_root(decoded: Decoded) -> NDArray[np.bool_]:
     return root
 
 
-def claim_starts(decoded: Decoded, *, admits: bool) -> NDArray[np.int64]:
+def claim_starts(decoded: Decoded, admits: NDArray[np.bool_]) -> NDArray[np.int64]:
     """From when each record competes: admission where known, else start.
 
-    In a ring whose requests say `scheduled()`, one that never did only waited: it competes from
+    Where requests say `scheduled()` (`admits`), one that never did only waited: it competes from
     its end, for nothing.
     """
     records = decoded.records
-    starts = records["start_ns"].copy()
     request = decoded.kind == int(SpanKind.REQUEST)
     scheduled = records["scheduled_ns"]
-    starts = np.where(request & (scheduled > 0), scheduled, starts)
-    if admits:
-        starts = np.where(request & (scheduled <= 0), records["end_ns"], starts)
+    starts = np.where(request & (scheduled > 0), scheduled, records["start_ns"])
+    starts = np.where(request & (scheduled <= 0) & admits, records["end_ns"], starts)
     claims: NDArray[np.int64] = np.minimum(starts, records["end_ns"])
     return claims
 
 
 def roots_of(
-    decoded: Decoded, chosen: NDArray[np.bool_], ring: int, *, admits: bool
-) -> NDArray[np.void]:
+    decoded: Decoded, chosen: NDArray[np.bool_], ring: int, *, admits: NDArray[np.bool_]
+) -> Roots:
     """The chosen records as `ROOT` rows; `group` is 0 until the ring is bound."""
     records = decoded.records[chosen]
     roots = np.zeros(records.size, dtype=ROOT)
-    roots["start_ns"] = claim_starts(decoded, admits=admits)[chosen]
+    roots["start_ns"] = claim_starts(decoded, admits)[chosen]
     roots["end_ns"] = records["end_ns"]
     roots["first_token_ns"] = records["first_token_ns"]
     roots["number"] = records["number"]
     roots["ring"] = ring
     roots["entity"] = decoded.entity[chosen]
     roots["category"] = _CATEGORY[decoded.kind[chosen]]
+    roots["step"] = decoded.kind[chosen] == int(SpanKind.STEP)
     return roots
 
 
@@ -153,21 +154,44 @@ def _optional(column: NDArray[np.int64], absent: int) -> list[int | None]:
     return values
 
 
-def _trace_ids(column: NDArray[np.bytes_]) -> list[str | None]:
-    # numpy strips trailing NULs of an "S" column: pad them back.
-    if not column.astype(bool).any():
+def unrecorded_row(ring: int, span: OpenRoot, status: SpanStatus) -> Row:
+    """A span of which there is no record; its sequence is minus its number."""
+    absent = [None] * (len(layout.COUNTERS) + 3)
+    return (
+        ring,
+        -span.number,
+        span.number,
+        0,
+        int(span.kind),
+        int(status),
+        0,
+        0,
+        span.entity,
+        None,
+        span.start_ns,
+        span.scheduled_ns or None,
+        span.first_token_ns or None,
+        span.seen_ns,
+        span.step if span.step >= 0 else None,
+        *absent,
+        0,
+    )
+
+
+def _trace_ids(column: NDArray[np.void]) -> list[str | None]:
+    said = _words(column).any(axis=1)
+    if not said.any():
         return [None] * column.size
-    return [value.ljust(16, b"\0").hex() if value else None for value in column.tolist()]
+    pairs = zip(column.tolist(), said.tolist(), strict=True)
+    return [bytes(value).hex() if given else None for value, given in pairs]
 
 
-def _request_ids(column: NDArray[np.bytes_]) -> list[str | None]:
-    return [request_id(value) if value else None for value in column.tolist()]
+def _request_ids(column: NDArray[np.void]) -> list[str | None]:
+    if not _words(column).any():
+        return [None] * column.size
+    return [request_id_of(value) or None for value in column.tolist()]
 
 
-def request_id(field: bytes) -> str | None:
-    """The text of a record's request id; control characters are replaced."""
-    length = field[0]
-    if not length:
-        return None
-    text = field[2 : 2 + min(length, layout.REQUEST_ID_TEXT_BYTES)].decode("utf-8", "replace")
-    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+def _words(column: NDArray[np.void]) -> NDArray[np.int64]:
+    """The column's bytes as 8-byte words, shape (n, words)."""
+    return np.ascontiguousarray(column).view(np.int64).reshape(column.size, -1)

@@ -72,12 +72,14 @@ def make_file(url: URL) -> None:
         LedgerUnavailable: the file or its directory cannot be made.
     """
     path = Path(str(url.database))
+    if path.exists():
+        return
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
-    except FileExistsError:
-        return
     except OSError as error:
+        if path.exists():  # made by another process in between
+            return
         message = f"ledger {path} cannot be created ({error.strerror}): make its directory writable"
         raise LedgerUnavailable(message) from error
     try:

@@ -19,12 +19,10 @@ from apportion.cost.settlement.settle import settle
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from apportion.cost.apportionment import Apportioner
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.settle import Settled
-    from apportion.cost.settlement.work import DeviceWork, Spanless
+    from apportion.cost.settlement.work import DeviceWork, Roots, Spanless
 
 
 class Payer(NamedTuple):
@@ -57,7 +55,7 @@ class Move(NamedTuple):
 class Known(NamedTuple):
     """The work of an interval, as it was known at one time."""
 
-    roots: NDArray[np.void]
+    roots: Roots
     spanless: Sequence[Spanless]
 
 
@@ -85,16 +83,25 @@ def reallocate(
 
 
 def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]) -> None:
+    payers: dict[int, Payer] = {}
     for bucket, amounts in settled.by_bucket.items():
         hour_ns = bucket.minute_ns - bucket.minute_ns % NS_PER_HOUR
-        for index in np.flatnonzero(amounts.device_ns > 0).tolist():
-            key = MoveKey(_payer(settled, index), hour_ns, bucket.rate)
-            row = moves.setdefault(key, [0, None, None])
-            row[0] = (row[0] or 0) + sign * int(amounts.device_ns[index])
-            if amounts.metered[index]:
-                row[1] = (row[1] or 0) + sign * int(amounts.energy_mj[index])
-            if amounts.units is not None:
-                row[2] = (row[2] or 0) + sign * int(amounts.units[index])
+        some = np.flatnonzero(amounts.device_ns > 0)
+        units = [None] * some.size if amounts.units is None else amounts.units[some].tolist()
+        columns = (amounts.device_ns, amounts.energy_mj, amounts.metered)
+        values = [column[some].tolist() for column in columns]
+        for index, device_ns, energy_mj, metered, cost in zip(
+            some.tolist(), *values, units, strict=True
+        ):
+            payer = payers.get(index)
+            if payer is None:
+                payer = payers[index] = _payer(settled, index)
+            row = moves.setdefault(MoveKey(payer, hour_ns, bucket.rate), [0, None, None])
+            row[0] = (row[0] or 0) + sign * device_ns
+            if metered:
+                row[1] = (row[1] or 0) + sign * energy_mj
+            if cost is not None:
+                row[2] = (row[2] or 0) + sign * cost
 
 
 def _payer(settled: Settled, index: int) -> Payer:
@@ -117,14 +124,21 @@ def reallocation_rows(
     *,
     period: tuple[int, int],
     reason: str,
-    roots: NDArray[np.void],
+    roots: Roots,
     slices: Callable[[int, int], list[PhaseSlice]],
     first_charge_key: int,
     posted_ns: int,
     method_key: int,
 ) -> list[Row]:
     """The ledger lines of `moves`; a span's is divided among its phases as its charge is."""
-    facts = {(int(root["ring"]), int(root["number"])): root for root in roots}
+    payers = {(key.payer.ring, key.payer.number) for key in moves}
+    facts = {
+        pair: root
+        for pair, root in zip(
+            zip(roots["ring"].tolist(), roots["number"].tolist(), strict=True), roots, strict=True
+        )
+        if pair in payers
+    }
     rows: list[Row] = []
     for key, move in moves.items():
         start_ns = max(period[0], key.hour_ns)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from apportion.core.category import Category
+from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.apportionment import Claims, Shares, apportion
 from apportion.cost.settlement.work import NOBODY, Spanless
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.cost.apportionment import Apportioner
-    from apportion.cost.settlement.work import DeviceWork
+    from apportion.cost.settlement.work import DeviceWork, Roots
 
     Column = NDArray[np.int64]
 
@@ -89,7 +90,7 @@ class PartRow(NamedTuple):
 class Settled:
     """The outcome of a tick. `spanless` includes what settlement itself added at the end."""
 
-    roots: NDArray[np.void]
+    roots: Roots
     spanless: list[Spanless]
     by_bucket: dict[Bucket, Amounts]
     settlements: list[SettlementRow] = field(default_factory=list[SettlementRow])
@@ -98,7 +99,7 @@ class Settled:
 
 def settle(
     devices: Sequence[DeviceWork],
-    roots: NDArray[np.void],
+    roots: Roots,
     spanless: Sequence[Spanless],
     groups: Mapping[int, Sequence[int]],
     *,
@@ -147,7 +148,7 @@ def settle(
     return settled
 
 
-def _work(roots: NDArray[np.void], rest: Sequence[Spanless]) -> tuple[Claims, Column]:
+def _work(roots: Roots, rest: Sequence[Spanless]) -> tuple[Claims, Column]:
     table = np.array(
         [(s.start_ns, s.end_ns, int(s.category), s.group) for s in rest], dtype=np.int64
     ).reshape(-1, 4)
@@ -162,7 +163,7 @@ def _work(roots: NDArray[np.void], rest: Sequence[Spanless]) -> tuple[Claims, Co
 
 def _rows_of(
     device: DeviceWork,
-    roots: NDArray[np.void],
+    roots: Roots,
     rest: Sequence[Spanless],
     groups: Mapping[int, Sequence[int]],
     size: int,
@@ -202,7 +203,7 @@ def _settle_device(
             apportioner=apportioner,
             tie=tie,
         )
-        bucket = Bucket(segment.start_ns - segment.start_ns % 60_000_000_000, segment.rate)
+        bucket = Bucket(segment.start_ns - segment.start_ns % NS_PER_MINUTE, segment.rate)
         amounts = settled.by_bucket.get(bucket)
         if amounts is None:
             amounts = Amounts.zeros(work.start_ns.size, priced=segment.meter is not None)

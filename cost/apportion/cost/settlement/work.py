@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apportion.core.category import Category
+from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.meter import Meter
 
 if TYPE_CHECKING:
@@ -22,17 +24,25 @@ ROOT: Final = np.dtype(
         ("end_ns", "i8"),  # of an open span: how long it was seen open
         ("first_token_ns", "i8"),  # 0: none
         ("number", "i8"),
+        ("applied_start_ns", "i8"),  # what it claimed when its devices were last settled;
+        ("applied_end_ns", "i8"),  # equal: nothing yet
         ("ring", "i4"),
         ("entity", "i4"),
         ("group", "i4"),
         ("category", "u1"),
+        ("step", "?"),
         ("open", "?"),
         ("incomplete", "?"),
-        ("applied", "?"),  # what of it lies before the watermark has been settled with it
     ]
 )
 """Columns of root spans; keys are the ledger's, times node time."""
 
+Roots = NDArray[np.void]
+"""Rows of type `ROOT`."""
+
+LATE_ENERGY_NS: Final = 1
+"""Energy that came too late for its own time is settled with a piece of this length, so that it
+can be told from the energy of the time that it stands beside."""
 NOBODY: Final = 0
 """Entity key of time that belongs to nobody."""
 NO_RATE: Final = 0
@@ -74,7 +84,7 @@ class DeviceWork:
     """One device to settle over [start_ns, end_ns).
 
     `late_mj` is energy of time that is settled already: it is posted `unattributed` with
-    `late_reason` and no time. `group` is the device's own single-device group.
+    `late_reason`, beside the first nanosecond. `group` is the device's own single-device group.
     """
 
     device: int
@@ -89,12 +99,16 @@ class DeviceWork:
 
     def segments(self) -> Iterator[Segment]:
         """The interval in pieces between minutes and changes of rate."""
-        yield from segments(self.start_ns, self.end_ns, self.rates)
+        first_ns = self.start_ns
+        if self.late_mj and first_ns < self.end_ns:
+            first_ns += LATE_ENERGY_NS
+            yield from segments(self.start_ns, first_ns, self.rates)
+        yield from segments(first_ns, self.end_ns, self.rates)
 
 
 def segments(start_ns: int, end_ns: int, rates: Sequence[RatePeriod]) -> Iterator[Segment]:
     """[start_ns, end_ns) in pieces between clock minutes and changes of rate."""
-    minute_ns = 60_000_000_000
+    minute_ns = NS_PER_MINUTE
     cuts = {edge for period in rates for edge in (period.from_ns, period.to_ns) if edge is not None}
     begin_ns = start_ns
     while begin_ns < end_ns:

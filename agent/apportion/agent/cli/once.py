@@ -1,0 +1,55 @@
+"""`apportion once`: one collector, once, without an agent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any, Final
+
+from apportion.agent.cli.command import Command
+from apportion.agent.cli.listing import add_format, render
+from apportion.collectors.once import collect_once
+from apportion.collectors.registry import built_in
+
+_COLUMNS: Final = (
+    "device",
+    "utilization_ratio",
+    "power_mw",
+    "energy_mj",
+    "memory_used_bytes",
+    "memory_total_bytes",
+    "temperature_celsius",
+)
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    names = [registration.name for registration in built_in().registrations()]
+    parser.add_argument("--collector", required=True, choices=names, help="which source to read")
+    parser.add_argument("--proc-root", metavar="DIR", help="procfs (default: /proc)")
+    parser.add_argument("--sys-root", metavar="DIR", help="sysfs (default: /sys)")
+    parser.add_argument("--period", metavar="SECONDS", help="time between two readings")
+    add_format(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    texts = {
+        name: text
+        for name in ("proc_root", "sys_root", "period")
+        if (text := getattr(options, name)) is not None
+    }
+    result: dict[str, Any] = collect_once(options.collector, texts)
+    if options.format == "json":
+        sys.stdout.write(f"{json.dumps(result, indent=2)}\n")
+    else:
+        sys.stdout.write(render(result["readings"], _COLUMNS, options.format))
+        if result["error"]:
+            sys.stderr.write(f"{options.collector}: {result['error']}\n")
+    return 0 if result["success"] else 1
+
+
+COMMAND = Command(
+    "Prints what one collector reads, as JSON in full or as a short table. Exit status 1: nothing.",
+    _configure,
+    _run,
+)

@@ -1,0 +1,257 @@
+"""The daemon's configuration: one schema for the file, the environment and the flags.
+
+Every key has a default that suits the host. `docs/configuration.md` lists them; how the layers
+are read and merged is in `config_layers`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from apportion.agent.duration import Duration
+from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
+
+PREFIX: Final = "APPORTION_"
+DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
+
+_CURRENCY: Final = r"^[A-Z]{3}$"
+_NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
+_SECRET_PARAMETER: Final = re.compile(r"(?i)pass|secret|token|key")
+_HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
+
+
+def _listed(value: object) -> object:
+    """`a,b` and an empty text, as an environment variable or a flag gives a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _address(value: object) -> object:
+    if isinstance(value, str):
+        match = _HOST_PORT.fullmatch(value.strip())
+        if match is None or int(match[3]) > 65_535:
+            raise ValueError("give a host and a port such as 127.0.0.1:9477 or [::1]:9477")
+        return value.strip()
+    return value
+
+
+Period = Annotated[
+    Duration, NoDecode, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)
+]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_listed)]
+
+
+class LabelLimits(BaseModel):
+    """How many values of each label keep their own series; the rest become `other`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_workloads: int = Field(100, ge=1, le=10_000, description="Values of `workload`.")
+    max_runs: int = Field(200, ge=1, le=10_000, description="Values of `run`.")
+    max_tenants: int = Field(200, ge=1, le=10_000, description="Values of `tenant`.")
+    max_models: int = Field(50, ge=1, le=10_000, description="Values of `model`.")
+
+
+class AgentConfig(BaseSettings):
+    """What the daemon is told. Build it with `config_layers.load_config`."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        # pydantic names the value in its own message; ours does not, it may hold a password
+        hide_input_in_errors=True,
+    )
+
+    listen: Annotated[str, BeforeValidator(_address)] = Field(
+        "127.0.0.1:9477",
+        description="Host and port of /metrics, /healthz and /readyz. Port 0 takes a free one.",
+    )
+    mode: Literal["node", "pod"] = Field(
+        "node",
+        description="`node` meters all devices of the host; `pod` those that its pod's rings name.",
+    )
+    devices: Literal["auto", "nvml", "cpu", "simulator"] = Field(
+        "auto",
+        description="Where devices come from. `auto` takes the host's CPU only where sysfs shows "
+        "no NVIDIA device at all.",
+    )
+    own: Words = Field(
+        (),
+        description="Ids of the devices to meter, whatever the mode says. Empty: by the mode.",
+    )
+    prices: Path | None = Field(
+        None, description="The price table. Without one there are quantities and no amounts."
+    )
+    currency: str | None = Field(
+        None,
+        pattern=_CURRENCY,
+        description="The currency that the price table must have. Unset: the table's own.",
+    )
+    state_dir: Path = Field(
+        Path("/var/lib/apportion"),
+        description="What must survive a restart. Default for a plain user: "
+        "$XDG_STATE_HOME/apportion, or ~/.local/state/apportion.",
+    )
+    ledger: str | None = Field(
+        None,
+        repr=False,  # it may hold a password
+        description="The ledger: a path or a SQLAlchemy URL. Unset: `ledger.db` in `state_dir`.",
+    )
+    ring_dir: Path = Field(
+        Path(DEFAULT_DIRECTORY),
+        description="Where instrumented processes put their rings. Default for a plain user: "
+        f"$XDG_RUNTIME_DIR/{USER_DIRECTORY}.",
+    )
+    ring_gid: int | None = Field(
+        None, ge=0, description="The group that may write the ring directory. Unset: the agent's."
+    )
+    ring_uids: Numbers = Field(
+        (), description="User ids whose rings are read. Empty: any that may write the directory."
+    )
+    lock_dir: Path = Field(
+        Path("/run/apportion/locks"),
+        description="Where agents of one host agree on who meters which device. Default for a "
+        "plain user: $XDG_RUNTIME_DIR/apportion/locks.",
+    )
+    cluster: str | None = Field(
+        None, pattern=_NAME, max_length=128, description="The cluster's name in the ledger."
+    )
+    node: str = Field(
+        "localhost",
+        pattern=_NAME,
+        max_length=128,
+        description="This node's name in the ledger. Default: the host's name.",
+    )
+    sample_period: Period = Field(
+        Duration(1_000_000_000), description="Time between two readings of a device."
+    )
+    tick_period: Period = Field(
+        Duration(5_000_000_000), description="Time between two settlements; one transaction each."
+    )
+    lateness: Period = Field(
+        Duration(2_000_000_000), description="How far settlement stays behind now."
+    )
+    drain: Period = Field(
+        Duration(10_000_000_000), description="How long a stop may take before it is forced."
+    )
+    labels: LabelLimits = Field(
+        default_factory=lambda: LabelLimits.model_validate({}),
+        description="Bounds of label values on /metrics.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe messages to log."
+    )
+    proc_root: Path = Field(Path("/proc"), description="The host's procfs.")
+    sys_root: Path = Field(Path("/sys"), description="The host's sysfs.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller passes: `config_layers` merges the layers and knows their origin."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _periods_make_sense(self) -> AgentConfig:
+        bounds = {
+            "sample_period": (50_000_000, 60_000_000_000),
+            "tick_period": (50_000_000, 600_000_000_000),
+            "lateness": (0, 600_000_000_000),
+            "drain": (100_000_000, 600_000_000_000),
+        }
+        for key, (least_ns, most_ns) in bounds.items():
+            value: Duration = getattr(self, key)
+            if not least_ns <= value.ns <= most_ns:
+                raise ValueError(
+                    f"{key} is {value}; it must be from {Duration(least_ns)} to {Duration(most_ns)}"
+                )
+        return self
+
+    @property
+    def listen_host(self) -> str:
+        """The host part of `listen`, without brackets."""
+        match = _HOST_PORT.fullmatch(self.listen)
+        return "" if match is None else match[1] or match[2]
+
+    @property
+    def listen_port(self) -> int:
+        """The port part of `listen`."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def ledger_location(self) -> str:
+        """The path or URL of the ledger. It may hold a password: see `masked_ledger`."""
+        return self.ledger if self.ledger is not None else str(self.state_dir / "ledger.db")
+
+    @property
+    def masked_ledger(self) -> str:
+        """The ledger's path or URL as it may be shown."""
+        return mask_url(self.ledger_location)
+
+    def effective(self) -> dict[str, object]:
+        """Every key and its value as JSON types, without secrets; nested keys as `labels.x`."""
+        values: dict[str, object] = self.model_dump(mode="json", exclude={"labels"})
+        limits = self.labels.model_dump(mode="json")
+        values.update({f"labels.{key}": limit for key, limit in limits.items()})
+        values["ledger"] = self.masked_ledger
+        return values
+
+
+def mask_url(location: str) -> str:
+    """A path or URL without its password, nor anything in its query that may be one."""
+    if "://" not in location:
+        return location
+    try:
+        url = make_url(location)
+    except (ArgumentError, ValueError):
+        return f"{location.partition('://')[0]}://***"
+    secret = {name: "***" for name in url.query if _SECRET_PARAMETER.search(name)}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def host_defaults(environment: Mapping[str, str], *, uid: int, host_name: str) -> dict[str, object]:
+    """The defaults that depend on the host: directories that this user may write, its name.
+
+    `uid` 0 takes the system's directories. A plain user without a runtime directory gets one
+    under /tmp that carries the uid.
+    """
+    defaults: dict[str, object] = {"node": host_name or "localhost"}
+    if uid == 0:
+        return defaults
+    home = environment.get("HOME", f"/tmp/apportion-{uid}")  # noqa: S108 - last resort, named by uid
+    state = Path(environment.get("XDG_STATE_HOME") or Path(home) / ".local" / "state")
+    runtime = Path(environment.get("XDG_RUNTIME_DIR") or f"/tmp/apportion-{uid}")  # noqa: S108
+    defaults["state_dir"] = str(state / "apportion")
+    defaults["ring_dir"] = str(runtime / USER_DIRECTORY)
+    defaults["lock_dir"] = str(runtime / "apportion" / "locks")
+    return defaults
+
+
+def this_host() -> dict[str, object]:
+    """`host_defaults` of the process's own user and host."""
+    return host_defaults(os.environ, uid=os.geteuid(), host_name=os.uname().nodename)

@@ -1,0 +1,41 @@
+"""What is wrong with a configuration whose every key is valid: the files that it names."""
+
+from __future__ import annotations
+
+from apportion.agent.config import AgentConfig
+from apportion.core.errors import PriceTableError
+from apportion.cost.rate import PriceTable
+
+
+def config_problems(config: AgentConfig) -> list[str]:
+    """Sentences, each with what to do; empty where the daemon could start with it."""
+    problems: list[str] = []
+    try:
+        load_prices(config)
+    except PriceTableError as refusal:
+        problems.append(str(refusal))
+    if config.lateness < config.sample_period:
+        problems.append(
+            f"lateness ({config.lateness}) is shorter than sample_period "
+            f"({config.sample_period}): the latest time would be settled without a reading; "
+            "make lateness at least two sample periods"
+        )
+    return problems
+
+
+def load_prices(config: AgentConfig) -> PriceTable:
+    """The price table that the configuration names, or one without rates.
+
+    Raises:
+        PriceTableError: it cannot be used, or its currency is not the configured one.
+    """
+    if config.prices is None:
+        return PriceTable()
+    table = PriceTable.load(config.prices)
+    if config.currency is not None and table.currency != config.currency:
+        raise PriceTableError(
+            f"the table is in {table.currency} but `currency` is {config.currency}; "
+            "a ledger has one currency, change one of them",
+            path=config.prices,
+        )
+    return table

@@ -1,0 +1,90 @@
+"""The doctor's look at the devices: which are found, what is missing, what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from apportion.agent.config import AgentConfig
+from apportion.agent.config_problems import load_prices
+from apportion.agent.doctor.finding import Finding, Level
+from apportion.collectors.discovery import discover
+from apportion.collectors.once import collect_once
+from apportion.collectors.options import CollectorOptions
+from apportion.core.clock import Clock
+from apportion.core.errors import PriceTableError
+from apportion.core.units import NS_PER_SECOND
+
+_CONNECT_NS: Final = 5 * NS_PER_SECOND
+_PERIOD_NS: Final = NS_PER_SECOND // 5
+
+
+def examine_devices(
+    config: AgentConfig, clock: Clock
+) -> tuple[list[Mapping[str, Any]], list[Finding]]:
+    """The devices that the configuration would meter, as `collect_once` gives them."""
+    found = discover(config.devices, sys_root=config.sys_root, proc_root=config.proc_root)
+    options = CollectorOptions(
+        proc_root=config.proc_root,
+        sys_root=config.sys_root,
+        host_name=config.node,
+        period_ns=_PERIOD_NS,
+        connect_deadline_ns=_CONNECT_NS,
+    )
+    result = collect_once(found.collector, options, clock)
+    devices: list[Mapping[str, Any]] = result["devices"]
+    source = "NVML" if found.collector == "nvml" else "host CPU"
+    if not devices:
+        return [], [
+            Finding(
+                source,
+                Level.FAIL,
+                f"{found.reason}; {result['error'] or 'no device answered'}",
+                "; ".join(found.missing) or "install the driver, or set `devices`",
+            )
+        ]
+    simulated = any(device["simulated"] for device in devices)
+    findings = [
+        Finding(
+            source,
+            Level.WARN if simulated else Level.OK,
+            f"{'SIMULATED: ' if simulated else ''}{len(devices)} devices; {found.reason}",
+            "nothing here is real: for tests and the demo only" if simulated else "",
+        )
+    ]
+    findings += [
+        Finding("device", Level.OK, f"{device['device']} {device['name']}") for device in devices
+    ]
+    findings += [
+        Finding(
+            "device",
+            Level.FAIL,
+            f"{failure.get('device') or failure['index']}: {failure['reason']}",
+            "see the driver's log (dmesg)",
+        )
+        for failure in result["failures"]
+    ]
+    return devices, findings
+
+
+def examine_price(device: Mapping[str, Any], config: AgentConfig, clock: Clock) -> Finding:
+    """Whether a device has a price now."""
+    check, name = "price", str(device["name"])
+    try:
+        table = load_prices(config)
+    except PriceTableError as refusal:
+        return Finding(check, Level.FAIL, str(refusal), "correct the price table")
+    rate = table.rate_for(name, clock.realtime_ns())
+    if rate is None:
+        return Finding(
+            check,
+            Level.WARN,
+            f"{name!r} has no price now: quantities without amounts",
+            "set `prices`" if config.prices is None else f"add a row to {config.prices}",
+        )
+    return Finding(
+        check,
+        Level.OK,
+        f"{name!r}: {rate.per_hour} {rate.currency}/h, {rate.basis} of {rate.source}, "
+        f"as of {rate.as_of}",
+    )

@@ -1,0 +1,42 @@
+"""Everything that the doctor looks at, in the order in which the daemon would need it."""
+
+from __future__ import annotations
+
+from apportion.agent.config_layers import LoadedConfig
+from apportion.agent.config_problems import config_problems
+from apportion.agent.doctor.devices import examine_devices, examine_price
+from apportion.agent.doctor.finding import Finding, Level
+from apportion.agent.doctor.ledger import examine_ledger
+from apportion.agent.doctor.ownership import examine_ownership
+from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
+from apportion.core.clock import Clock
+
+
+def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
+    """Look at everything; it takes a few seconds.
+
+    `uid` is the user as whom the daemon would run: this process's own.
+    """
+    config = loaded.config
+    devices, findings = examine_devices(config, clock)
+    return [
+        *_config(loaded),
+        *examine_ring_directory(config.ring_dir, uid),
+        examine_heartbeat(config.ring_dir, clock),
+        *findings,
+        *(examine_price(device, config, clock) for device in devices),
+        *examine_ownership(config, devices),
+        *examine_ledger(config.ledger_location, config.masked_ledger),
+    ]
+
+
+def _config(loaded: LoadedConfig) -> list[Finding]:
+    source = "defaults only" if loaded.path is None else str(loaded.path)
+    findings = [
+        Finding("config", Level.WARN, warning, "rename or unset it") for warning in loaded.warnings
+    ]
+    findings += [
+        Finding("config", Level.FAIL, problem, "see `apportion check-config`")
+        for problem in config_problems(loaded.config)
+    ]
+    return findings or [Finding("config", Level.OK, f"read from {source}")]

@@ -1,0 +1,128 @@
+"""The doctor's look at the ring directory, the rings in it, and the agent's own file there."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from apportion.agent.doctor.finding import Finding, Level
+from apportion.client import layout
+from apportion.core.clock import Clock
+from apportion.core.units import NS_PER_SECOND
+
+_STALE_NS: Final = 15 * NS_PER_SECOND
+"""A heartbeat that is older belongs to an agent that no longer runs."""
+_MAX_AGENT_FILE_BYTES: Final = 64 << 10
+
+
+def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
+    """Whether user `uid` can read rings in the directory, write to it, and which rings it has."""
+    check = "ring directory"
+    try:
+        state = path.stat()
+        names = sorted(entry.name for entry in os.scandir(path))
+    except FileNotFoundError:
+        parent = next(each for each in path.parents if each.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            return [Finding(check, Level.OK, f"{path} is not there yet; the agent will make it")]
+        return [
+            Finding(
+                check,
+                Level.FAIL,
+                f"{path} is not there and {parent} is not writable",
+                f"create it for uid {uid} (mode 3770), or set `ring_dir`",
+            )
+        ]
+    except OSError as error:
+        return [
+            Finding(
+                check,
+                Level.FAIL,
+                f"{path}: {error.strerror}",
+                f"let uid {uid} read it, or set `ring_dir`",
+            )
+        ]
+    mode = stat.S_IMODE(state.st_mode)
+    found = f"{path}, owner {state.st_uid}:{state.st_gid}, mode {mode:04o}"
+    findings: list[Finding] = []
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        findings.append(
+            Finding(
+                check,
+                Level.WARN,
+                f"{found}: anybody may replace anybody's ring",
+                "chmod 3770 and share a group with the workloads",
+            )
+        )
+    elif not os.access(path, os.W_OK):
+        findings.append(
+            Finding(
+                check,
+                Level.WARN,
+                f"{found}: not writable, so there is no heartbeat and no clean-up",
+                f"let uid {uid} write it",
+            )
+        )
+    else:
+        findings.append(Finding(check, Level.OK, found))
+    return [*findings, _rings(path, names)]
+
+
+def _rings(directory: Path, names: list[str]) -> Finding:
+    rings = [name for name in names if name.endswith(layout.FILE_SUFFIX)]
+    whole = sum(1 for name in rings if _is_ring(directory / name))
+    if not rings:
+        return Finding(
+            "rings",
+            Level.WARN,
+            "no process has made a ring",
+            "run `python -m apportion.client` inside the workload: it says why",
+        )
+    if whole < len(rings):
+        return Finding(
+            "rings",
+            Level.WARN,
+            f"{len(rings) - whole} of {len(rings)} files are no readable rings",
+            "look at the agent's log and apportion_rings_refused",
+        )
+    return Finding("rings", Level.OK, f"{whole} rings")
+
+
+def _is_ring(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        magic = os.pread(descriptor, 8, layout.HEADER_OFFSETS["magic"])
+        return magic == layout.MAGIC.to_bytes(8, "little")
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def examine_heartbeat(directory: Path, clock: Clock) -> Finding:
+    """Whether an agent runs here, by the file that it renews."""
+    check = "agent"
+    path = directory / layout.AGENT_FILE
+    start = "start it with `apportion agent`"
+    try:
+        with path.open("rb") as file:
+            document: Any = json.loads(file.read(_MAX_AGENT_FILE_BYTES))
+        beat_ns = int(document["heartbeat_monotonic_ns"])
+    except FileNotFoundError:
+        return Finding(check, Level.WARN, f"no agent has written {path}", start)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return Finding(check, Level.WARN, f"{path} cannot be read: {error}", start)
+    age_ns = clock.monotonic_ns() - beat_ns
+    if not 0 <= age_ns <= _STALE_NS:
+        return Finding(
+            check, Level.WARN, f"the heartbeat in {path} is old: no agent runs here", start
+        )
+    return Finding(check, Level.OK, f"runs, its heartbeat is {age_ns / NS_PER_SECOND:.1f} s old")

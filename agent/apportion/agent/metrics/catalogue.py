@@ -1,0 +1,279 @@
+"""Every metric family, declared once.
+
+The exporter emits nothing else, docs/metrics.md is made from it, and dashboards and alerts may
+use no other name.
+
+`{currency}` in a name stands for the ledger's currency in lower case: `apportion_cost_usd_total`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from apportion.agent.metrics.family import Family, Kind
+
+DEVICE: Final = ("device",)
+SPEND: Final = ("workload", "run", "model", "tenant", "category")
+PHASE: Final = ("workload", "phase")
+
+
+def _device(name: str, unit: str, text: str, *, labels: tuple[str, ...] = ()) -> Family:
+    kind: Kind = "counter" if name.endswith("_total") else "gauge"
+    return Family(
+        f"apportion_device_{name}", kind, unit, DEVICE + labels, text, "reading", simulated=True
+    )
+
+
+def _settled(name: str, unit: str, labels: tuple[str, ...], text: str) -> Family:
+    kind: Kind = "counter" if name.endswith("_total") else "gauge"
+    return Family(f"apportion_{name}", kind, unit, labels, text, "settlement", simulated=True)
+
+
+def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) -> Family:
+    kind: Kind = "counter" if name.endswith("_total") else "gauge"
+    return Family(f"apportion_{name}", kind, unit, labels, text, source)
+
+
+FAMILIES: Final = (
+    # -- devices --------------------------------------------------------------------------
+    _device(
+        "info",
+        "",
+        "Facts of a device, always 1. owned: whether this agent meters it.",
+        labels=("name", "index", "source", "owned", "driver_version"),
+    ),
+    _device(
+        "utilization_ratio",
+        "ratio",
+        "Share of the last sample period in which the device was active.",
+    ),
+    _device("memory_used_bytes", "bytes", "Memory in use."),
+    _device("memory_size_bytes", "bytes", "Memory that the device has."),
+    _device(
+        "memory_utilization_ratio",
+        "ratio",
+        "Share of the last sample period in which memory was read or written.",
+    ),
+    _device("power_watts", "watts", "Power draw."),
+    _device("power_limit_watts", "watts", "Power limit in force."),
+    _device(
+        "energy_joules_total",
+        "joules",
+        "Energy as its source counts it; energy_source says which.",
+        labels=("energy_source",),
+    ),
+    _device("temperature_celsius", "celsius", "Temperature."),
+    _device("clock_hertz", "hertz", "Clock frequency.", labels=("clock",)),
+    _device("pcie_bytes_total", "bytes", "Bytes over PCIe.", labels=("direction",)),
+    _device("nvlink_bytes_total", "bytes", "Bytes over NVLink, all links.", labels=("direction",)),
+    # -- rates and the watermark ----------------------------------------------------------
+    _settled(
+        "device_rate_{currency}_per_hour",
+        "currency per device-hour",
+        (*DEVICE, "covers", "basis"),
+        "The rate in force. Absent: the device has no price.",
+    ),
+    _settled(
+        "price_as_of_timestamp_seconds",
+        "seconds",
+        DEVICE,
+        "The date to which the device's rate was known to be right, as unix time.",
+    ),
+    _settled(
+        "device_unpriced_seconds_total",
+        "seconds",
+        DEVICE,
+        "Settled time of the device that had no rate: quantities without amount.",
+    ),
+    _settled(
+        "settled_until_timestamp_seconds",
+        "seconds",
+        DEVICE,
+        "The watermark: the device's time before it is charged, as unix time.",
+    ),
+    _settled("settlement_lag_seconds", "seconds", DEVICE, "How far the watermark is behind now."),
+    # -- money, energy, time --------------------------------------------------------------
+    _settled(
+        "cost_{currency}_total",
+        "currency",
+        SPEND,
+        "Metered cost (time x rate) that was settled since the agent started.",
+    ),
+    _settled(
+        "energy_joules_total", "joules", SPEND, "Energy that was settled since the agent started."
+    ),
+    _settled(
+        "device_seconds_total",
+        "seconds",
+        SPEND,
+        "Device time that was settled since the agent started.",
+    ),
+    _settled(
+        "phase_cost_{currency}_total",
+        "currency",
+        PHASE,
+        "Cost of the phases of spans, posted when a span ends.",
+    ),
+    _settled(
+        "phase_energy_joules_total",
+        "joules",
+        PHASE,
+        "Energy of the phases of spans, posted when a span ends.",
+    ),
+    _settled(
+        "phase_device_seconds_total",
+        "seconds",
+        PHASE,
+        "Device time of the phases of spans, posted when a span ends.",
+    ),
+    _settled(
+        "moved_cost_{currency}_total",
+        "currency",
+        ("from", "to", "reason"),
+        "Cost that reallocations moved. The cost counters never fall: subtract this for the net.",
+    ),
+    _settled(
+        "conservation_residual_units",
+        "10^-12 of the currency",
+        (),
+        "Money that settlement could not place. Anything but 0 is a fault.",
+    ),
+    _settled(
+        "conservation_residual_joules",
+        "joules",
+        (),
+        "Energy that settlement could not place. Anything but 0 is a fault.",
+    ),
+    # -- workloads ------------------------------------------------------------------------
+    _settled(
+        "requests_total",
+        "requests",
+        ("workload", "tenant", "model", "status"),
+        "Requests that ended.",
+    ),
+    _settled("steps_total", "steps", ("workload", "run", "status"), "Training steps that ended."),
+    _settled(
+        "tokens_total",
+        "tokens",
+        ("workload", "tenant", "model", "token_type"),
+        "Tokens of spans that ended. input includes cached_input.",
+    ),
+    # -- rings ----------------------------------------------------------------------------
+    _own(
+        "ring_records_total",
+        "records",
+        ("outcome",),
+        "Records that rings took, each counted once: read, overwritten unread, never stored, "
+        "or not valid.",
+        "ring reader",
+    ),
+    _own(
+        "ring_late_records_total",
+        "records",
+        (),
+        "Accepted records that came after later ones.",
+        "ring reader",
+    ),
+    _own("rings_attached", "rings", (), "Rings that are being read.", "ring reader"),
+    _own("rings_unbound", "rings", (), "Rings whose devices are not known.", "binding"),
+    _own(
+        "rings_refused",
+        "files",
+        ("reason",),
+        "Files in the ring directory that are refused at present.",
+        "ring reader",
+    ),
+    _own(
+        "unbound_spans_total",
+        "spans",
+        (),
+        "Spans of rings whose devices were not known: kept without money.",
+        "binding",
+    ),
+    _own("open_spans", "spans", ("workload",), "Spans that run now.", "ring reader"),
+    # -- the agent itself -----------------------------------------------------------------
+    _own("drops_total", "items", ("reason",), "What a bounded queue had no room for.", "pipeline"),
+    _own(
+        "label_values_folded",
+        "values",
+        ("label",),
+        "Distinct label values that became `other`.",
+        "metrics",
+    ),
+    _own(
+        "collector_success",
+        "boolean",
+        ("collector",),
+        "Whether the last collection worked.",
+        "collectors",
+    ),
+    _own(
+        "collector_duration_seconds",
+        "seconds",
+        ("collector",),
+        "How long the last collection took.",
+        "collectors",
+    ),
+    _own(
+        "collector_last_success_timestamp_seconds",
+        "seconds",
+        ("collector",),
+        "When a collection last worked, as unix time.",
+        "collectors",
+    ),
+    _own("ledger_up", "boolean", (), "Whether the ledger can be written.", "ledger"),
+    _own("ledger_commits_total", "transactions", (), "Transactions committed.", "ledger"),
+    _own("ledger_failures_total", "transactions", (), "Transactions that failed.", "ledger"),
+    _own("ledger_commit_seconds_total", "seconds", (), "Time spent in commits.", "ledger"),
+    _own(
+        "ledger_waiting_ticks",
+        "ticks",
+        (),
+        "Ticks that wait for the ledger to come back.",
+        "ledger",
+    ),
+    _own("settlement_ticks_total", "ticks", (), "Settlements done.", "pipeline"),
+    _own("settlement_seconds_total", "seconds", (), "Time spent in settlement.", "pipeline"),
+    _own(
+        "settlement_lateness_seconds",
+        "seconds",
+        (),
+        "How long after its due time the last settlement began.",
+        "pipeline",
+    ),
+    _own(
+        "snapshot_timestamp_seconds",
+        "seconds",
+        (),
+        "When the values shown here were taken, as unix time.",
+        "pipeline",
+    ),
+    _own(
+        "agent_cpu_seconds_total",
+        "seconds",
+        ("process",),
+        "CPU time of the agent's own processes.",
+        "procfs",
+    ),
+    _own(
+        "agent_resident_memory_bytes",
+        "bytes",
+        ("process",),
+        "Resident memory of the agent's own processes.",
+        "procfs",
+    ),
+    _own("agent_degraded", "conditions", (), "What does not work as asked; see /readyz.", "agent"),
+    _own(
+        "undeclared_samples_total",
+        "samples",
+        (),
+        "Samples that the catalogue does not declare, left out. Anything but 0 is a fault.",
+        "metrics",
+    ),
+    _own("build_info", "", ("version",), "The agent's version, always 1.", "agent"),
+)
+
+
+def by_name() -> dict[str, Family]:
+    """The families by their declared name (with `{currency}`)."""
+    return {family.name: family for family in FAMILIES}

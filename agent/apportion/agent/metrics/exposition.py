@@ -1,0 +1,302 @@
+"""From a snapshot to prometheus-client's metrics: only what the catalogue declares.
+
+Values become floats here and nowhere earlier. A value that is None gives no sample. An empty
+label is left out, which Prometheus takes for the same thing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import datetime, time, timezone
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from apportion.agent.metrics.catalogue import FAMILIES, by_name
+from apportion.agent.metrics.family import Family
+from apportion.agent.snapshot import DeviceState, Snapshot, SnapshotBoard, Spend
+from apportion.core.category import Phase
+from apportion.core.reading import Reading
+from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY, joules, seconds
+
+_LOG: Final = logging.getLogger(__name__)
+_NONE: Final[Mapping[str, str]] = {}
+_REST: Final = "rest"
+"""The label of a span's time that is in no phase."""
+
+
+class UndeclaredSampleError(ValueError):
+    """A sample that the catalogue does not declare. Raised in tests, counted in production."""
+
+
+class Exposition:
+    """A custom collector over the latest snapshot, in a registry of its own.
+
+    With `strict` an undeclared sample raises; otherwise it is left out, counted and logged once.
+    """
+
+    def __init__(self, board: SnapshotBoard, version: str, *, strict: bool = False) -> None:
+        self._board = board
+        self._version = version
+        self._strict = strict
+        self._undeclared = 0
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The families that have samples now, in the catalogue's order.
+
+        Raises:
+            UndeclaredSampleError: (strict) a sample is not declared.
+        """
+        snapshot = self._board.latest
+        emission = Emission(snapshot.currency if snapshot is not None else None)
+        emission.put("build_info", 1, {"version": self._version})
+        if snapshot is not None:
+            emit(snapshot, emission)
+        if emission.undeclared:
+            if self._strict:
+                raise UndeclaredSampleError(emission.undeclared[0])
+            if not self._undeclared:
+                _LOG.error("a sample was left out: %s", emission.undeclared[0])
+            self._undeclared += len(emission.undeclared)
+        emission.put("undeclared_samples_total", self._undeclared)
+        yield from emission.metrics()
+
+
+class Emission:
+    """Collects samples by declared family and refuses the rest."""
+
+    def __init__(self, currency: str | None) -> None:
+        self._currency = currency
+        self._declared = by_name()
+        self._metrics: dict[str, Metric] = {}
+        self.undeclared: list[str] = []
+
+    def put(
+        self,
+        name: str,
+        value: float | None,
+        labels: Mapping[str, str] = _NONE,
+        *,
+        simulated: bool = False,
+    ) -> None:
+        """Add a sample of `apportion_<name>`, unless `value` is None."""
+        if value is None:
+            return
+        family = self._declared.get(f"apportion_{name}")
+        if family is None:
+            self.undeclared.append(f"family apportion_{name} is not in the catalogue")
+            return
+        full_name = family.name_in(self._currency)
+        if full_name is None:
+            return
+        if any(label not in family.labels for label in labels):
+            extra = ", ".join(sorted(set(labels) - set(family.labels)))
+            self.undeclared.append(f"{full_name} has undeclared labels: {extra}")
+            return
+        given = {label: text for label, text in labels.items() if text}
+        if simulated and family.simulated:
+            given["simulated"] = "true"
+        self._metric(family, full_name).add_sample(full_name, given, value)
+
+    def metrics(self) -> Iterator[Metric]:
+        """The families that have samples, in the catalogue's order."""
+        for family in FAMILIES:
+            if family.name in self._metrics:
+                yield self._metrics[family.name]
+
+    def _metric(self, family: Family, full_name: str) -> Metric:
+        metric = self._metrics.get(family.name)
+        if metric is None:
+            of_kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+            metric = of_kind(full_name, family.help)
+            self._metrics[family.name] = metric
+        return metric
+
+
+def emit(snapshot: Snapshot, to: Emission) -> None:
+    """Every sample of a snapshot."""
+    for device in snapshot.devices:
+        _device(device, to)
+    _settled(snapshot, to)
+    _workloads(snapshot, to)
+    _rings(snapshot, to)
+    _agent(snapshot, to)
+
+
+def _device(state: DeviceState, to: Emission) -> None:
+    info = state.info
+    facts = {
+        "device": info.device,
+        "name": info.name,
+        "index": str(info.index),
+        "source": info.source,
+        "owned": "true" if state.owned else "false",
+        "driver_version": info.driver_version or "",
+    }
+    labels = {"device": info.device}
+    simulated = info.simulated
+    to.put("device_info", 1, facts, simulated=simulated)
+    to.put("device_power_limit_watts", _milli(info.power_limit_mw), labels, simulated=simulated)
+    if state.reading is not None:
+        _reading(state.reading, to, simulated=simulated)
+    rate = state.rate
+    if rate is not None:
+        per_hour = float(rate.units_per_hour / UNITS_PER_CURRENCY)
+        terms = {**labels, "covers": rate.covers, "basis": rate.basis}
+        to.put("device_rate_{currency}_per_hour", per_hour, terms, simulated=simulated)
+        as_of = datetime.combine(rate.as_of, time(), timezone.utc).timestamp()
+        to.put("price_as_of_timestamp_seconds", as_of, labels, simulated=simulated)
+    if state.owned:
+        unpriced = seconds(state.unpriced_ns)
+        to.put("device_unpriced_seconds_total", unpriced, labels, simulated=simulated)
+        until = _seconds(state.settled_unix_ns)
+        to.put("settled_until_timestamp_seconds", until, labels, simulated=simulated)
+        to.put("settlement_lag_seconds", _seconds(state.lag_ns), labels, simulated=simulated)
+
+
+def _reading(reading: Reading, to: Emission, *, simulated: bool) -> None:
+    device = {"device": reading.device}
+    for name, value in (
+        ("utilization_ratio", reading.utilization_ratio),
+        ("memory_used_bytes", reading.memory_used_bytes),
+        ("memory_size_bytes", reading.memory_total_bytes),
+        ("memory_utilization_ratio", reading.memory_utilization_ratio),
+        ("power_watts", _milli(reading.power_mw)),
+        ("temperature_celsius", reading.temperature_celsius),
+    ):
+        to.put(f"device_{name}", value, device, simulated=simulated)
+    to.put(
+        "device_energy_joules_total",
+        _milli(reading.energy_mj),
+        {**device, "energy_source": reading.energy_source or ""},
+        simulated=simulated,
+    )
+    for clock, hertz in (("sm", reading.sm_clock_hz), ("memory", reading.memory_clock_hz)):
+        to.put("device_clock_hertz", hertz, {**device, "clock": clock}, simulated=simulated)
+    for name, direction, count in (
+        ("pcie", "transmit", reading.pcie_tx_bytes),
+        ("pcie", "receive", reading.pcie_rx_bytes),
+        ("nvlink", "transmit", reading.nvlink_tx_bytes),
+        ("nvlink", "receive", reading.nvlink_rx_bytes),
+    ):
+        labels = {**device, "direction": direction}
+        to.put(f"device_{name}_bytes_total", count, labels, simulated=simulated)
+
+
+def _settled(snapshot: Snapshot, to: Emission) -> None:
+    simulated = snapshot.simulated
+    for key, spend in snapshot.spend.items():
+        labels = {
+            "workload": key.workload,
+            "run": key.run,
+            "model": key.model,
+            "tenant": key.tenant,
+            "category": key.category.label,
+        }
+        _spend("", spend, labels, to, simulated=simulated)
+    for phase, spend in snapshot.phases.items():
+        name = phase.phase.label if phase.phase is not Phase.NONE else _REST
+        labels = {"workload": phase.workload, "phase": name}
+        _spend("phase_", spend, labels, to, simulated=simulated)
+    for move, units in snapshot.moved_units.items():
+        labels = {"from": move.source.label, "to": move.target.label, "reason": move.reason}
+        to.put("moved_cost_{currency}_total", _money(units), labels, simulated=simulated)
+    to.put("conservation_residual_units", snapshot.residual_units, simulated=simulated)
+    to.put("conservation_residual_joules", joules(snapshot.residual_mj), simulated=simulated)
+
+
+def _spend(
+    prefix: str, spend: Spend, labels: Mapping[str, str], to: Emission, *, simulated: bool
+) -> None:
+    cost, energy = _money(spend.units), _milli(spend.energy_mj)
+    to.put(prefix + "cost_{currency}_total", cost, labels, simulated=simulated)
+    to.put(f"{prefix}energy_joules_total", energy, labels, simulated=simulated)
+    time_s = seconds(spend.device_ns)
+    to.put(f"{prefix}device_seconds_total", time_s, labels, simulated=simulated)
+
+
+def _workloads(snapshot: Snapshot, to: Emission) -> None:
+    simulated = snapshot.simulated
+    for request, count in snapshot.requests.items():
+        labels = {
+            "workload": request.workload,
+            "tenant": request.tenant,
+            "model": request.model,
+            "status": request.status.label,
+        }
+        to.put("requests_total", count, labels, simulated=simulated)
+    for step, count in snapshot.steps.items():
+        labels = {"workload": step.workload, "run": step.run, "status": step.status.label}
+        to.put("steps_total", count, labels, simulated=simulated)
+    for token, count in snapshot.tokens.items():
+        labels = {
+            "workload": token.workload,
+            "tenant": token.tenant,
+            "model": token.model,
+            "token_type": token.token_type,
+        }
+        to.put("tokens_total", count, labels, simulated=simulated)
+
+
+def _rings(snapshot: Snapshot, to: Emission) -> None:
+    rings = snapshot.rings
+    for outcome, count in (
+        ("accepted", rings.accepted),
+        ("lost", rings.lost),
+        ("abandoned", rings.abandoned),
+        ("invalid", rings.invalid),
+    ):
+        to.put("ring_records_total", count, {"outcome": outcome})
+    to.put("ring_late_records_total", rings.late)
+    to.put("rings_attached", rings.attached)
+    to.put("rings_unbound", rings.unbound)
+    to.put("unbound_spans_total", rings.unbound_spans)
+    for reason, count in rings.refused.items():
+        to.put("rings_refused", count, {"reason": reason})
+    for workload, count in rings.open_spans.items():
+        to.put("open_spans", count, {"workload": workload})
+
+
+def _agent(snapshot: Snapshot, to: Emission) -> None:
+    for reason, count in snapshot.drops.items():
+        to.put("drops_total", count, {"reason": reason})
+    for label, count in snapshot.folded.items():
+        to.put("label_values_folded", count, {"label": label})
+    for status in snapshot.collectors:
+        labels = {"collector": status.name}
+        to.put("collector_success", int(status.success), labels)
+        to.put("collector_duration_seconds", seconds(status.duration_ns), labels)
+        if status.last_success_ns is not None:
+            last = seconds(snapshot.unix_of(status.last_success_ns))
+            to.put("collector_last_success_timestamp_seconds", last, labels)
+    ledger = snapshot.ledger
+    to.put("ledger_up", int(ledger.up))
+    to.put("ledger_commits_total", ledger.commits)
+    to.put("ledger_failures_total", ledger.failures)
+    to.put("ledger_commit_seconds_total", seconds(ledger.commit_ns))
+    to.put("ledger_waiting_ticks", ledger.waiting)
+    to.put("settlement_ticks_total", snapshot.ticks)
+    to.put("settlement_seconds_total", seconds(snapshot.tick_ns))
+    to.put("settlement_lateness_seconds", seconds(snapshot.tick_lateness_ns))
+    to.put("snapshot_timestamp_seconds", snapshot.unix_ns / NS_PER_SECOND)
+    for process in snapshot.processes:
+        labels = {"process": process.name}
+        to.put("agent_cpu_seconds_total", seconds(process.cpu_ns), labels)
+        to.put("agent_resident_memory_bytes", process.resident_bytes, labels)
+    to.put("agent_degraded", len(snapshot.degraded))
+
+
+def _money(units: int | None) -> float | None:
+    return None if units is None else units / UNITS_PER_CURRENCY
+
+
+def _milli(thousandths: int | None) -> float | None:
+    return None if thousandths is None else thousandths / 1_000
+
+
+def _seconds(duration_ns: int | None) -> float | None:
+    return None if duration_ns is None else seconds(duration_ns)

@@ -1,0 +1,79 @@
+"""One declared metric family, and how many values each label can have."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["counter", "gauge"]
+
+BOUNDS: Final = {
+    "device": "devices of the host",
+    "name": "one a device",
+    "index": "one a device",
+    "source": "nvml, cpu",
+    "owned": "true, false",
+    "driver_version": "one a host",
+    "energy_source": "energy_counter, power_integrated, rapl",
+    "clock": "sm, memory",
+    "direction": "transmit, receive",
+    "covers": "gpu, gpu+host, host",
+    "basis": "list-estimate, list, contract, amortised",
+    "workload": "labels.max_workloads, then `other`",
+    "run": "labels.max_runs, then `other`",
+    "model": "labels.max_models, then `other`",
+    "tenant": "labels.max_tenants, then `other`",
+    "category": "the 12 categories",
+    "phase": "the 12 phases and `rest`",
+    "status": "ok, error, cancelled, lost",
+    "token_type": "input, cached_input, output, training",
+    "from": "the 12 categories",
+    "to": "the 12 categories",
+    "reason": "closed, named in the source",
+    "outcome": "accepted, lost, abandoned, invalid",
+    "label": "workload, run, model, tenant",
+    "collector": "the registered collectors",
+    "process": "agent, nvml",
+    "version": "one",
+    "simulated": "true, or absent",
+}
+"""How many values a label can have. A label that is not here cannot be declared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family. `source` is where its value comes from, `since` the first release.
+
+    With `simulated` its samples carry `simulated="true"` where a simulator is behind the device,
+    or behind the agent's devices as a whole.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    help: str
+    source: str
+    since: str = "0.1"
+    simulated: bool = False
+
+    def __post_init__(self) -> None:
+        unbound = [label for label in self.labels if label not in BOUNDS]
+        if unbound:
+            raise ValueError(f"{self.name}: labels without a bound: {', '.join(unbound)}")
+        if not re.fullmatch(r"apportion_[a-z0-9_]+", self.name.replace("{currency}", "usd")):
+            raise ValueError(f"{self.name}: a name is lower case and begins with apportion_")
+        if (self.kind == "counter") != self.name.endswith("_total"):
+            raise ValueError(f"{self.name}: a counter, and nothing else, ends in _total")
+
+    @property
+    def is_money(self) -> bool:
+        """Whether the currency is in its name."""
+        return "{currency}" in self.name
+
+    def name_in(self, currency: str | None) -> str | None:
+        """Its name for a ledger in `currency`; None for money where there is no currency."""
+        if not self.is_money:
+            return self.name
+        return None if currency is None else self.name.format(currency=currency.lower())

@@ -1,0 +1,57 @@
+"""A root span that runs, as its open slot shows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from apportion.core.category import SpanKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(slots=True)
+class OpenRoot:
+    """A root span that has not ended. Node time; 0 where not said, `step` -1.
+
+    `seen_ns` is when it was last seen open. `applied_*` is what it claimed when its devices were
+    last settled (equal: nothing yet).
+    """
+
+    number: int
+    kind: SpanKind
+    entity: int
+    start_ns: int
+    scheduled_ns: int
+    first_token_ns: int
+    seen_ns: int
+    step: int
+    applied_start_ns: int = 0
+    applied_end_ns: int = 0
+
+    def claim(self, *, admits: bool) -> tuple[int, int]:
+        """From when to when it competes; empty while it only waits for admission."""
+        start_ns = self.start_ns
+        if self.kind is SpanKind.REQUEST:
+            if self.scheduled_ns:
+                start_ns = self.scheduled_ns
+            elif admits:
+                start_ns = self.seen_ns
+        return min(start_ns, self.seen_ns), self.seen_ns
+
+    def go_on(self, seen: OpenRoot) -> None:
+        """Take what a later look at the slot showed."""
+        self.entity = seen.entity
+        self.scheduled_ns = seen.scheduled_ns
+        self.first_token_ns = seen.first_token_ns
+        self.seen_ns = max(self.seen_ns, seen.seen_ns)
+
+    def to_json(self) -> dict[str, int]:
+        """For the ledger: a restart has to know what the running span was settled with."""
+        return {name: int(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> OpenRoot:
+        """The inverse of `to_json`."""
+        return cls(**{**document, "kind": SpanKind(document["kind"])})

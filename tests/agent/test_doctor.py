@@ -1,0 +1,187 @@
+"""The doctor: what each check finds, how bad it is, what to do; and that nothing is changed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from apportion.agent.config_layers import LoadedConfig, load_config
+from apportion.agent.doctor import Finding, Level, examine
+from apportion.agent.doctor.devices import examine_price
+from apportion.agent.doctor.ledger import examine_ledger
+from apportion.agent.doctor.ownership import examine_ownership
+from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
+from apportion.client import layout
+from apportion.core.clock import ManualClock, SystemClock
+from apportion.cost.ledger.migration import migrate
+
+NOW_NS = 5_000 * 10**9
+
+
+def _load(tmp_path: Path, **flags: str) -> LoadedConfig:
+    defaults = {
+        "listen": "127.0.0.1:0",
+        "state_dir": str(tmp_path / "state"),
+        "ring_dir": str(tmp_path / "rings"),
+        "lock_dir": str(tmp_path / "locks"),
+        "devices": "cpu",
+    }
+    return load_config(None, {}, {**defaults, **flags}, uid=os.geteuid(), host_name="node-a")
+
+
+def _levels(findings: list[Finding]) -> list[str]:
+    return [finding.level.value for finding in findings]
+
+
+def _ring(directory: Path, name: str, magic: int = layout.MAGIC) -> None:
+    (directory / name).write_bytes(magic.to_bytes(8, "little") + bytes(layout.HEADER_BYTES))
+
+
+def test_a_fresh_machine_has_no_failure(tmp_path: Path) -> None:
+    """What the agent makes by itself is no fault; what nobody can know is a warning."""
+    findings = examine(_load(tmp_path), SystemClock(), uid=os.geteuid())
+    by_check = {finding.check: finding for finding in findings}
+    assert {"config", "ring directory", "agent", "price", "ownership", "ledger"} <= set(by_check)
+    assert by_check["ring directory"].level is Level.OK
+    assert by_check["agent"].level is Level.WARN
+    assert by_check["price"].level is Level.WARN
+    assert "set `prices`" in by_check["price"].remedy
+    assert by_check["device"].found.startswith("cpu:node-a ")
+    assert Level.FAIL not in {finding.level for finding in findings}
+    assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_price_table_fails(tmp_path: Path) -> None:
+    """The daemon would refuse to start with it."""
+    findings = examine(_load(tmp_path, prices="/no/such/table"), SystemClock(), uid=os.geteuid())
+    failed = {finding.check for finding in findings if finding.level is Level.FAIL}
+    assert failed == {"config", "price"}
+
+
+def test_a_price_is_found_by_the_device_name(tmp_path: Path) -> None:
+    """The rate in force is shown with its basis, source and date."""
+    prices = tmp_path / "prices.yaml"
+    prices.write_text(
+        'prices:\n  - {device: "NVIDIA H100 80GB HBM3", per_hour: "2.40", currency: USD, '
+        "covers: gpu, basis: list, source: a test, as_of: 2026-05-01}\n",
+        encoding="utf-8",
+    )
+    config = _load(tmp_path, prices=str(prices)).config
+    clock = ManualClock()
+    found = examine_price({"name": "NVIDIA H100 80GB HBM3"}, config, clock)
+    assert found.level is Level.OK
+    assert "2.40 USD/h, list of a test, as of 2026-05-01" in found.found
+    missing = examine_price({"name": "Tesla T4"}, config, clock)
+    assert missing.level is Level.WARN
+    assert str(prices) in missing.remedy
+
+
+def test_rings_are_counted_and_bad_ones_seen(tmp_path: Path) -> None:
+    """A ring has the magic; a link, a FIFO or another file under such a name has not."""
+    tmp_path.chmod(0o3770)
+    assert _levels(examine_ring_directory(tmp_path, 0)) == ["ok", "warn"]
+    _ring(tmp_path, "a.ring")
+    (tmp_path / layout.AGENT_FILE).write_text("{}", encoding="utf-8")
+    assert [f.found for f in examine_ring_directory(tmp_path, 0)][1:] == ["1 rings"]
+    _ring(tmp_path, "b.ring", magic=7)
+    os.mkfifo(tmp_path / "c.ring")
+    (tmp_path / "d.ring").symlink_to(tmp_path / "a.ring")
+    assert "3 of 4 files" in examine_ring_directory(tmp_path, 0)[1].found
+
+
+def test_a_directory_that_anybody_may_change_is_a_warning(tmp_path: Path) -> None:
+    """Without the sticky bit one workload could replace another's ring."""
+    tmp_path.chmod(0o777)
+    finding = examine_ring_directory(tmp_path, 0)[0]
+    assert finding.level is Level.WARN
+    assert "3770" in finding.remedy
+    tmp_path.chmod(0o700)
+
+
+def test_a_ring_directory_that_is_none_fails(tmp_path: Path) -> None:
+    """A file where the directory should be cannot be mended by the agent."""
+    path = tmp_path / "rings"
+    path.write_text("", encoding="utf-8")
+    assert _levels(examine_ring_directory(path, 0)) == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "level"),
+    [
+        (json.dumps({"heartbeat_monotonic_ns": NOW_NS - 10**9}), Level.OK),
+        (json.dumps({"heartbeat_monotonic_ns": NOW_NS - 60 * 10**9}), Level.WARN),
+        (json.dumps({"heartbeat_monotonic_ns": NOW_NS + 60 * 10**9}), Level.WARN),
+        ("{}", Level.WARN),
+        ("[" * 30_000, Level.WARN),
+        ("not json", Level.WARN),
+        (None, Level.WARN),
+    ],
+)
+def test_the_heartbeat_says_whether_an_agent_runs(
+    tmp_path: Path, content: str | None, level: Level
+) -> None:
+    """Fresh is running; old, from another boot, or unreadable is not."""
+    if content is not None:
+        (tmp_path / layout.AGENT_FILE).write_text(content, encoding="utf-8")
+    assert examine_heartbeat(tmp_path, ManualClock(NOW_NS)).level is level
+
+
+def test_a_held_lock_names_its_process(tmp_path: Path) -> None:
+    """Who meters a device already is seen without taking the lock."""
+    loaded = _load(tmp_path, own="cpu:node-a,GPU-7")
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    with (locks / "cpu_node-a.lock").open("w", encoding="ascii") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        findings = examine_ownership(loaded.config, [{"device": "cpu:node-a"}])
+    assert findings[0].level is Level.WARN
+    assert "GPU-7" in findings[0].found
+    if len(Path("/proc/locks").read_text(encoding="ascii")):
+        assert f"process {os.getpid()} holds" in findings[1].found
+
+
+def test_a_ledger_in_order_can_be_written(tmp_path: Path) -> None:
+    """It is tried with the write lock, and nothing is left behind."""
+    path = tmp_path / "ledger.db"
+    assert "not there yet" in examine_ledger(str(path), str(path))[0].found
+    assert not path.exists()
+    migrate(path)
+    (finding,) = examine_ledger(str(path), str(path))
+    assert finding.level is Level.OK
+    assert "can be written" in finding.found
+
+
+def test_a_ledger_that_another_process_holds_fails(tmp_path: Path) -> None:
+    """A write lock that is not given back is told from a damaged file."""
+    path = tmp_path / "ledger.db"
+    migrate(path)
+    holder = sqlite3.connect(path, isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        (finding,) = examine_ledger(str(path), str(path))
+    finally:
+        holder.close()
+    assert finding.level is Level.FAIL
+    assert "lock" in finding.found
+
+
+def test_another_file_is_no_ledger(tmp_path: Path) -> None:
+    """A path that is something else is refused and left as it is."""
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"something of value" * 100)
+    (finding,) = examine_ledger(str(path), str(path))
+    assert finding.level is Level.FAIL
+    assert path.read_bytes() == b"something of value" * 100
+
+
+def test_a_ledger_whose_database_has_no_driver_fails() -> None:
+    """A URL of a kind that is not installed is named, without its password."""
+    (finding,) = examine_ledger("nosuch://ann:secret@db/x", "nosuch://ann:***@db/x")
+    assert finding.level is Level.FAIL
+    assert "secret" not in finding.found

@@ -1,0 +1,79 @@
+"""What the pages say is true of the code: links, commands, examples."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/*.md", "adr/*.md", "simulator/*.md")
+    for page in REPOSITORY.glob(pattern)
+)
+_LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
+_PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+_NAMES = """
+import types
+batches = [0, 1]
+model = lambda batch: types.SimpleNamespace(backward=lambda: None)
+optimizer = types.SimpleNamespace(step=lambda: None)
+request_id, tenant = "request-1", "search"
+generate = lambda: iter("ab")
+"""
+"""What the examples take from the reader's own program."""
+
+
+def _examples() -> list[tuple[str, str]]:
+    return [
+        (
+            f"{page.relative_to(REPOSITORY)}:{page.read_text()[: match.start()].count(chr(10)) + 1}",
+            match[1],
+        )
+        for page in PAGES
+        for match in _PYTHON.finditer(page.read_text())
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """A page never points at a file that is not there."""
+    for target in _LINK.findall(page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize(
+    "source", [pytest.param(source, id=where) for where, source in _examples()]
+)
+def test_python_examples_run(source: str, tmp_path: Path) -> None:
+    """A reader can paste an example; it works with an agent's directory there and without."""
+    for directory in (tmp_path, tmp_path / "missing"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", f"{_NAMES}\n{source}"],
+            env={**os.environ, "APPORTION_RING_DIR": str(directory)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_every_decision_ends_in_its_confirmation() -> None:
+    """A decision record says which test or lint holds it."""
+    for record in sorted((REPOSITORY / "adr").glob("0*.md")):
+        assert "**Confirmation**" in record.read_text(), record.name
+
+
+def test_readme_has_the_two_commands() -> None:
+    """CI runs what the README says, in that order."""
+    text = (REPOSITORY / "README.md").read_text()
+    assert "make demo" in text
+    assert "make test" in text
+    assert "make test" in (REPOSITORY / ".ci/run").read_text()

@@ -1,0 +1,102 @@
+"""The example trainer: exact, resumable, and instrumented as the README shows."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.needs_module("torch")
+TOKENS_PER_STEP = 512
+
+
+def _result(output: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def test_losses_are_equal_for_equal_seeds(run_example: Callable[..., str]) -> None:
+    """What the trainer computes depends on its seed: a cost per step is comparable between runs."""
+    first, again, other = (
+        _result(run_example("train_gpt.py", "--steps", 4, "--evaluate-every", 2, "--seed", seed))
+        for seed in (7, 7, 8)
+    )
+    assert first == again
+    assert first["loss"] != other["loss"]
+    assert first["tokens"] == 4 * TOKENS_PER_STEP
+    assert 900_000 < first["weights"] < 1_200_000
+
+
+def test_resumed_training_ends_where_unbroken_training_does(
+    run_example: Callable[..., str], tmp_path: Path
+) -> None:
+    """A checkpoint holds all that training needs: resuming changes no bit of the loss."""
+    options = ("--directory", tmp_path / "checkpoints", "--checkpoint-every", 3)
+    unbroken = _result(run_example("train_gpt.py", "--steps", 6))
+    run_example("train_gpt.py", "--steps", 3, *options)
+    resumed = _result(run_example("train_gpt.py", "--steps", 6, "--resume", *options))
+    assert resumed["loss"] == unbroken["loss"]
+    assert (resumed["steps"], resumed["last_step"]) == (3, 6)
+    assert not list((tmp_path / "checkpoints").glob("*.partial"))
+
+
+def test_it_learns(run_example: Callable[..., str]) -> None:
+    """It is a real training run: forty steps bring the loss well below a uniform guess (5.5)."""
+    assert _result(run_example("train_gpt.py", "--steps", 40))["loss"] < 3.6
+
+
+def test_its_ring_tells_what_it_did(
+    run_example: Callable[..., str], read_ring: Callable[[], Any]
+) -> None:
+    """Steps, phases, checkpoints and evaluations reach the ring with the counts that are true."""
+    every = ("--checkpoint-every", 2, "--evaluate-every", 4)
+    done = _result(run_example("train_gpt.py", "--steps", 4, *every))
+    ring = read_ring()
+    assert ring.identity["workload"] == "gpt-pretrain"
+    assert ring.closed_ns > 0
+    steps = ring.of("step")
+    assert [step.values["step"] for step in steps] == [1, 2, 3, 4]
+    assert {step.status for step in steps} == {"ok"}
+    assert sum(step.values["tokens"] for step in steps) == done["tokens"]
+    assert {step.values["micro_batches"] for step in steps} == {2}
+    phases = Counter(phase.phase for phase in ring.of("phase"))
+    assert phases == {"data_wait": 8, "forward": 8, "backward": 8, "optimizer": 4}
+    assert (len(ring.of("checkpoint")), len(ring.of("evaluation"))) == (2, 1)
+
+
+def test_a_time_limit_ends_it(run_example: Callable[..., str]) -> None:
+    """`--seconds` ends training that has no last step, and no step is left half done."""
+    done = _result(run_example("train_gpt.py", "--seconds", 0.5))
+    assert done["steps"] >= 1
+    assert done["tokens"] == done["steps"] * TOKENS_PER_STEP
+
+
+def test_sigterm_ends_it_after_the_step(
+    repository: Path,
+    environment: dict[str, str],
+    rings: Path,
+    read_ring: Callable[[], Any],
+    eventually: Callable[[Callable[[], bool]], None],
+) -> None:
+    """A scheduler's SIGTERM ends it well: a summary, exit status 0, and no step cut in two."""
+    command = [sys.executable, str(repository / "examples" / "train_gpt.py")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            eventually(lambda: any(rings.iterdir()) and bool(read_ring().of("step")))
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    done = _result(output)
+    assert done["stopped_early"]
+    steps = read_ring().of("step")
+    assert len(steps) == done["steps"]
+    assert {step.status for step in steps} == {"ok"}
