@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -370,16 +371,14 @@ def test_a_snapshot_finds_its_devices() -> None:
     assert LedgerCounts().up
 
 
-def test_the_usage_of_a_process_is_read_from_procfs(tmp_path: Path) -> None:
-    """A command with brackets and spaces in its name does not shift the fields."""
-    folder = tmp_path / "42"
-    folder.mkdir()
-    fields = "S 1 42 42 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 100 0 0"
-    (folder / "stat").write_text(f"42 (a) b (c)) {fields}\n", encoding="ascii")
-    (folder / "statm").write_text("100 25 5 1 0 10 0\n", encoding="ascii")
-    usage = ProcessUsage.read("nvml", 42, tmp_path)
-    ticks, page_bytes = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
-    assert usage == ProcessUsage("nvml", 200 * 10**9 // ticks, 25 * page_bytes)
-    assert ProcessUsage.read("nvml", 43, tmp_path) is None
-    (folder / "statm").write_text("\n", encoding="ascii")
-    assert ProcessUsage.read("nvml", 42, tmp_path) is None
+def test_the_usage_of_a_process_is_the_kernels() -> None:
+    """The agent's own cost is what the kernel says of its processes; a gone one is absent."""
+    before = time.process_time_ns()
+    usage = ProcessUsage.read("agent", os.getpid())
+    assert usage is not None
+    tick_ns = 10**9 // os.sysconf("SC_CLK_TCK")
+    assert abs(usage.cpu_ns - before) <= 10 * tick_ns + time.process_time_ns() - before
+    assert usage.resident_bytes > 1 << 20
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+        assert ProcessUsage.read("nvml", gone.pid) is None

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+
+import psutil
 
 from apportion.core.units import NS_PER_SECOND
-
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
-_UTIME_FIELD: Final = 11
-"""Of /proc/PID/stat, counted after the command's closing bracket; `stime` follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +18,12 @@ class ProcessUsage:
     resident_bytes: int
 
     @classmethod
-    def read(cls, name: str, pid: int, proc_root: Path) -> ProcessUsage | None:
-        """The process `pid` as procfs shows it; None where it is gone or hidden."""
-        folder = proc_root / str(pid)
+    def read(cls, name: str, pid: int) -> ProcessUsage | None:
+        """The agent's process `pid`, in the agent's own pid namespace; None where it is gone."""
         try:
-            stat = (folder / "stat").read_text(encoding="ascii", errors="replace")
-            pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
-            fields = stat.rpartition(")")[2].split()
-            ticks = int(fields[_UTIME_FIELD]) + int(fields[_UTIME_FIELD + 1])
-        except (OSError, ValueError, IndexError):
+            process = psutil.Process(pid)
+            with process.oneshot():
+                times, memory = process.cpu_times(), process.memory_info()
+        except psutil.Error:
             return None
-        return cls(name, ticks * NS_PER_SECOND // _TICKS_PER_SECOND, pages * _PAGE_BYTES)
+        return cls(name, round((times.user + times.system) * NS_PER_SECOND), memory.rss)

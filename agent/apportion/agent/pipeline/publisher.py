@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -85,10 +84,10 @@ def publish(
                 unpriced_ns=0 if metered is None else totals.unpriced_ns[metered.key],
             )
         )
-    usages = [ProcessUsage.read("agent", agent_pid, Path("/proc"))]
+    usages = [ProcessUsage.read("agent", agent_pid)]
     for sampler in samplers:
         if sampler.child_pid is not None:
-            usages.append(ProcessUsage.read(sampler.name, sampler.child_pid, Path("/proc")))
+            usages.append(ProcessUsage.read(sampler.name, sampler.child_pid))
     return Snapshot(
         monotonic_ns=monotonic_ns,
         unix_ns=unix_ns,
