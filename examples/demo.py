@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -92,10 +93,13 @@ def price_table(devices: Devices) -> str:
   covers: gpu
   basis: list-estimate
   source: demo
-  as_of: 2026-05-01
+  as_of: {today}
 """
-    names = sorted(set(devices.names))
-    return "".join(row.format(name=json.dumps(name), price=PRICE_PER_HOUR) for name in names)
+    today = datetime.fromtimestamp(SystemClock().realtime_ns() / 1e9, timezone.utc).date()
+    return "".join(
+        row.format(name=json.dumps(name), price=PRICE_PER_HOUR, today=today)
+        for name in sorted(set(devices.names))
+    )
 
 
 class Demo:
@@ -183,6 +187,8 @@ class Demo:
         self._say("the trainer, the server and its load are running; look, while they do, at")
         for path in ("/metrics", "/healthz", "/readyz"):
             self._say(f"    {self._telemetry.url}{path}")
+        if self._seconds > MAX_SECONDS:
+            self._say("they stay up: Ctrl-C ends them and prints the report")
 
     def _watch(self, load: Child, others: tuple[Child, ...]) -> None:
         """Show the cost until the load has ended, or until a signal comes."""

@@ -55,7 +55,7 @@ def test_the_demo_shows_what_it_promises(repository: Path, tmp_path: Path) -> No
     if not Path("/proc/driver/nvidia/version").exists():
         assert "SIMULATED" in done.stdout
     assert "are those that the workloads report" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("apportion-*")) == []
     assert _leftovers(tmp_path) == []
 
 
@@ -76,5 +76,5 @@ def test_it_stays_up_until_it_is_told_to_end(repository: Path, tmp_path: Path) -
                 demo.send_signal(signal.SIGTERM)
     assert demo.returncode == 0, "".join(lines)
     assert any("$ apportion audit" in line for line in lines)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("apportion-*")) == []
     assert _leftovers(tmp_path) == []

@@ -1,0 +1,207 @@
+"""What a span costs the workload, beside OpenTelemetry's SDK and prometheus_client.
+
+The unit is a *pair*, two `perf_counter_ns()` calls timed in the same loop in the same run: what
+any instrumentation pays at least. Rounds are interleaved and shorter than a scheduler's time
+slice; figures are medians, ratios are medians of each round's ratio to its own pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextvars import Context
+from pathlib import Path
+from time import perf_counter_ns
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from prometheus_client import CollectorRegistry, Histogram
+
+from apportion import client
+from apportion.client.layout import DIRECTORY_VARIABLE
+
+ROUNDS = 80
+SPANS = 600
+Round = Callable[[], float]
+"""Times SPANS spans; nanoseconds each."""
+
+
+def run() -> dict[str, object]:
+    """Nanoseconds, and pairs."""
+    with tempfile.TemporaryDirectory(dir=_memory()) as directory:
+        client.init(workload="bench", directory=directory)
+        with client.step(0):
+            pass
+        provider, peers = _peers()
+        measured = interleaved({"pair": pair, **OURS, **peers}, provider.force_flush)
+        provider.shutdown()
+        assert client.counts() == {}, "the client ignored something that was measured"
+        with_ring = len(list(Path(directory).glob("*.ring")))
+        assert with_ring == 1, "spans went nowhere"
+    measured |= {f"{name}, no directory": each for name, each in _without_a_directory().items()}
+    ratio = "OpenTelemetry, no attributes"
+    return {
+        "ns": {name: ns for name, (ns, _) in measured.items()},
+        "pairs": {name: pairs for name, (_, pairs) in measured.items()},
+        "OpenTelemetry / step": measured[ratio][1] / measured["step"][1],
+    }
+
+
+def interleaved(
+    rounds: Mapping[str, Round], after: Callable[[], object]
+) -> dict[str, tuple[float, float]]:
+    """For each, the median of its nanoseconds and of its ratio to the round's pair."""
+    times: dict[str, list[float]] = {name: [] for name in rounds}
+    for _ in range(ROUNDS):
+        for name, each in rounds.items():
+            times[name].append(Context().run(each))
+            after()  # no peer's background thread runs into the next round
+    pairs = times["pair"]
+    return {
+        name: (
+            statistics.median(ns),
+            statistics.median(one / by for one, by in zip(ns, pairs, strict=True)),
+        )
+        for name, ns in times.items()
+    }
+
+
+def pair() -> float:
+    begin = perf_counter_ns()
+    for _ in range(SPANS):
+        t0 = perf_counter_ns()
+        t1 = perf_counter_ns()
+    end = perf_counter_ns()
+    assert begin <= t0 <= t1 <= end
+    return (end - begin) / SPANS
+
+
+def step() -> float:
+    begin = perf_counter_ns()
+    for number in range(SPANS):
+        with client.step(number):
+            pass
+    return (perf_counter_ns() - begin) / SPANS
+
+
+def step_with_four() -> float:
+    begin = perf_counter_ns()
+    for number in range(SPANS):
+        with client.step(number) as span:
+            span.add(tokens=8192, samples=8, micro_batches=4, preemptions=0)
+    return (perf_counter_ns() - begin) / SPANS
+
+
+def request() -> float:
+    begin = perf_counter_ns()
+    for _ in range(SPANS):
+        with client.request("cmpl-0123456789", tenant="search") as span:
+            span.add(input_tokens=512, cached_input_tokens=128, output_tokens=64)
+    return (perf_counter_ns() - begin) / SPANS
+
+
+def phase() -> float:
+    with client.step(1) as span:
+        begin = perf_counter_ns()
+        for _ in range(SPANS):
+            with span.phase("forward"):
+                pass
+        return (perf_counter_ns() - begin) / SPANS
+
+
+def explicit_request() -> float:
+    begin = perf_counter_ns()
+    for _ in range(SPANS):
+        span = client.request("cmpl-0123456789", tenant="search", model="tiny").start()
+        span.scheduled()
+        span.first_token()
+        span.add(input_tokens=512, cached_input_tokens=128, output_tokens=64)
+        span.finish()
+    return (perf_counter_ns() - begin) / SPANS
+
+
+OURS: dict[str, Round] = {
+    "step": step,
+    "step with 4 counters": step_with_four,
+    "request with id, tenant, 3 counters": request,
+    "phase": phase,
+    "request, started and finished, with times": explicit_request,
+}
+
+
+class _NoExporter(SpanExporter):
+    """Takes spans and does nothing, so that only the SDK is measured."""
+
+    def export(self, spans: object) -> SpanExportResult:
+        del spans
+        return SpanExportResult.SUCCESS
+
+
+def _peers() -> tuple[TracerProvider, dict[str, Round]]:
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(_NoExporter()))
+    tracer = provider.get_tracer("bench")
+    histogram = Histogram("bench", "As a workload would.", ["tenant"], registry=CollectorRegistry())
+    child = histogram.labels("search")
+
+    def no_attributes() -> float:
+        begin = perf_counter_ns()
+        for _ in range(SPANS):
+            with tracer.start_as_current_span("step"):
+                pass
+        return (perf_counter_ns() - begin) / SPANS
+
+    def four_attributes() -> float:
+        begin = perf_counter_ns()
+        for _ in range(SPANS):
+            with tracer.start_as_current_span("step") as span:
+                assert isinstance(span, ReadableSpan)
+                span.set_attributes(
+                    {"tokens": 8192, "samples": 8, "micro_batches": 4, "preemptions": 0}
+                )
+        return (perf_counter_ns() - begin) / SPANS
+
+    def cached_child() -> float:
+        begin = perf_counter_ns()
+        for _ in range(SPANS):
+            child.observe(0.1)
+        return (perf_counter_ns() - begin) / SPANS
+
+    def with_labels() -> float:
+        begin = perf_counter_ns()
+        for _ in range(SPANS):
+            histogram.labels("search").observe(0.1)
+        return (perf_counter_ns() - begin) / SPANS
+
+    return provider, {
+        "OpenTelemetry, no attributes": no_attributes,
+        "OpenTelemetry, 4 attributes": four_attributes,
+        "Histogram.observe, cached child": cached_child,
+        "Histogram.observe, labels()": with_labels,
+    }
+
+
+def _without_a_directory() -> dict[str, tuple[float, float]]:
+    """The same where no ring can be made, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.client_span"],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, DIRECTORY_VARIABLE: "/nonexistent"},
+    )
+    return {name: (ns, pairs) for name, (ns, pairs) in json.loads(done.stdout).items()}
+
+
+def _memory() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+if __name__ == "__main__":
+    quiet = {"pair": pair, "step": step, "request with id, tenant, 3 counters": request}
+    print(json.dumps(interleaved(quiet, lambda: None)))
