@@ -1,0 +1,59 @@
+"""The `apportion` command: dependency-free, so that it is there wherever the client is.
+
+Commands live in `apportion.agent.cli`, which the extra `agent` brings; without it this says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+_HELP: Final = """\
+usage: apportion COMMAND ...
+
+Who caused the GPU's cost: money and joules per request, per token and per training step.
+
+The base install holds the client alone. The commands (agent, report, audit, doctor, once,
+check-config, ledger) come with the extra:
+
+    pip install 'apportion[agent]'
+
+`python -m apportion.client` says why nothing arrives from this environment.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status: 2 where it cannot run here."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments in (["--version"], ["-V"]):
+        sys.stdout.write(f"apportion {_version()}\n")
+        return 0
+    try:
+        commands = importlib.import_module("apportion.agent.cli")
+        status: int = commands.main(arguments)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] == "apportion" and missing != "apportion.agent":
+            raise
+        if not arguments or arguments[0] in {"-h", "--help", "help"}:
+            sys.stdout.write(_HELP)
+            return 0
+        sys.stderr.write(
+            f"apportion {arguments[0]}: this command needs the extra `agent` "
+            f"(there is no module {missing}): pip install 'apportion[agent]'\n"
+        )
+        return 2
+    return status
+
+
+def _version() -> str:
+    try:
+        return version("apportion")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
