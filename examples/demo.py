@@ -42,7 +42,7 @@ EXAMPLES: Final = Path(__file__).resolve().parent
 APPORTION: Final = str(Path(sys.executable).with_name("apportion"))
 PRICE_PER_HOUR: Final = "2.40"
 START_SECONDS: Final = 40.0
-SETTLE_SECONDS: Final = 25.0
+SETTLE_SECONDS: Final = 35.0
 PROGRESS_SECONDS: Final = 4.0
 MAX_SECONDS: Final = 55.0
 """Longest run without KEEP, so that the demo ends within 90 seconds."""
@@ -124,8 +124,9 @@ class Demo:
             ChildFailedError: a process ended when it should not have.
         """
         self._announce()
-        trainer = self._start_example("trainer", "train_gpt.py", self._devices.trainer)
-        server = self._start_example("server", "serve_lm.py", self._devices.server)
+        checkpoints = ["--directory", str(self._directory / "checkpoints")]
+        trainer = self._start_example("train_gpt.py", self._devices.trainer, *checkpoints)
+        server = self._start_example("serve_lm.py", self._devices.server)
         agent = self._start_agent(trainer, server)
         port = self._until("the server is ready", START_SECONDS, server, lambda: _port(server))
         load = self._start_load(port)
@@ -149,10 +150,9 @@ class Demo:
         else:
             self._say(f"real GPUs ({self._devices.reason}): {names}")
 
-    def _start_example(self, name: str, program: str, environment: dict[str, str]) -> Child:
-        return self._processes.start(
-            name, [sys.executable, str(EXAMPLES / program)], {**self._environment, **environment}
-        )
+    def _start_example(self, program: str, environment: dict[str, str], *options: str) -> Child:
+        command = [sys.executable, str(EXAMPLES / program), *options]
+        return self._processes.start(program, command, {**self._environment, **environment})
 
     def _start_agent(self, trainer: Child, server: Child) -> Child:
         environment = clean_environment()
@@ -216,6 +216,7 @@ class Demo:
             return True if until is not None and until >= ended else None
 
         self._until("the time of the workloads is settled", SETTLE_SECONDS, agent, settled)
+        self._say("their time is settled")
 
     def _report(self) -> None:
         for command in (["report"], ["audit"]):
@@ -294,7 +295,7 @@ def main() -> int:
             Demo(Path(directory), processes, seconds, stop).run()
         except (DemoError, ChildFailedError) as error:
             print(f"demo: {error}", file=sys.stderr)
-            return 1
+            return 130 if stop.asked.is_set() else 1
     return 130 if stop.asked.is_set() and not keep else 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.needs_module("torch")
+pytestmark = [pytest.mark.needs_module("torch"), pytest.mark.timeout(240)]
 
 
 def test_its_summary_equals_the_ring(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.needs_module("torch")
+pytestmark = [pytest.mark.needs_module("torch"), pytest.mark.timeout(240)]
 PROMPT = "The meter counts 34 joules in the morning."
 
 

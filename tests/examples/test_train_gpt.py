@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.needs_module("torch")
+pytestmark = [pytest.mark.needs_module("torch"), pytest.mark.timeout(240)]
 TOKENS_PER_STEP = 512
 
 
