@@ -106,15 +106,14 @@ def _peer(path: Path, agent_id: int, rows: dict[str, list[tuple[object, ...]]]) 
         connection.execute(
             f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({keys})) WITHOUT ROWID"
         )
-    connection.execute("CREATE INDEX span_end ON span (end_ns)")
+    connection.execute("CREATE INDEX span_end ON span (agent_id, end_ns)")
     prepared = {name: [(agent_id, *row) for row in found] for name, found in rows.items()}
 
     def write() -> None:
         for name, found in prepared.items():
             marks = ", ".join("?" for _ in (*row_columns(metadata.tables[name]), "agent_id"))
-            connection.executemany(
-                f"INSERT INTO {name} VALUES ({marks}) ON CONFLICT DO NOTHING", found
-            )
+            statement = f"INSERT INTO {name} VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608
+            connection.executemany(statement, found)
         connection.commit()
 
     try:

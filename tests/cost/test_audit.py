@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Table
 
 from apportion.core.category import SETTLED, Category, Phase
 from apportion.core.interval import Interval
@@ -18,6 +18,7 @@ from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.audit import AuditResult, audit, audit_json, audit_text
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.schema import charge, span
 from apportion.cost.testing import Claim, LedgerBuilder
 
 S = NS_PER_SECOND
@@ -56,7 +57,7 @@ def book() -> LedgerBuilder:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
+def path(tmp_path: Path) -> Path:
     """A right book in a file."""
     place = tmp_path / "ledger.db"
     with book().ledger(place) as ledger:
@@ -74,6 +75,18 @@ def after(path: Path, *statements: str) -> AuditResult:
     with LedgerReader.of(path) as reader:
         return audit(reader)
 
+
+def copied(table: Table, where: str, **changes: object) -> str:
+    """SQL that inserts a row like the one that is there, with some columns changed."""
+    names = [column.name for column in table.c]
+    values = [str(changes.get(name, name)) for name in names]
+    into = f"INSERT INTO {table.name} ({', '.join(names)})"
+    return f"{into} SELECT {', '.join(values)} FROM {table.name} WHERE {where}"
+
+
+HOUR_LATER = ", ".join(
+    f"{name} = {name} + {NS_PER_HOUR}" for name in ("start_ns", "end_ns", "posted_ns")
+)
 
 TAMPERINGS = {
     "a settlement made dearer": (
@@ -166,11 +179,7 @@ TAMPERINGS = {
         "device_ns of lines and running sums",
     ),
     "a charge posted twice": (
-        (
-            "INSERT INTO charge SELECT agent_id, 99, kind, group_key, category, phase, entity_key, "
-            "ring_key, number, start_ns, end_ns, posted_ns, device_ns, energy_mj, units, rate_key, "
-            "method_key, reason, incomplete FROM charge WHERE ring_key = 2 AND kind = 1"
-        ),
+        copied(charge, "ring_key = 2 AND kind = 1", charge_key=99),
         "charged",
         "group GPU-1+GPU-2",
     ),
@@ -180,10 +189,7 @@ TAMPERINGS = {
         "group GPU-1, ",
     ),
     "a charge moved to another hour": (
-        (
-            "UPDATE charge SET start_ns = start_ns + 3600000000000, end_ns = end_ns + 3600000000000, "
-            "posted_ns = posted_ns + 3600000000000 WHERE ring_key = 2 AND kind = 1"
-        ),
+        f"UPDATE charge SET {HOUR_LATER} WHERE ring_key = 2 AND kind = 1",
         "charged",
         "direct",
     ),
@@ -224,21 +230,12 @@ TAMPERINGS = {
         "entity_key should be known, the ledger has 77",
     ),
     "a line of an unknown kind": (
-        (
-            "INSERT INTO charge SELECT agent_id, 99, 4, group_key, category, phase, entity_key, "
-            "ring_key, number, start_ns, end_ns, posted_ns, device_ns, energy_mj, units, rate_key, "
-            "method_key, reason, incomplete FROM charge WHERE ring_key = 2 AND kind = 1"
-        ),
+        copied(charge, "ring_key = 2 AND kind = 1", charge_key=99, kind=4),
         "lines",
         "kind should be known",
     ),
     "a span written twice": (
-        (
-            "INSERT INTO span SELECT agent_id, ring_key, 50, number, parent, kind, status, phase, "
-            "phase_clock, entity_key, arrival_ns, start_ns, scheduled_ns, first_token_ns, end_ns, "
-            "step, input_tokens, cached_input_tokens, output_tokens, tokens, samples, micro_batches, "
-            "preemptions, thread_id, trace_id, request_id, late FROM span WHERE ring_key = 1"
-        ),
+        copied(span, "ring_key = 1", sequence=50),
         "unique",
         "span 1 of ring 00000000000000000000000000000001",
     ),

@@ -217,9 +217,13 @@ class _Page:
         return [*lines, f"    {_verdict(proof.holds)}"]
 
     def _equation(self, one: Quantity, other: Quantity) -> str:
-        left, right = _digits(one.units), _digits(other.units)
-        amounts = f"{left} = {right} {self._currency}"
-        return f"{amounts}, {one.energy_mj or 0:,} = {other.energy_mj or 0:,} mJ"
+        amounts = f"{_digits(one.units)} = {_digits(other.units)} {self._currency}"
+        if one.units is None and other.units is None:
+            amounts = "no price"
+        energy = f"{one.energy_mj or 0:,} = {other.energy_mj or 0:,} mJ"
+        if one.energy_mj is None and other.energy_mj is None:
+            energy = "no energy source"
+        return f"{amounts}, {energy}"
 
     def _exact(self, amount: Quantity) -> str:
         return f"{_digits(amount.units)} {self._currency}, {amount.energy_mj or 0:,} mJ"

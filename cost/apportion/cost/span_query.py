@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from sqlite3 import sqlite_version_info
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Executable, Subquery, and_, case, func, null, select
+from sqlalchemy import CTE, Executable, Subquery, and_, case, func, null, select
 
 from apportion.core.category import INPUT_PHASES, Category, SpanKind, SpanStatus
 from apportion.cost.ledger.schema import accrual, agent, charge, entity, span, watermark
@@ -37,6 +38,31 @@ def _running() -> Subquery:
         .distinct()
         .subquery("running")
     )
+
+
+def _posted() -> CTE:
+    """Every posted line of a span.
+
+    Written out first and joined from the outside by all callers: joined as a table, SQLite would
+    look lines up by agent alone and take a day over a day's ledger.
+    """
+    posted = (
+        select(
+            charge.c.agent_id,
+            charge.c.ring_key,
+            charge.c.number,
+            charge.c.category,
+            charge.c.phase,
+            charge.c.units,
+            charge.c.device_ns,
+        )
+        .where(charge.c.ring_key.is_not(None))
+        .cte("posted")
+    )
+    # Older ones do not know the word, and do not need it in an outer join of sums.
+    if sqlite_version_info >= (3, 35):
+        posted = posted.prefix_with("MATERIALIZED", dialect="sqlite")
+    return posted
 
 
 def _of_span(other: Any) -> ColumnElement[bool]:
@@ -95,16 +121,16 @@ def requests(period: Period, by: Sequence[str]) -> Executable:
 
 def request_costs(period: Period, by: Sequence[str]) -> Executable:
     """Input and output cost of the same requests, over their whole life, moved cost included."""
-    running = _running()
-    is_input = charge.c.phase.in_(sorted(int(phase) for phase in INPUT_PHASES))
+    running, posted = _running(), _posted()
+    is_input = posted.c.phase.in_(sorted(int(phase) for phase in INPUT_PHASES))
     keys = dimensions(by)
-    source = span.join(charge, _of_span(charge)).outerjoin(running, _of_span(running))
+    source = span.outerjoin(posted, _of_span(posted)).outerjoin(running, _of_span(running))
     return (
         select(
             *keys,
-            wide_sum(case((is_input, charge.c.units))),
-            wide_sum(case((is_input, null()), else_=charge.c.units)),
-            wide_sum(where_null(charge.c.units, charge.c.device_ns)),
+            wide_sum(case((is_input, posted.c.units))),
+            wide_sum(case((is_input, null()), else_=posted.c.units)),
+            wide_sum(where_null(posted.c.units, posted.c.device_ns)),
         )
         .select_from(_with_names(source))
         .where(
@@ -122,8 +148,10 @@ def _steps(period: Period, *, charged_only: bool) -> tuple[Any, list[ColumnEleme
     if not charged_only:
         return _with_names(span), terms
     charged, running = _charged(), _running()
-    source = span.join(charged, _of_span(charged)).outerjoin(running, _of_span(running))
-    return _with_names(source), [*terms, running.c.number.is_(None)]
+    source = span.outerjoin(charged, _of_span(charged)).outerjoin(running, _of_span(running))
+    # coalesce keeps SQLite from turning the outer join round; see `_posted`.
+    is_charged = func.coalesce(charged.c.number, 0) != 0
+    return _with_names(source), [*terms, is_charged, running.c.number.is_(None)]
 
 
 def steps(period: Period, by: Sequence[str], *, charged_only: bool) -> Executable:
@@ -159,21 +187,22 @@ def step_tokens(period: Period, by: Sequence[str]) -> Executable:
 
 def step_costs(period: Period, by: Sequence[str]) -> Executable:
     """Direct cost of the steps that `steps` counts as charged, over their whole life."""
-    running = _running()
+    running, posted = _running(), _posted()
     keys = dimensions(by)
-    source = span.join(charge, _of_span(charge)).outerjoin(running, _of_span(running))
+    is_direct = posted.c.category == int(Category.DIRECT)
+    unpriced = and_(is_direct, posted.c.units.is_(None))
+    source = span.outerjoin(posted, _of_span(posted)).outerjoin(running, _of_span(running))
     return (
         select(
             *keys,
-            wide_sum(charge.c.units),
-            wide_sum(where_null(charge.c.units, charge.c.device_ns)),
+            wide_sum(case((is_direct, posted.c.units))),
+            wide_sum(case((unpriced, posted.c.device_ns))),
         )
         .select_from(_with_names(source))
         .where(
             *_spans(period, SpanKind.STEP),
             span.c.status != int(SpanStatus.LOST),
             running.c.number.is_(None),
-            charge.c.category == int(Category.DIRECT),
         )
         .group_by(*keys)
     )

@@ -178,8 +178,8 @@ class LedgerBuilder:
             moved = _Amount(interval.start_ns, interval.end_ns, device_ns or 0, energy_mj, units)
             self._charge(claim, moved, ChargeKind.REALLOCATION, 0, claim.phases[0][0])
 
-    def commit(self, ledger: Ledger) -> None:
-        """Write everything that was said so far."""
+    def finished(self) -> TickBatch:
+        """Everything that was said so far, as one tick."""
         for line, amount in self._lines.items():
             if line.claim.open:
                 self.batch.accruals_changed.append(_accrual_row(line, amount))
@@ -188,8 +188,12 @@ class LedgerBuilder:
         self._lines.clear()
         marks = [(key, end, since, None, None) for key, (since, end) in self._marks.items()]
         self.batch.replace("watermark", marks)
-        ledger.commit(self.batch)
-        self.batch = TickBatch()
+        batch, self.batch = self.batch, TickBatch()
+        return batch
+
+    def commit(self, ledger: Ledger) -> None:
+        """Write it."""
+        ledger.commit(self.finished())
 
     def ledger(
         self, path_or_url: str | Path = "sqlite://", *, clock: Clock | None = None

@@ -24,10 +24,11 @@ class ChargeKind(IntEnum):
 class TickBatch:
     """Rows by table, appended or replaced together or not at all.
 
-    `inserted` rows are new (spans are ignored where their key exists already: they were read
-    before a crash). `replaced` rows overwrite the row of their key. `accruals` is the whole
-    state: what is not in it is deleted. Of `evidence`, a row with a known (device, start)
-    replaces it (its end moved on).
+    `inserted` rows are new. Of `span`, `reading` and `method` a row whose key exists already is
+    the same fact again (read before a crash) and ignored; of `evidence` it replaces the known
+    one (its end moved on); of any other table it is an error, and the whole tick is refused.
+    `replaced` rows overwrite the row of their key; what is posted (`charge`, `settlement`,
+    `settlement_part`, `span`) never is. Accruals are removed first, then changed.
     """
 
     inserted: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 
 from apportion.core.category import SpanKind
+from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import charge, evidence, settlement, span
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-    from sqlalchemy import Connection, Row, Table
+    from sqlalchemy import Connection, Table
     from sqlalchemy.sql import ColumnElement, Select
 
     from apportion.cost.ledger.batch import Row as BatchRow
 
+LONGEST_NS: Final = NS_PER_HOUR
+"""No settlement and no verdict is longer: the index knows only where they start."""
+_RING: Final = span.c.ring_key + 0
+"""An expression: by the column itself SQLite would go through all spans that a ring ever had,
+instead of those that end in an interval."""
 _ROOT: Final = and_(span.c.parent == 0, span.c.kind != int(SpanKind.PHASE))
 
 
@@ -86,22 +93,22 @@ class History:
             .order_by(span.c.end_ns.desc())
             .limit(most)
         )
-        return [RootRow(*row) for row in self.connection.execute(query)]
+        return [RootRow(*row) for row in rows(self.connection, query)]
 
     def inner(self, rings: Collection[int], start_ns: int, end_ns: int) -> list[InnerRow]:
         """Spans of `rings` that are no roots and meet [start_ns, end_ns), by their end."""
         columns = ("ring_key", "number", "parent", "start_ns", "end_ns", "phase", "phase_clock")
         query = self._spans(rings, start_ns, end_ns, columns).where(span.c.parent != 0)
         query = query.order_by(span.c.end_ns, span.c.number.desc())
-        return [InnerRow(*row) for row in self.connection.execute(query)]
+        return [InnerRow(*row) for row in rows(self.connection, query)]
 
-    def spans_since(self, ring: int, since_ns: int) -> list[BatchRow]:
-        """Whole rows of `span`, without agent_id, that end after `since_ns`."""
+    def spans_since(self, rings: Collection[int], since_ns: int) -> list[BatchRow]:
+        """Whole rows of `span`, without agent_id, of `rings` that end after `since_ns`."""
         columns = [column.name for column in span.c if column.name != "agent_id"]
         query = select(*(span.c[name] for name in columns)).where(
-            self._mine(span), span.c.ring_key == ring, span.c.end_ns > since_ns
+            self._mine(span), span.c.end_ns > since_ns, _RING.in_(sorted(rings))
         )
-        return [tuple(row) for row in self.connection.execute(query)]
+        return rows(self.connection, query)
 
     def step_end_before(self, ring: int, time_ns: int, oldest_ns: int) -> int | None:
         """The end of the last step that ended in [oldest_ns, time_ns]."""
@@ -120,55 +127,77 @@ class History:
     def evidence(self, device: int, start_ns: int, end_ns: int) -> list[Verdict]:
         """The verdicts on one device that meet [start_ns, end_ns), clipped by nobody."""
         names = ("start_ns", "end_ns", "category", "entity_keys", "reason")
-        rows = self._of_device(evidence, names, device, start_ns, end_ns)
-        return [Verdict(*row) for row in rows]
+        found = self._of_device(evidence, names, device, start_ns, end_ns)
+        return [Verdict(*row) for row in found]
 
     def settlements(self, device: int, start_ns: int, end_ns: int) -> list[SettledPiece]:
         """The settlements of one device that meet [start_ns, end_ns), in order."""
         names = ("start_ns", "end_ns", "rate_key", "energy_mj")
-        rows = self._of_device(settlement, names, device, start_ns, end_ns)
-        return [SettledPiece(*row) for row in rows]
+        found = self._of_device(settlement, names, device, start_ns, end_ns)
+        return [SettledPiece(*row) for row in found]
 
-    def charges_of_span(self, ring: int, number: int) -> list[BatchRow]:
-        """The posted lines of one span, whole rows without agent_id.
+    def charges_of_span(self, ring: int, number: int, since_ns: int) -> list[BatchRow]:
+        """The lines of one span that were posted since `since_ns`, whole rows without agent_id.
 
-        Only for spans that were lost, so a scan is affordable; the table keeps no index for it.
+        The table keeps no index for it: lines are numbered as they are posted, so the first one
+        is found by halving, and what follows is scanned. Only for spans that were lost.
         """
         columns = [column for column in charge.c if column.name != "agent_id"]
         query = select(*columns).where(
-            self._mine(charge), charge.c.ring_key == ring, charge.c.number == number
+            self._mine(charge),
+            charge.c.charge_key >= self._first_line_since(since_ns),
+            charge.c.ring_key == ring,
+            charge.c.number == number,
         )
-        return [tuple(row) for row in self.connection.execute(query)]
+        return rows(self.connection, query)
+
+    def _first_line_since(self, posted_ns: int) -> int:
+        own = select(func.max(charge.c.charge_key)).where(self._mine(charge))
+        low, high = 1, (self.connection.execute(own).scalar() or 0) + 1
+        while low < high:
+            middle = (low + high) // 2
+            query = (
+                select(charge.c.posted_ns)
+                .where(self._mine(charge), charge.c.charge_key >= middle)
+                .order_by(charge.c.charge_key)
+                .limit(1)
+            )
+            if (self.connection.execute(query).scalar() or posted_ns) < posted_ns:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     def _mine(self, table: Table) -> ColumnElement[bool]:
         return table.c.agent_id == self.agent_id
 
     def _step(self, ring: int) -> ColumnElement[bool]:
         is_step = and_(span.c.parent == 0, span.c.kind == int(SpanKind.STEP))
-        return and_(self._mine(span), span.c.ring_key == ring, is_step)
+        return and_(self._mine(span), _RING.in_([ring]), is_step)
 
     def _spans(
         self, rings: Collection[int], start_ns: int, end_ns: int, columns: Collection[str]
-    ) -> Select[tuple[int, ...]]:
-        query: Select[tuple[int, ...]] = select(*(span.c[name] for name in columns)).where(
+    ) -> Select[Any]:
+        query: Select[Any] = select(*(span.c[name] for name in columns)).where(
             self._mine(span),
             span.c.end_ns > start_ns,
             span.c.start_ns < end_ns,
-            span.c.ring_key.in_(sorted(rings)),
+            _RING.in_(sorted(rings)),
         )
         return query
 
     def _of_device(
         self, table: Table, columns: Collection[str], device: int, start_ns: int, end_ns: int
-    ) -> list[Row[tuple[int, ...]]]:
+    ) -> Sequence[BatchRow]:
         query = (
             select(*(table.c[name] for name in columns))
             .where(
                 self._mine(table),
                 table.c.device_key == device,
+                table.c.start_ns > start_ns - LONGEST_NS,
                 table.c.end_ns > start_ns,
                 table.c.start_ns < end_ns,
             )
             .order_by(table.c.start_ns)
         )
-        return list(self.connection.execute(query))
+        return rows(self.connection, query)

@@ -23,6 +23,7 @@ from apportion.cost.ledger.engine import (
 )
 from apportion.cost.ledger.migration import check_schema
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent, charge, span, watermark
 from apportion.cost.ledger.statements import Statements, key_columns, row_columns, table_named
 
@@ -124,10 +125,10 @@ class Ledger(LedgerReader):
 
     def _write(self, connection: Connection, batch: TickBatch) -> None:
         statements = self._statements
-        for table, rows in batch.inserted.items():
-            self._many(connection, table, statements.insert(table), rows)
-        for table, rows in batch.replaced.items():
-            self._many(connection, table, statements.upsert(table), rows)
+        for table, new in batch.inserted.items():
+            self._many(connection, table, statements.insert(table), new)
+        for table, newer in batch.replaced.items():
+            self._many(connection, table, statements.upsert(table), newer)
         removed, changed = batch.accruals_removed, batch.accruals_changed
         self._many(connection, "accrual", statements.delete_accrual, removed)
         self._many(connection, "accrual", statements.upsert("accrual"), changed)
@@ -135,14 +136,14 @@ class Ledger(LedgerReader):
         self._many(connection, "reading", statements.delete_readings, before)
 
     def _many(
-        self, connection: Connection, table: str, statement: str, rows: Sequence[Row]
+        self, connection: Connection, table: str, statement: str, values: Sequence[Row]
     ) -> None:
-        if not rows:
+        if not values:
             return
         try:
-            connection.exec_driver_sql(statement, list(rows))
+            connection.exec_driver_sql(statement, list(values))
         except IntegrityError as error:
-            raise _Conflict(table, rows, str(error.orig)) from error
+            raise _Conflict(table, values, str(error.orig)) from error
         except OverflowError as error:
             message = f"a value for {table} does not fit 64 bits: {error}"
             raise LedgerError(message) from error
@@ -197,14 +198,12 @@ class Ledger(LedgerReader):
                     watermark.c.agent_id == self.agent_id
                 )
             ).scalar()
-            query = (
-                select(*(span.c[name] for name in row_columns(span)))
-                .where(span.c.agent_id == self.agent_id)
-                .order_by(span.c.ring_key, span.c.sequence)
-            )
+            columns = (span.c[name] for name in row_columns(span))
+            query = select(*columns).where(span.c.agent_id == self.agent_id)
             if oldest_ns is not None:
                 query = query.where(span.c.end_ns > oldest_ns - margin_ns)
-            spans = [tuple(row) for row in connection.execute(query)]
+            # Ordered here: asked for by key, SQLite would go through all spans in its order.
+            spans = sorted(rows(connection, query), key=lambda row: row[:2])
             last_key = connection.execute(
                 select(func.max(charge.c.charge_key)).where(charge.c.agent_id == self.agent_id)
             ).scalar()
@@ -216,7 +215,7 @@ class Ledger(LedgerReader):
         if "agent_id" in table.c:
             query = query.where(table.c.agent_id == self.agent_id)
         order = [table.c[column] for column in key_columns(table)]
-        return [tuple(row) for row in connection.execute(query.order_by(*order))]
+        return rows(connection, query.order_by(*order))
 
 
 class _Conflict(Exception):

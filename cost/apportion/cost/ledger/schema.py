@@ -193,7 +193,7 @@ span = Table(
     PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
     sqlite_with_rowid=False,
 )
-Index("span_end", span.c.end_ns)
+Index("span_end", span.c.agent_id, span.c.end_ns)
 
 charge = Table(
     "charge",

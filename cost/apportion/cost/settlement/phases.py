@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+from itertools import pairwise
 from typing import NamedTuple
 
 from apportion.core.category import Phase, PhaseClock
@@ -17,53 +19,73 @@ class PhaseSlice(NamedTuple):
     clock: PhaseClock
 
 
+Durations = list[tuple[Phase, int]]
+"""(phase, ns), in the order of `Phase`."""
+
+
 def phase_durations(
     start_ns: int, end_ns: int, first_token_ns: int, slices: list[PhaseSlice]
-) -> list[tuple[Phase, int]]:
-    """(phase, ns) of [start_ns, end_ns) of a root, in the order of `Phase`; sums to its length.
+) -> Durations:
+    """[start_ns, end_ns) of a root by phase; sums to its length.
 
     A request's prefill and decode meet at its first token; phases it names itself lie above
     them. Phases by the host's clock on CUDA measure launches and divide nothing.
     """
+    length_ns = end_ns - start_ns
+    if length_ns <= 0:
+        return [(Phase.NONE, 0)]
     named = [piece for piece in slices if piece.clock is not PhaseClock.HOST_LAUNCH]
     if first_token_ns > 0:
-        cut_ns = min(max(first_token_ns, start_ns), end_ns)
+        prefill_ns = min(max(first_token_ns, start_ns), end_ns) - start_ns
         if not named:
-            return [
-                (phase, duration_ns)
-                for phase, duration_ns in (
-                    (Phase.PREFILL, cut_ns - start_ns),
-                    (Phase.DECODE, end_ns - cut_ns),
-                )
-                if duration_ns > 0
-            ] or [(Phase.NONE, 0)]
+            if prefill_ns in {0, length_ns}:
+                return [(Phase.PREFILL if prefill_ns else Phase.DECODE, length_ns)]
+            return [(Phase.PREFILL, prefill_ns), (Phase.DECODE, length_ns - prefill_ns)]
+        cut_ns = start_ns + prefill_ns
         named = [
             PhaseSlice(Phase.PREFILL, start_ns, cut_ns, -2, PhaseClock.HOST),
             PhaseSlice(Phase.DECODE, cut_ns, end_ns, -1, PhaseClock.HOST),
             *named,
         ]
-    if not named or end_ns <= start_ns:
-        return [(Phase.NONE, max(0, end_ns - start_ns))]
+    if not named:
+        return [(Phase.NONE, length_ns)]
     durations = dict.fromkeys(Phase, 0)
-    edges = sorted(
-        {start_ns, end_ns}
-        | {edge for piece in named for edge in piece[1:3] if start_ns < edge < end_ns}
-    )
-    for begin_ns, stop_ns in zip(edges, edges[1:], strict=False):
-        active = [p for p in named if p.start_ns <= begin_ns and p.end_ns >= stop_ns]
-        inner = max(active, key=lambda p: (p.number,), default=None)
-        durations[Phase.NONE if inner is None else inner.phase] += stop_ns - begin_ns
+    for phase, begin_ns, stop_ns in _innermost(start_ns, end_ns, named):
+        durations[phase] += stop_ns - begin_ns
     return [(phase, duration_ns) for phase, duration_ns in durations.items() if duration_ns > 0]
 
 
-def split(amount: int, durations: list[tuple[Phase, int]]) -> list[int]:
+def _innermost(start_ns: int, end_ns: int, named: list[PhaseSlice]) -> list[tuple[Phase, int, int]]:
+    """(phase, start, end) of [start_ns, end_ns): of those that cover it the largest number."""
+    pieces = sorted(
+        (
+            (max(piece.start_ns, start_ns), min(piece.end_ns, end_ns), piece.number, piece.phase)
+            for piece in named
+        ),
+    )
+    edges = sorted({start_ns, end_ns, *(e for piece in pieces for e in piece[:2])})
+    found: list[tuple[Phase, int, int]] = []
+    covering: list[tuple[int, int, Phase]] = []
+    following = 0
+    for begin_ns, stop_ns in pairwise(edge for edge in edges if start_ns <= edge <= end_ns):
+        while following < len(pieces) and pieces[following][0] <= begin_ns:
+            _, piece_end_ns, number, phase = pieces[following]
+            heappush(covering, (-number, piece_end_ns, phase))
+            following += 1
+        while covering and covering[0][1] <= begin_ns:
+            heappop(covering)
+        found.append((covering[0][2] if covering else Phase.NONE, begin_ns, stop_ns))
+    return found
+
+
+def split(amount: int, durations: Durations) -> list[int]:
     """`amount` (any sign) by duration: largest remainder, ties to the earlier phase."""
     if len(durations) == 1:
         return [amount]
     if amount < 0:
         return [-part for part in split(-amount, durations)]
     total = sum(duration_ns for _, duration_ns in durations)
-    if len(durations) == 2:  # noqa: PLR2004 - prefill and decode: by far the most frequent
+    if len(durations) == 2:  # prefill and decode: by far the most frequent
         part, remainder = divmod(amount * durations[0][1], total)
         if remainder and 2 * remainder >= total:
             part += 1

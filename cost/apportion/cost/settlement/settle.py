@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from apportion.core.category import Category
+from apportion.core.interval import Interval, subtract, union
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.apportionment import Claims, Shares, apportion
 from apportion.cost.settlement.work import NOBODY, Spanless
@@ -111,18 +112,7 @@ def settle(
     `groups` maps a group key to its device keys. `tie(row)` is the stable hash of the work in
     that row (roots first, then spanless). What nobody claims becomes `unattributed`.
     """
-    fill = [
-        Spanless(
-            device.start_ns,
-            device.end_ns,
-            Category.UNATTRIBUTED,
-            device.group,
-            NOBODY,
-            "no_evidence",
-            device.device,
-        )
-        for device in devices
-    ]
+    fill = [piece for device in devices for piece in _unexplained(device, spanless)]
     late = [
         Spanless(
             device.end_ns,
@@ -146,6 +136,27 @@ def settle(
         late_row = roots.size + len(spanless) + len(fill) + index
         _settle_device(device, rows, late_row, work, group_column, settled, apportioner, tie)
     return settled
+
+
+def _unexplained(device: DeviceWork, spanless: Sequence[Spanless]) -> list[Spanless]:
+    """What is left where no reason is known; a known one would else have to share its time."""
+    known = union(
+        Interval(claim.start_ns, claim.end_ns)
+        for claim in spanless
+        if claim.device == device.device and claim.category is Category.UNATTRIBUTED
+    )
+    return [
+        Spanless(
+            piece.start_ns,
+            piece.end_ns,
+            Category.UNATTRIBUTED,
+            device.group,
+            NOBODY,
+            "no_evidence",
+            device.device,
+        )
+        for piece in subtract(Interval(device.start_ns, device.end_ns), known)
+    ]
 
 
 def _work(roots: Roots, rest: Sequence[Spanless]) -> tuple[Claims, Column]:

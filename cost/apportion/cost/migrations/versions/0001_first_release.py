@@ -307,7 +307,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
         sqlite_with_rowid=False,
     )
-    op.create_index("span_end", "span", ["end_ns"], unique=False)
+    op.create_index("span_end", "span", ["agent_id", "end_ns"], unique=False)
     op.create_table(
         "wall_offset",
         sa.Column("agent_id", sa.BigInteger(), nullable=False),

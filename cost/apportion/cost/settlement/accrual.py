@@ -1,0 +1,72 @@
+"""Running sums of what is not posted yet: state, and no lines of the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from apportion.cost.ledger.batch import Row
+
+
+class AccrualKey(NamedTuple):
+    """What makes one future charge. `ring` and `number` are 0 for time without a span."""
+
+    group: int
+    category: int
+    entity: int
+    ring: int
+    number: int
+    bucket_ns: int
+    rate: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accrual:
+    """A running sum over [start_ns, end_ns)."""
+
+    start_ns: int
+    end_ns: int
+    device_ns: int
+    energy_mj: int | None
+    units: int | None
+    incomplete: bool = False
+
+    def plus(self, other: Accrual) -> Accrual:
+        """Both together."""
+        return Accrual(
+            min(self.start_ns, other.start_ns),
+            max(self.end_ns, other.end_ns),
+            self.device_ns + other.device_ns,
+            _sum(self.energy_mj, other.energy_mj),
+            _sum(self.units, other.units),
+            self.incomplete or other.incomplete,
+        )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def accrual_row(key: AccrualKey, accrual: Accrual, method_key: int) -> Row:
+    """The row of `accrual`, without agent_id."""
+    return (
+        *key,
+        accrual.start_ns,
+        accrual.end_ns,
+        accrual.device_ns,
+        accrual.energy_mj,
+        accrual.units,
+        method_key,
+        int(accrual.incomplete),
+    )
+
+
+def accrual_of(row: Row) -> tuple[AccrualKey, Accrual]:
+    """The inverse of `accrual_row`."""
+    start_ns, end_ns, device_ns, energy_mj, units, _, incomplete = row[8:]
+    key = AccrualKey(*row[:8])
+    return key, Accrual(start_ns, end_ns, device_ns, energy_mj, units, bool(incomplete))
