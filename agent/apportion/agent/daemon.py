@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -19,8 +18,8 @@ from apportion.agent.pipeline.engine import Engine
 from apportion.agent.pipeline.node_time import NodeTime, boot_id
 from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.agent.pipeline.processes import Processes
+from apportion.agent.pipeline.restore import read_position
 from apportion.agent.pipeline.sampler import Sampler
-from apportion.agent.pipeline.settlement import MARGIN_NS, Settlement
 from apportion.agent.service import RunGroup
 from apportion.agent.snapshot import SnapshotBoard
 from apportion.collectors.discovery import discover
@@ -31,6 +30,7 @@ from apportion.core.clock import SystemClock
 from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.ledger import Ledger
+from apportion.cost.ledger.lock import LedgerLock
 from apportion.cost.rate import PriceTable
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from apportion.cost.ledger.batch import LedgerState
 
 _LOG: Final = logging.getLogger(__name__)
+NO_SPANS_NS: Final = -(1 << 61)
+"""Margin with which the ledger loads no spans: settlement recalls those that it needs."""
 STUCK_TICKS: Final = 6
 """The settlement thread is stuck when it shows no life for this many ticks."""
 
@@ -53,6 +55,7 @@ def run(config: AgentConfig) -> int:
     prices = PriceTable() if config.prices is None else PriceTable.load(config.prices)
     found = discover(config.devices, sys_root=config.sys_root, proc_root=config.proc_root)
     _LOG.info("devices: %s", found.reason)
+    lock = LedgerLock.take(config.ledger_location)
     ledger = Ledger.open(
         config.ledger_location,
         node=config.node,
@@ -61,7 +64,7 @@ def run(config: AgentConfig) -> int:
         version=_version(),
         clock=clock,
     )
-    state = ledger.load_state(MARGIN_NS)
+    state = ledger.load_state(NO_SPANS_NS)
     time = _node_time(state, clock, config.proc_root)
     locks = DeviceLocks(config.lock_dir, only=config.own or None)
     folder = LabelFolder(
@@ -107,6 +110,7 @@ def run(config: AgentConfig) -> int:
         return group.run(on_stopping=board.stop)
     finally:
         ledger.close()
+        lock.release()
 
 
 def _node_time(state: LedgerState, clock: SystemClock, proc_root: Path) -> NodeTime:
@@ -125,9 +129,9 @@ def _directory(
 ) -> RingDirectory:
     names = {row[0]: row[1] for row in state.tables.get("ring", [])}
     restore = {
-        RingId(names[row[0]]): Position.from_json(json.loads(row[1]))
-        for row in state.tables.get("ring_position", [])
-        if row[1]
+        RingId(names[key]): Position.from_json(position)
+        for key, text, *_ in state.tables.get("ring_position", [])
+        if (position := read_position(text)) is not None
     }
     pairs = [
         ClockPair(since_ns - time.anchor_ns, since_ns + offset_ns)

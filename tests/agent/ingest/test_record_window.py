@@ -88,9 +88,7 @@ class TornFile(RingFile):
 class RecordMachine(RuleBasedStateMachine):
     """A writer, a reader that may crash at any moment, and what must always hold."""
 
-    @initialize(
-        capacity=st.sampled_from([1, 3, 8, 70, 200]), seed=st.integers(0, 2**32 - 1)
-    )
+    @initialize(capacity=st.sampled_from([1, 3, 8, 70, 200]), seed=st.integers(0, 2**32 - 1))
     def begin(self, capacity: int, seed: int) -> None:
         self.folder = tempfile.mkdtemp(prefix="ring-")
         path = Path(self.folder) / f"{RING}.ring"
@@ -168,6 +166,17 @@ class RecordMachine(RuleBasedStateMachine):
     @rule(count=st.integers(2, 5))
     def look_often(self, count: int) -> None:
         for _ in range(count):
+            self.look(LOOK_NS)
+
+    @precondition(lambda self: self.alive)
+    @rule(
+        counts=st.lists(st.integers(0, 4), min_size=3, max_size=8),
+        ratio=st.sampled_from([0.0, 0.5, 1.0]),
+    )
+    def look_while_spans_end(self, counts: list[int], ratio: float) -> None:
+        for count in counts:
+            self.end_spans(count)
+            self.memory.deliver(self.random, ratio)
             self.look(LOOK_NS)
 
     @rule(wait_ns=st.integers(0, LOOK_NS // 2))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from apportion.agent.ingest.record import Records
+from apportion.agent.ingest.record import Integers
 from apportion.core.units import NS_PER_MINUTE
 
 HOLE_NS: Final = 10 * NS_PER_MINUTE
@@ -22,7 +22,7 @@ class Hole:
 
     since_ns: int
     seen: bool = False
-    copy: Records | None = None
+    copy: Integers | None = None
     """The record as copied at the last look, if it was there at the look before as well."""
 
 
@@ -44,17 +44,17 @@ class Holes:
         return self._forget(over)
 
     def look(
-        self, read: Callable[[int], Records], *, floor: int, now_ns: int, settled: bool
-    ) -> tuple[list[Records], int]:
+        self, read: Callable[[int], Integers], *, floor: int, now_ns: int, settled: bool
+    ) -> tuple[list[Integers], int]:
         """The records that came, by sequence, and how many holes were given up.
 
-        `read` copies the slot of a sequence; slots of sequences up to `floor` have been taken
-        again. Of a dead writer (`settled`) one look decides.
+        `read` copies the slot of a sequence, as a table of one row; slots of sequences up to
+        `floor` have been taken again. Of a dead writer (`settled`) one look decides.
         """
         if not self._holes:
             return [], 0
         came: list[int] = []
-        records: list[Records] = []
+        records: list[Integers] = []
         for sequence in self._chosen(settled=settled):
             record = self._look_at(sequence, read, settled=settled)
             if record is not None:
@@ -80,11 +80,11 @@ class Holes:
         return sorted({*turn, *(number for number, hole in self._holes.items() if hole.seen)})
 
     def _look_at(
-        self, sequence: int, read: Callable[[int], Records], *, settled: bool
-    ) -> Records | None:
+        self, sequence: int, read: Callable[[int], Integers], *, settled: bool
+    ) -> Integers | None:
         hole = self._holes[sequence]
         record = read(sequence)
-        if int(record["sequence"][0]) != sequence:
+        if int(record[0, 0]) != sequence:
             hole.seen, hole.copy = False, None
             return None
         if settled:

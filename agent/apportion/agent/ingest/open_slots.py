@@ -39,6 +39,7 @@ class OpenSlots:
         self._previous = np.zeros((header.open_slot_capacity, OPEN_SLOT_WORDS), np.int64)
         self._previous_used: NDArray[np.int64] = np.empty(0, np.int64)
         self._believed: Integers = np.empty((0, OPEN_SLOT_WORDS), np.int64)
+        self._shown: tuple[bytes, bytes] | None = None
         self._lingering: dict[int, tuple[Integers, int]] = {}
         self._finished: set[int] = set()
         self.spans: Records = NO_OPEN_SPANS
@@ -46,27 +47,39 @@ class OpenSlots:
         self.invalid = 0
         """Slots of the last look that no span could have written."""
 
-    def look(
-        self, table: Integers, finished: NDArray[np.int64], now_ns: int, *, settled: bool
-    ) -> None:
-        """Take in one look.
+    def look(self, table: Integers, now_ns: int, *, settled: bool) -> None:
+        """Take in one look: `table` is `(slots, 8)`, a copy of the file's slots.
 
-        `table` is `(slots, 8)`, a copy of the file's slots; `finished` are the numbers of
-        spans whose records were accepted at this poll; `settled` says that the writer is dead,
-        so that this look alone is final.
+        `settled` says that the writer is dead, so that this look alone is final.
         """
         used = table[:, _START].nonzero()[0]
         if not (used.size or self._previous_used.size or self._lingering or len(self._believed)):
             return
         rows = table[used]
-        stable = rows if settled else rows[(rows == self._previous[used]).all(axis=1)]
-        self._previous[self._previous_used] = 0
-        self._previous[used] = rows
-        self._previous_used = used
-        if self._lingering or stable.tobytes() != self._believed.tobytes():
-            self._renew(stable, now_ns, settled=settled)
-        if finished.size and len(self.spans):
-            self._drop(finished)
+        shown = (used.tobytes(), rows.tobytes())
+        if shown != self._shown or self._lingering or settled:
+            stable = rows if settled else rows[(rows == self._previous[used]).all(axis=1)]
+            self._previous[self._previous_used] = 0
+            self._previous[used] = rows
+            self._previous_used = used
+            # Two equal looks in a row: the third and later ones have nothing to add.
+            self._shown = shown if len(stable) == len(rows) else None
+            if self._lingering or stable.tobytes() != self._believed.tobytes():
+                self._renew(stable, now_ns, settled=settled)
+
+    def end(self, finished: NDArray[np.int64]) -> None:
+        """Spans of these numbers have ended: their records were accepted at this poll."""
+        if not (finished.size and len(self.spans)):
+            return
+        numbers = self.spans["number"].tolist()
+        ended = set(numbers).intersection(finished.tolist())
+        if not ended:
+            return
+        # Not to come back while the writer is stopped between its last two stores.
+        self._finished |= ended
+        for number in ended & self._lingering.keys():
+            del self._lingering[number]
+        self.spans = self.spans[[number not in ended for number in numbers]]
 
     def _renew(self, stable: Integers, now_ns: int, *, settled: bool) -> None:
         numbers = stable[:, _NUMBER].tolist()
@@ -96,13 +109,3 @@ class OpenSlots:
         if self._finished:
             good &= ~np.isin(table[:, _NUMBER], list(self._finished))
         self.spans = spans[good]
-
-    def _drop(self, finished: NDArray[np.int64]) -> None:
-        ended = np.isin(self.spans["number"].view(np.int64), finished)
-        if not ended.any():
-            return
-        # Not to come back while the writer is stopped between its last two stores.
-        for number in self.spans["number"][ended].tolist():
-            self._finished.add(number)
-            self._lingering.pop(number, None)
-        self.spans = self.spans[~ended]

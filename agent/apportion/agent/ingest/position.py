@@ -14,7 +14,8 @@ class Position:
     """Every sequence up to `read` is decided, except `holes` (ascending), which are awaited.
 
     `accepted + lost + abandoned + invalid + len(holes) == read`, always. `end_ns` is the end of
-    the last record accepted (host monotonic), 0 before the first: a window of loss starts there.
+    the last record accepted (host monotonic), of the ring's making before the first: a window of
+    loss starts there.
     """
 
     read: int = 0

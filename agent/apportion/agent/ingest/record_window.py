@@ -27,10 +27,11 @@ from apportion.agent.ingest.holes import Hole, Holes
 from apportion.agent.ingest.losses import LossWindow, Stretch, loss_windows, stretches
 from apportion.agent.ingest.position import Position
 from apportion.agent.ingest.record import (
-    NO_RECORDS,
+    NO_ROWS,
     Flags,
-    Records,
+    Integers,
     believable,
+    ends_ns_of,
     forget_odd_arrivals,
     move_times,
 )
@@ -52,8 +53,8 @@ _NO_STAGES: Final[NDArray[np.uint8]] = np.empty(0, np.uint8)
 class Decided:
     """What one look has decided: records by sequence, those first that were holes before."""
 
-    late: list[Records] = field(default_factory=list[Records])
-    records: list[Records] = field(default_factory=list[Records])
+    late: list[Integers] = field(default_factory=list[Integers])
+    records: list[Integers] = field(default_factory=list[Integers])
     loss_windows: list[LossWindow] = field(default_factory=list[LossWindow])
 
 
@@ -62,6 +63,7 @@ class RecordWindow:
 
     Sequences between `_read` and `_low` are lost, but that was not told yet; those from `_low`
     on have the stages of `_stages`, and `_copies` are the rows of the HELD ones, in order.
+    Where these are some HELD and then some SEEN, `_orderly` has the two numbers instead.
     """
 
     def __init__(
@@ -82,8 +84,9 @@ class RecordWindow:
         self._read, self._low = start.read, start.read + 1
         self._lost, self._abandoned, self._invalid = start.lost, start.abandoned, start.invalid
         self._end_ns = start.end_ns or header.created.monotonic_ns + clock_offset_ns
+        self._orderly: tuple[int, int] | None = (0, 0)
         self._stages = _NO_STAGES
-        self._copies = NO_RECORDS
+        self._copies = NO_ROWS
         self._losing_since_ns: int | None = None
         self._swept_ns = now_ns
         self._settled = False
@@ -136,14 +139,40 @@ class RecordWindow:
         for record in came:
             if self._admit(record, now_ns).all():
                 decided.late.append(record)
-        for _ in range(_JUMPS):
+        done = not settled and self._look_at_few(decided, now_ns)
+        for _ in range(0 if done else _JUMPS):
             rows = self._fill(settled=settled)
             if not rows or not self._judge(rows, decided, now_ns, settled=settled):
                 break
         self._tell_old_loss(decided, now_ns)
         return decided
 
+    def _look_at_few(self, decided: Decided, now_ns: int) -> bool:
+        """The usual case, without masks: few records, all in order, none lost or missing.
+
+        True where it is that and all was decided; else nothing was.
+        """
+        if self._orderly is None:
+            return False
+        held, seen = self._orderly
+        arrived = self._slots.fill_few(self._low)
+        if arrived is None or arrived < held + seen:
+            return False
+        if not arrived:
+            return True
+        if held:
+            self._hand_out(self._copies, self._admit(self._copies, now_ns), decided)
+            self._read = self._low + held - 1
+            self._low += held
+        self._orderly = (seen, arrived - held - seen)
+        rows = self._slots.scratch.table[held : held + seen]
+        self._copies = rows.copy() if seen else NO_ROWS
+        return True
+
     def _fill(self, *, settled: bool) -> int:
+        if self._orderly is not None:
+            self._stages = np.repeat(np.array([_HELD, _SEEN], np.uint8), self._orderly)
+            self._orderly = None
         if settled:
             rows = min(self.rows, self._slots.capacity, self._slots.head - self._low + 1)
             if rows > 0:
@@ -158,13 +187,14 @@ class RecordWindow:
         floor = self._slots.head - self._slots.capacity
         arrived = scratch.table[:rows, 0] == scratch.numbers[:rows] + self._low
         if not len(self._stages) and floor < self._low and not arrived.any() and not settled:
+            self._keep(self._stages, 0)
             return False
         stages = np.zeros(rows, np.uint8)
         stages[: len(self._stages)] = self._stages
         gone = stages == _GONE
         if settled:
             accepted = arrived & ~gone
-            taken = scratch.records[:rows][accepted]
+            taken = scratch.table[:rows][accepted]
             final = rows
         else:
             held = stages == _HELD
@@ -201,19 +231,17 @@ class RecordWindow:
         accepted: Flags,
         gone: Flags,
         stages: NDArray[np.uint8],
-        taken: Records,
+        taken: Integers,
         decided: Decided,
         now_ns: int,
     ) -> None:
         """Decide the first `final` rows: accepted, lost, a hole, or (settled) abandoned."""
         good = self._admit(taken, now_ns)
         lead = self._low - 1 - self._read
-        ends_ns = taken["end_ns"][good]
         if lead or gone.any():
-            self._lose(stretches(gone, lead), accepted.nonzero()[0][good], ends_ns, decided, now_ns)
-        if len(ends_ns):
-            self._end_ns = int(ends_ns[-1])
-            decided.records.append(taken if len(ends_ns) == len(taken) else taken[good])
+            rows, ends_ns = accepted.nonzero()[0][good], ends_ns_of(taken)[good]
+            self._lose(stretches(gone, lead), rows, ends_ns, decided, now_ns)
+        self._hand_out(taken, good, decided)
         missing = (~accepted & ~gone).nonzero()[0]
         self._read = self._low + final - 1
         self._losing_since_ns = None
@@ -222,17 +250,23 @@ class RecordWindow:
         if self._settled:
             self._abandoned += missing.size
             return
-        records = self._slots.scratch.records
+        table = self._slots.scratch.table
         self._abandoned += self._holes.add(
             {
                 self._low + row: Hole(
                     now_ns,
                     seen=stages[row] > 0,
-                    copy=records[row : row + 1].copy() if stages[row] == _HELD else None,
+                    copy=table[row : row + 1].copy() if stages[row] == _HELD else None,
                 )
                 for row in missing.tolist()
             }
         )
+
+    def _hand_out(self, taken: Integers, good: Flags, decided: Decided) -> None:
+        kept = taken if good.all() else taken[good]
+        if len(kept):
+            self._end_ns = int(ends_ns_of(kept)[-1])
+            decided.records.append(kept)
 
     def _keep(self, stages: NDArray[np.uint8], final: int) -> None:
         """Go on with the rows from `final` on; leading lost ones are only counted."""
@@ -242,9 +276,12 @@ class RecordWindow:
         lead = len(stages) - int(np.count_nonzero(np.logical_or.accumulate(stages != _GONE)))
         held = (stages == _HELD).nonzero()[0] + final
         # Fancy indexing copies, out of the scratch that the next ring will use.
-        self._copies = self._slots.scratch.records[held] if held.size else NO_RECORDS
+        self._copies = self._slots.scratch.table[held] if held.size else NO_ROWS
         self._low += lead
-        self._stages = stages[lead:]
+        self._stages = stages = stages[lead:]
+        if self._low - 1 == self._read and (stages == _SEEN)[len(held) :].all():
+            # As many HELD as rows before the SEEN ones: they can only stand first.
+            self._orderly = (len(held), len(stages) - len(held))
 
     def _jump(self, floor: int) -> bool:
         """Where all that was looked at is decided and more is gone: go on behind that."""
@@ -279,15 +316,15 @@ class RecordWindow:
         self._lost += sum(window.count for window in windows)
         decided.loss_windows.extend(windows)
 
-    def _admit(self, records: Records, now_ns: int) -> Flags:
+    def _admit(self, table: Integers, now_ns: int) -> Flags:
         """Bring records to the host's clock; which of them can be true. Counts the others."""
         if self._clock_offset_ns:
-            move_times(records, self._clock_offset_ns)
-        forget_odd_arrivals(records)
-        good = believable(records, now_ns, self._word_capacity)
+            move_times(table, self._clock_offset_ns)
+        forget_odd_arrivals(table)
+        good = believable(table, now_ns, self._word_capacity)
         self._invalid += len(good) - int(np.count_nonzero(good))
         return good
 
-    def _read_slot(self, sequence: int) -> Records:
+    def _read_slot(self, sequence: int) -> Integers:
         self._slots.fill_exactly(sequence, 1)
-        return self._slots.scratch.records[:1].copy()
+        return self._slots.scratch.table[:1].copy()

@@ -32,10 +32,12 @@ from apportion.agent.ingest.record import (
     FUTURE_NS,
     NO_FLAGS,
     NO_RECORDS,
-    OPEN_SLOT_WORDS,
+    NO_ROWS,
     Flags,
+    Integers,
     Records,
     numbers_of,
+    records_of,
     words_of,
 )
 from apportion.agent.ingest.record_window import Decided, RecordWindow
@@ -50,6 +52,7 @@ from apportion.core.units import NS_PER_SECOND
 LOOK_NS: Final = NS_PER_SECOND // 50
 """Two looks closer together than this are one: a store may take as long to be visible."""
 _LARGEST_OFFSET_NS: Final = 1 << 61
+_NO_WORDS: Final = np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +130,11 @@ class RingReader:
         self._check(now_ns)
         self._raw_state: bytes = b""
         self._state = HeaderState()
+        self._scratch = scratch or Scratch()
         slots = RecordSlots(
             file.read_into,
             header,
-            scratch or Scratch(),
+            self._scratch,
             head=start.read,
             created_ns=header.created.monotonic_ns + self._offset_ns,
         )
@@ -188,16 +192,14 @@ class RingReader:
         self._file.check(self._header.file_bytes)
         self._read_state(now_ns)
         # Open slots before records: a span that ends between the two is seen twice, not never.
-        slots = self._file.read(
-            self._header.open_slots_offset,
-            self._header.open_slot_capacity * layout.OPEN_SLOT_BYTES,
-        )
+        self._look_at_open_slots(now_ns, settled=settled)
         decided = self._window.look(now_ns, settled=settled)
-        records, late = _merged(decided)
-        table = np.frombuffer(slots, np.int64).reshape(-1, OPEN_SLOT_WORDS)
-        self._open_slots.look(table, numbers_of(records), now_ns, settled=settled)
-        self._words.look(self._used_words(records), settled=settled)
+        rows, late = _merged(decided)
+        if len(rows):
+            self._open_slots.end(numbers_of(rows))
+        self._words.look(self._used_words(rows), settled=settled)
         self._looked_ns = self._clock.monotonic_ns()
+        records = records_of(rows) if len(rows) else NO_RECORDS
         return self._poll(records, late, tuple(decided.loss_windows), self._window.position)
 
     def close(self) -> None:
@@ -253,13 +255,22 @@ class RingReader:
         self._raw_state = raw
         self._state = parse_state(raw, self._offset_ns, now_ns)
 
-    def _used_words(self, records: Records) -> NDArray[np.uint32]:
+    def _look_at_open_slots(self, now_ns: int, *, settled: bool) -> None:
+        slots = self._header.open_slot_capacity
+        self._file.read_into(
+            self._scratch.open_memory[: slots * layout.OPEN_SLOT_BYTES],
+            self._header.open_slots_offset,
+        )
+        self._open_slots.look(self._scratch.open_table[:slots], now_ns, settled=settled)
+
+    def _used_words(self, rows: Integers) -> NDArray[np.uint32]:
+        """Words that new records, and open spans that changed, name."""
         spans = self._open_slots.spans
         if spans is self._named_spans:
-            return words_of(records).ravel()
+            return words_of(rows).ravel() if len(rows) else _NO_WORDS
         self._named_spans = spans
         pairs = np.ascontiguousarray(spans["words"]).view(np.uint32)
-        return np.concatenate([words_of(records).ravel(), pairs])
+        return np.concatenate([words_of(rows).ravel(), pairs])
 
     def _check(self, now_ns: int) -> None:
         header = self._header
@@ -300,12 +311,12 @@ class RingReader:
         )
 
 
-def _merged(decided: Decided) -> tuple[Records, Flags]:
+def _merged(decided: Decided) -> tuple[Integers, Flags]:
     """All records of a look, by sequence, and which of them were late."""
     parts = decided.late + decided.records
     if not parts:
-        return NO_RECORDS, NO_FLAGS
-    records = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    late = np.zeros(len(records), np.bool_)
+        return NO_ROWS, NO_FLAGS
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    late = np.zeros(len(rows), np.bool_)
     late[: len(decided.late)] = True
-    return records, late
+    return rows, late

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 
 from apportion.agent.ingest.file import ReadInto
-from apportion.agent.ingest.header import RingHeader
-from apportion.agent.ingest.record import RECORD, RECORD_WORDS, Integers, Records
+from apportion.agent.ingest.header import MAXIMUM_OPEN_SLOT_CAPACITY, RingHeader
+from apportion.agent.ingest.record import OPEN_SLOT_WORDS, RECORD_WORDS, Integers
 from apportion.agent.ingest.refusal import Refusal, RingRefused
 from apportion.client import layout
 
@@ -27,8 +27,12 @@ class Scratch:
         self.rows: Final = max(rows, 2 * FIRST_CHUNK)
         buffer = bytearray(self.rows * layout.RECORD_BYTES)
         self.memory: Final = memoryview(buffer)
-        self.records: Final[Records] = np.frombuffer(buffer, RECORD)
         self.table: Final[Integers] = np.frombuffer(buffer, np.int64).reshape(-1, RECORD_WORDS)
+        slots = bytearray(MAXIMUM_OPEN_SLOT_CAPACITY * layout.OPEN_SLOT_BYTES)
+        self.open_memory: Final = memoryview(slots)
+        self.open_table: Final[Integers] = np.frombuffer(slots, np.int64).reshape(
+            -1, OPEN_SLOT_WORDS
+        )
         self.numbers: Final[Integers] = np.arange(self.rows, dtype=np.int64)
 
 
@@ -94,6 +98,24 @@ class RecordSlots:
                 break
             chunk *= 2
         return rows
+
+    def fill_few(self, low: int) -> int | None:
+        """Read the first chunk from `low` on; how many records have come in order.
+
+        None where that is not the whole truth: a newer record, or more than the chunk holds.
+        Raises as `fill` does.
+        """
+        rows = min(FIRST_CHUNK, self.capacity)
+        self._copy(low, rows, 0)
+        shown = self.scratch.table[:rows, 0].tolist()
+        arrived = 0
+        while arrived < rows and shown[arrived] == low + arrived:
+            arrived += 1
+        newest = low + arrived - 1
+        if arrived == rows or max(shown[arrived:]) > newest or newest > self._largest:
+            return None
+        self.head = max(self.head, newest)
+        return arrived if self.head == newest else None
 
     def fill_exactly(self, low: int, rows: int) -> None:
         """Read `rows` slots from `low` on; raises as `fill` does."""

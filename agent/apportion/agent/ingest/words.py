@@ -14,8 +14,11 @@ from apportion.agent.ingest.text import decoded
 from apportion.client import layout
 
 _AHEAD: Final = 8
-"""Entries looked at beyond the last known one at every poll."""
+"""Entries looked at beyond the last known one, now and then."""
+_LOOKS_BETWEEN: Final = 8
 _STATE: Final = struct.Struct("@Q")
+_USED_BYTE: Final = (layout.WORD_USED.bit_length() - 1) // 8
+"""Which byte of a state is never 0 once an entry is stored."""
 _KIND_SHIFT: Final = 16
 _LENGTH_MASK: Final = 0xFFFF
 
@@ -37,6 +40,7 @@ class WordTable:
             self._texts.append(layout.OTHER_TEXT)
         self._known = np.zeros(self._capacity, np.bool_)
         self._known[: len(self._texts)] = True
+        self._looks = -1
         self._seen: frozenset[int] = frozenset()
         self.texts: tuple[str | None, ...] = tuple(self._texts)
         """By index. None: not said, not readable, or a device's UUID."""
@@ -55,7 +59,8 @@ class WordTable:
             RingRefused: the file cannot be read.
         """
         unknown = used[~self._known[used]] if used.size else used
-        if not unknown.size and not self._seen and not settled and not self._grew():
+        self._looks += 1
+        if not (unknown.size or self._seen or settled or self._grew()):
             return
         raw = self._read(self._offset, self._capacity * layout.WORD_BYTES)
         states = np.frombuffer(raw, np.uint64)[:: layout.WORD_BYTES // 8]
@@ -68,15 +73,15 @@ class WordTable:
             self.texts = tuple(self._texts)
 
     def _grew(self) -> bool:
+        """Whether there are entries that no record names: a device's UUID, above all."""
+        if self._looks % _LOOKS_BETWEEN:
+            return False
         frontier = len(self._texts)
         ahead = min(_AHEAD, self._capacity - frontier)
         if ahead <= 0:
             return False
         raw = self._read(self._offset + frontier * layout.WORD_BYTES, ahead * layout.WORD_BYTES)
-        return any(
-            raw[entry : entry + _STATE.size] != bytes(_STATE.size)
-            for entry in range(0, len(raw), layout.WORD_BYTES)
-        )
+        return any(raw[_USED_BYTE :: layout.WORD_BYTES])
 
     def _decode(self, index: int, raw: bytes) -> None:
         start = index * layout.WORD_BYTES

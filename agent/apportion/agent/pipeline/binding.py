@@ -80,7 +80,7 @@ def bind(ring: RingSays, node: Node) -> Binding | None:
 
 def _named(name: str, devices: Sequence[DeviceId], cpu: DeviceId | None) -> DeviceId | None:
     """A UUID, a UUID's unambiguous beginning, or an index in NVML's order."""
-    if name == "cpu" or name == cpu:
+    if name in {"cpu", cpu}:
         return cpu
     if name.isdigit():
         return devices[int(name)] if int(name) < len(devices) else None

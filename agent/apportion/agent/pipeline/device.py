@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.energy import EnergyCurve
 from apportion.cost.settlement.evidence import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.settlement.work import RatePeriod
 
-POLL_MARGIN_NS: Final = 100_000_000
-"""What ended this long before the last poll of the rings has been read by it."""
+GIVE_UP_NS: Final = 10 * NS_PER_MINUTE
+"""A device that was metered before the start of this process is awaited for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class MeteredDevice:
     """The timeline of one device that this agent owns.
 
     `settled_ns` is its watermark; `settled_mj` the energy total that is accounted for up to it.
-    Knots before the watermark but one are dropped after each commit.
+    Knots before the watermark but one are dropped after each commit. `awaited_since_ns` is when
+    this process began to wait for its first reading of a device that the ledger knows.
     """
 
     key: int
@@ -68,11 +73,14 @@ class MeteredDevice:
     settled_ns: int
     settled_mj: int | None = None
     rates: list[RatePeriod] = field(default_factory=list["RatePeriod"])
+    priced: bool = False
+    """Whether `rates` are those of the price table, and not only those of the ledger."""
     knots: list[Knot] = field(default_factory=list[Knot])
     energy_source: str | None = None
-    latest: Reading | None = None
+    awaited_since_ns: int | None = None
     _raw_mj: int | None = None
     _total_mj: int = 0
+    _rebooted: bool = False
 
     def add(self, reading: Reading, time_ns: int) -> Knot | None:
         """Take a reading (node time `time_ns`); None where it is older than the last one."""
@@ -88,7 +96,7 @@ class MeteredDevice:
             reading.energy_mj,
         )
         self.knots.append(knot)
-        self.latest = reading
+        self.awaited_since_ns = None
         self.energy_source = reading.energy_source or self.energy_source
         if self.settled_mj is None and total_mj is not None:
             self.settled_mj = total_mj
@@ -98,27 +106,32 @@ class MeteredDevice:
         """Go on from persisted readings; after a reboot the counter starts anew."""
         self.knots = knots
         totals = [knot.total_mj for knot in knots if knot.total_mj is not None]
-        if totals:
-            self._total_mj = totals[-1]
-        if same_boot and knots:
-            self._raw_mj = knots[-1].raw_mj
+        raws = [knot.raw_mj for knot in knots if knot.raw_mj is not None]
+        if totals and raws:
+            self._total_mj, self._raw_mj = totals[-1], raws[-1]
+            self._rebooted = not same_boot
 
     def _advance(self, raw_mj: int | None) -> tuple[int | None, int]:
         if raw_mj is None:
             return None, 0
         reset_mj = 0
         if self._raw_mj is not None:
-            if raw_mj >= self._raw_mj:
-                self._total_mj += raw_mj - self._raw_mj
-            else:
+            if self._rebooted or raw_mj < self._raw_mj:
                 reset_mj = raw_mj
-        self._raw_mj = raw_mj
+            else:
+                self._total_mj += raw_mj - self._raw_mj
+        self._raw_mj, self._rebooted = raw_mj, False
         return self._total_mj, reset_mj
 
     # -- settlement --------------------------------------------------------------------------
     def target_ns(self, limit_ns: int, *, patience_ns: int) -> int:
-        """How far to settle: the last reading before `limit_ns`, or the limit when telemetry is
-        silent for longer than `patience_ns`."""
+        """How far to settle: the last reading before `limit_ns`.
+
+        The limit itself when telemetry is silent for longer than `patience_ns`. A device that is
+        awaited stays where it is.
+        """
+        if self.awaited_since_ns is not None:
+            return self.settled_ns
         last_ns = max((k.time_ns for k in self.knots if k.time_ns <= limit_ns), default=None)
         if last_ns is None or limit_ns - last_ns > patience_ns:
             return max(self.settled_ns, limit_ns)
@@ -129,6 +142,18 @@ class MeteredDevice:
         knots = [(k.time_ns, k.total_mj) for k in self.knots if k.total_mj is not None]
         return EnergyCurve.of(knots) if knots else None
 
+    def is_gone(self, now_ns: int) -> bool:
+        """Was it awaited in vain since this process started?"""
+        since_ns = self.awaited_since_ns
+        return since_ns is not None and now_ns - since_ns > GIVE_UP_NS
+
+    def accounted_mj(self, target_ns: int) -> int | None:
+        """The energy total that is accounted for once settled up to `target_ns`."""
+        known = [(k.time_ns, k.total_mj) for k in self.knots if k.total_mj is not None]
+        if not known or known[0][0] > target_ns:
+            return self.settled_mj
+        return max(self.settled_mj or 0, EnergyCurve.of(known).at(target_ns))
+
     def late_mj(self, target_ns: int) -> tuple[int, str]:
         """Energy up to the watermark that came after it was settled, and why."""
         curve = self.curve()
@@ -138,7 +163,9 @@ class MeteredDevice:
         missed = curve.at(self.settled_ns) - (self.settled_mj or 0)
         return max(0, missed) + resets, "counter_reset" if resets else "telemetry_gap"
 
-    def windows(self, target_ns: int, *, patience_ns: int, cpu_of: set[int] | None) -> list[Window]:
+    def windows(
+        self, target_ns: int, *, patience_ns: int, cpu_of: Collection[int] | None
+    ) -> list[Window]:
         """The reading windows between the watermark and `target_ns`, without gaps.
 
         `cpu_of`: on the CPU device the pids whose own CPU time is the activity, where any are
@@ -146,20 +173,16 @@ class MeteredDevice:
         """
         windows: list[Window] = []
         begin_ns = self.settled_ns
-        before = max(
-            (k for k in self.knots if k.time_ns <= begin_ns), key=lambda k: k.time_ns, default=None
-        )
-        for knot in self.knots:
-            if knot.time_ns <= begin_ns:
-                continue
+        first = bisect_right(self.knots, begin_ns, key=lambda k: k.time_ns)
+        before = self.knots[first - 1] if first else None
+        for knot in self.knots[first:]:
             if begin_ns >= target_ns:
                 break
             end_ns = min(knot.time_ns, target_ns)
             if before is None or knot.time_ns - before.time_ns > patience_ns:
                 windows.append(Window(begin_ns, end_ns, None, "telemetry_gap"))
             else:
-                ratio = _activity(before, knot, cpu_of)
-                windows.append(Window(begin_ns, end_ns, ratio))
+                windows.append(Window(begin_ns, end_ns, _activity(before, knot, cpu_of)))
             begin_ns, before = end_ns, knot
         if begin_ns < target_ns:
             windows.append(Window(begin_ns, target_ns, None, "telemetry_gap"))
@@ -167,24 +190,16 @@ class MeteredDevice:
 
     def settled(self, target_ns: int) -> None:
         """The settlement up to `target_ns` is committed."""
-        curve = self.curve()
+        self.settled_mj = self.accounted_mj(target_ns)
         self.settled_ns = target_ns
-        if curve is not None:
-            known_ns = max((k.time_ns for k in self.knots if k.time_ns <= target_ns), default=None)
-            if known_ns is not None:
-                self.settled_mj = max(self.settled_mj or 0, curve.at(target_ns))
         self.knots = self.knots[self.keep_from() :]
 
     def keep_from(self) -> int:
         """Index of the last knot at or before the watermark: it and what follows are needed."""
-        index = 0
-        for position, knot in enumerate(self.knots):
-            if knot.time_ns <= self.settled_ns:
-                index = position
-        return index
+        return max(0, bisect_right(self.knots, self.settled_ns, key=lambda k: k.time_ns) - 1)
 
 
-def _activity(before: Knot, knot: Knot, cpu_of: set[int] | None) -> float | None:
+def _activity(before: Knot, knot: Knot, cpu_of: Collection[int] | None) -> float | None:
     if cpu_of:
         elapsed_ns = knot.time_ns - before.time_ns
         used_ns = sum(

@@ -6,26 +6,25 @@ import logging
 import os
 import threading
 from collections import Counter, deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from apportion.agent.pipeline.binding import Node, RingSays, bind
+from apportion.agent.pipeline.binding import bind
 from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.publisher import Facts, publish
 from apportion.agent.pipeline.registry import DeviceKey
+from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.core.errors import LedgerUnavailable
+from apportion.core.ids import DeviceId
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from fractions import Fraction
 
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.device import MeteredDevice
-    from apportion.agent.pipeline.intake import FollowedRing
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.ownership import DeviceLocks
     from apportion.agent.pipeline.processes import Processes
@@ -34,14 +33,14 @@ if TYPE_CHECKING:
     from apportion.agent.snapshot import SnapshotBoard
     from apportion.collectors.collector import Batch
     from apportion.core.clock import Clock
-    from apportion.core.ids import DeviceId
-    from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.batch import LedgerState
     from apportion.cost.ledger.ledger import Ledger
-    from apportion.cost.rate import PriceTable, Rate
+    from apportion.cost.rate import PriceTable
 
 _LOG: Final = logging.getLogger(__name__)
 POLL_NS: Final = 40_000_000
+LOOKS: Final = 3
+"""A record counts after so many polls, so what ended before the first of the last few is read."""
 HEARTBEAT_NS: Final = 2 * NS_PER_SECOND
 PUBLISH_NS: Final = NS_PER_SECOND
 
@@ -75,20 +74,18 @@ class Engine:
         self._locks, self._prices, self._processes = locks, prices, processes
         self._folder, self._board, self._heart = folder, board, heartbeat
         self._tick_period_ns = tick_period_ns
+        self._seen = Seen(prices)
         self._settlement = Settlement(
             state,
             time=time,
             folder=folder,
-            rates_of=self.rates_of,
-            users_of=self.users_of,
+            rates_of=self._seen.rates_of,
+            users_of=self._users_of,
             lateness_ns=lateness_ns,
             sample_period_ns=sample_period_ns,
         )
         self._intake = Intake(self._settlement, time)
-        self._polls: deque[int] = deque(maxlen=3)
-        self._infos: dict[DeviceId, DeviceInfo] = {}
-        self._latest: dict[DeviceId, Reading] = {}
-        self._shares: dict[DeviceId, Fraction] = {}
+        self._polls: deque[int] = deque(maxlen=LOOKS)
         self._facts = Facts()
         self._poll: DirectoryPoll | None = None
         self._drops: Counter[str] = Counter()
@@ -106,6 +103,7 @@ class Engine:
 
     def run(self, stop: threading.Event) -> None:
         """Loop until told to stop, then settle and commit what was read."""
+        self._resume()
         due_ns: int = self._clock.monotonic_ns()
         self._due["tick"] = due_ns + self._tick_period_ns
         while not stop.is_set():
@@ -152,7 +150,7 @@ class Engine:
         self.tick()
         self.publish()
 
-    # -- what comes in -----------------------------------------------------------------------------
+    # -- what comes in ---------------------------------------------------------------------------
     def _read_rings(self) -> None:
         if self._settlement.unsaved_spans > MAX_UNSAVED_SPANS:
             self._drops["ledger_behind"] += 1
@@ -167,94 +165,55 @@ class Engine:
             for batch in sampler.drain():
                 self._take(batch)
 
+    def _resume(self) -> None:
+        """Devices of the ledger are awaited where no other agent has taken them."""
+        now_ns = self._time.now(self._clock)
+        for device in self._settlement.metered.remembered:
+            if self._locks.own(DeviceId(device)):
+                self._settlement.resume(device, now_ns)
+            else:
+                self._settlement.disown(device)
+
     def _take(self, batch: Batch) -> None:
-        for info in batch.devices:
-            self._infos[info.device] = info
-        for sources in batch.sources:
-            if self._shares.get(sources.device, 1) != sources.share:
-                self._shares[sources.device] = sources.share
+        self._seen.take(batch)
         for failure in batch.failures:
             _LOG.debug("device %s: %s", failure.device or failure.index, failure.reason)
         for reading in batch.readings:
-            if reading.device not in self._infos:
+            info = self._seen.infos.get(reading.device)
+            if info is None:
                 self._drops["reading_of_unknown_device"] += 1
-                continue
-            self._latest[reading.device] = reading
-            if self._locks.own(reading.device):
-                self._settlement.read(self._infos[reading.device], reading)
+            elif self._locks.own(reading.device):
+                self._settlement.read(info, reading)
             else:
                 self._settlement.disown(reading.device)
 
-    def rates_of(self, device_name: str) -> list[Rate]:
-        """The price table's rates of a device, for the container's share of it."""
-        share = next(
-            (
-                self._shares[info.device]
-                for info in self._infos.values()
-                if info.name == device_name and info.device in self._shares
-            ),
-            None,
-        )
-        rates = [rate for rate in self._prices.rates if rate.device_name == device_name]
-        if share is None or share == 1:
-            return rates
-        return [replace(rate, units_per_hour=rate.units_per_hour * share) for rate in rates]
-
-    def users_of(self, device: MeteredDevice) -> list[int]:
+    def _users_of(self, device: MeteredDevice) -> list[int]:
         """Entities of the owners of processes that compute on a device without a ring."""
-        reading = self._latest.get(device.info.device)
         known = {ring.state.pid for ring in self._intake.followed.values()}
-        owners = {
-            self._processes.uid_of(process.pid)
-            for process in (reading.processes or () if reading is not None else ())
-            if process.pid not in known
-        }
+        pids = self._seen.pids(device.info.device) or frozenset()
+        owners = {self._processes.uid_of(pid) for pid in pids - known}
         return [
             self._settlement.entity(EntityKey(owner=f"uid:{uid}"))
             for uid in sorted(uid for uid in owners if uid is not None)
         ]
 
-    # -- binding -------------------------------------------------------------------------------------
     def _bind(self) -> None:
-        node = self._node()
-        for followed in self._intake.followed.values():
-            binding = bind(_says(followed), node)
+        node = self._seen.node(self._processes)
+        followed = self._intake.followed.values()
+        for ring in followed:
+            binding = None if ring.finished and ring.state.bindings else bind(ring.says, node)
             if binding is None or not binding.devices:
                 continue
             keys = tuple(self._device_key(device) for device in binding.devices)
             now_ns = self._time.now(self._clock)
-            self._settlement.bound(followed.state, keys, binding.source, now_ns)
-        pids = [followed.state.pid for followed in self._intake.followed.values()]
+            self._settlement.bound(ring.state, keys, binding.source, now_ns)
         for sampler in self._samplers:
-            sampler.watch(pids)
-
-    def _node(self) -> Node:
-        gpus = sorted(
-            (info for info in self._infos.values() if info.source != "cpu"),
-            key=lambda info: info.index,
-        )
-        cpu = next((info.device for info in self._infos.values() if info.source == "cpu"), None)
-        return Node(
-            [info.device for info in gpus],
-            cpu,
-            {info.device: self._pids(info.device) for info in gpus},
-            self._processes.parent_of,
-            self._processes.job_of,
-            self._processes.uid_of,
-        )
-
-    def _pids(self, device: DeviceId) -> frozenset[int] | None:
-        reading = self._latest.get(device)
-        if reading is None or reading.processes is None:
-            return None
-        return frozenset(process.pid for process in reading.processes)
+            sampler.watch([ring.state.pid for ring in followed])
 
     def _device_key(self, device: DeviceId) -> int:
-        info = self._infos[device]
-        key = DeviceKey(info.device, info.name, info.source, int(info.simulated))
-        return self._settlement.registry.devices.key(key)
+        return self._settlement.registry.devices.key(DeviceKey.of(self._seen.infos[device]))
 
-    # -- the tick ------------------------------------------------------------------------------------
+    # -- the tick --------------------------------------------------------------------------------
     def tick(self) -> TickOutcome | None:
         """Settle and commit; where the ledger cannot, everything waits for the next tick."""
         begun_ns = self._clock.monotonic_ns()
@@ -263,7 +222,7 @@ class Engine:
             self._settlement.wall_moved(*moved)
         finished = self._intake.finished()
         safe_ns = self._intake.safe_ns()
-        polled_ns = self._time.of(self._polls[0]) if self._polls else 0
+        polled_ns = self._time.of(self._polls[0]) if len(self._polls) == LOOKS else 0
         if safe_ns is not None:
             polled_ns = min(polled_ns, safe_ns)
         facts = self._facts
@@ -283,14 +242,14 @@ class Engine:
         facts.ledger_commits += 1
         facts.ledger_commit_ns += outcome.commit_ns
         facts.tick_ns += self._clock.monotonic_ns() - begun_ns
-        residual = residual_of(outcome)
+        residual = outcome.residual
         facts.residual_units += residual[0]
         facts.residual_mj += residual[1]
         self._directory.reap(finished)
         self._intake.forget(finished)
         return outcome
 
-    # -- what goes out -------------------------------------------------------------------------------
+    # -- what goes out ---------------------------------------------------------------------------
     def publish(self) -> None:
         """Put a new snapshot on the board."""
         for sampler in self._samplers:
@@ -302,8 +261,8 @@ class Engine:
                 self._facts,
                 time=self._time,
                 clock=self._clock,
-                infos=self._infos,
-                latest=self._latest,
+                infos=self._seen.infos,
+                latest=self._seen.latest,
                 locks=self._locks,
                 prices=self._prices,
                 folder=self._folder,
@@ -320,28 +279,3 @@ class Engine:
             self._facts.degraded.pop("heartbeat", None)
         else:
             self._facts.degraded["heartbeat"] = problem
-
-
-def residual_of(outcome: TickOutcome) -> tuple[int, int]:
-    """(units, mJ) that a tick's settlements and parts differ by: 0, or there is a fault."""
-    settled, parts = outcome.settled.settlements, outcome.settled.parts
-    units = sum(row.units or 0 for row in settled) - sum(part.units or 0 for part in parts)
-    energy = sum(row.energy_mj or 0 for row in settled) - sum(part.energy_mj or 0 for part in parts)
-    amounts = outcome.settled.by_bucket.values()
-    spread = sum(int(amount.units.sum()) for amount in amounts if amount.units is not None)
-    joules = sum(int(amount.energy_mj.sum()) for amount in amounts)
-    placed_units = sum(row.units or 0 for row in settled) - spread
-    placed_mj = sum(row.energy_mj or 0 for row in settled) - joules
-    return abs(units) + abs(placed_units), abs(energy) + abs(placed_mj)
-
-
-def _says(ring: FollowedRing) -> RingSays:
-    identity = ring.identity
-    return RingSays(
-        identity.host_pid or identity.pid,
-        identity.uid,
-        identity.said.local_rank,
-        identity.said.devices,
-        ring.devices,
-        dict(identity.said.device_hints),
-    )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from apportion.agent.pipeline.binding import RingSays
 from apportion.agent.pipeline.interned import EntityKey
-from apportion.agent.pipeline.restore import run_entity
-from apportion.agent.pipeline.ring_state import OpenRoot, RingState
+from apportion.agent.pipeline.open_root import OpenRoot
 from apportion.client import layout
 from apportion.core.category import SpanKind
 from apportion.core.interval import Interval
@@ -18,16 +18,19 @@ from apportion.core.interval import Interval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from apportion.agent.ingest import DirectoryPoll, Poll, RingIdentity
+    from apportion.agent.ingest import DirectoryPoll, Poll, Position, RingIdentity
     from apportion.agent.pipeline.node_time import NodeTime
+    from apportion.agent.pipeline.ring_state import RingState
     from apportion.agent.pipeline.settlement import Settlement
     from apportion.core.ids import RingId
 
 MAX_UNSAVED_SPANS: Final = 500_000
 """Beyond it rings are not read until the ledger takes what was; they lose the oldest, counted."""
 
-_LINGER_NS: Final = 1_000_000_000
-"""How long the reader itself keeps a span whose slot was cleared before its record came."""
+GONE_NS: Final = 2_000_000_000
+"""The reader keeps a span whose slot was cleared for a second; after this its record is lost."""
+RETURN_NS: Final = 10_000_000_000
+"""So long after the start a ring that the ledger knows has been found again, or is gone."""
 
 
 @dataclass(slots=True)
@@ -40,8 +43,22 @@ class FollowedRing:
     devices: Sequence[str] = ()
     safe_ns: int | None = None
     """Everything that ended before has been read; None: everything up to the last poll."""
+    position: Position | None = None
     finished: bool = False
     reported: tuple[int, int] = (0, 0)
+
+    @property
+    def says(self) -> RingSays:
+        """What it says about its devices."""
+        identity = self.identity
+        return RingSays(
+            identity.host_pid or identity.pid,
+            identity.uid,
+            identity.said.local_rank,
+            identity.said.devices,
+            self.devices,
+            dict(identity.said.device_hints),
+        )
 
 
 @dataclass(slots=True)
@@ -65,6 +82,8 @@ class Intake:
     time: NodeTime
     followed: dict[RingId, FollowedRing] = field(default_factory=dict["RingId", FollowedRing])
     counters: RingCounters = field(default_factory=RingCounters)
+    _started_ns: int | None = None
+    _looked_for_missing: bool = False
 
     def take(self, polled: DirectoryPoll, begun_ns: int) -> None:
         """Everything one poll brought; it began at `begun_ns` (host monotonic)."""
@@ -72,6 +91,7 @@ class Intake:
             self._attach(identity)
         for ring, poll in polled.polls.items():
             self._poll(self.followed[ring], poll, begun_ns)
+        self._end_missing(begun_ns)
         for refused in polled.refused:
             ring_state = self.followed.pop(refused.ring, None)
             if ring_state is not None:
@@ -92,76 +112,64 @@ class Intake:
             self.followed.pop(ring, None)
 
     def _attach(self, identity: RingIdentity) -> None:
-        settlement, registry = self.settlement, self.settlement.registry
-        known = {name: key for key, name in registry.rings.items()}
-        state = settlement.rings.get(known.get(identity.ring, 0))
-        if state is None:
-            said = {
-                "pid": identity.host_pid or identity.pid,
-                "uid": identity.uid,
-                "workload": identity.said.workload,
-                "run": identity.said.run,
-                "attempt": identity.said.attempt,
-                "rank": identity.said.rank,
-                "world_size": identity.said.world_size,
-                "tags": dict(identity.said.tags),
-                "resumed_from_step": identity.said.resumed_from_step,
-            }
-            key = registry.rings.key(identity.ring)
-            start_ns = identity.process_start_ns or identity.init_ns
-            state = RingState(
-                key,
-                run_entity(registry, said),
-                self.time.of(identity.created_ns),
-                identity.host_pid or identity.pid,
-                process_start_ns=None if start_ns is None else self.time.of(start_ns),
-            )
-            row = (
-                key,
-                identity.ring,
-                identity.boot_id.replace("-", ""),
-                json.dumps(said),
-                state.attached_ns,
-                state.process_start_ns,
-            )
-            settlement.attach(identity, state, row)
-        self.followed[identity.ring] = FollowedRing(identity, state)
+        self.followed[identity.ring] = FollowedRing(identity, self.settlement.attach(identity))
+
+    def _end_missing(self, begun_ns: int) -> None:
+        """Rings of the ledger whose files have gone: their processes will not be heard of again."""
+        if self._started_ns is None:
+            self._started_ns = begun_ns
+        if begun_ns - self._started_ns < RETURN_NS or self._looked_for_missing:
+            return
+        self._looked_for_missing = True
+        followed = {ring.state.key for ring in self.followed.values()}
+        for key, ring in self.settlement.rings.items():
+            if key not in followed:
+                self.settlement.ended(ring, self.time.of(begun_ns))
 
     def _poll(self, ring: FollowedRing, poll: Poll, begun_ns: int) -> None:
         ring.words, ring.devices = poll.words, poll.devices
         self._count(ring, poll)
-        if len(poll.records):
-            self.settlement.absorb(
-                ring.state,
-                poll.records,
-                poll.late,
-                lambda tenant, model: self._entity(ring, tenant, model),
-            )
-        spans = poll.open_spans
-        roots = spans[spans["parent"] == 0] if len(spans) else spans
-        ring.state.observe([self._open_root(ring, root, begun_ns) for root in roots])
-        open_now = set(roots["number"].tolist()) if len(roots) else set[int]()
-        if poll.alive:
-            # A slot that was cleared without a record to come (finished after a fork, say).
-            gone = [number for number in ring.state.open if number not in open_now]
-            for number in gone:
-                seen_ns = ring.state.open[number].seen_ns
-                if self.time.of(begun_ns) - seen_ns > 2 * _LINGER_NS and not poll.pending:
-                    del ring.state.open[number]
+        self.settlement.absorb(
+            ring.state,
+            poll.records,
+            poll.late,
+            lambda tenant, model: self._entity(ring, tenant, model),
+        )
+        if not ring.finished:
+            self._open_spans(ring, poll, begun_ns)
+        if poll.state.ready_ns is not None:
+            ring.state.started(self.time.of(poll.state.ready_ns))
         for window in poll.loss_windows:
             self.settlement.lost(
                 ring.state,
                 Interval(self.time.of(window.start_ns), self.time.of(window.end_ns)),
             )
-        if len(poll.records) or poll.lost or poll.abandoned or poll.invalid or poll.finished:
-            position = json.dumps(poll.position.to_json())
-            self.settlement.position(ring.state, poll.ring, position)
+        if poll.position is not ring.position:
+            ring.position = poll.position
+            self.settlement.position(ring.state, json.dumps(poll.position.to_json()))
         under_way = poll.pending - len(poll.position.holes)
         ring.safe_ns = self.time.of(poll.position.end_ns) if under_way > 0 else None
         if poll.finished and not ring.finished:
             ring.finished = True
             ended_ns = poll.state.closed_ns or begun_ns
             self.settlement.ended(ring.state, self.time.of(ended_ns))
+
+    def _open_spans(self, ring: FollowedRing, poll: Poll, begun_ns: int) -> None:
+        spans = poll.open_spans
+        roots = spans[spans["parent"] == 0] if len(spans) else spans
+        # What a dead process had open ran for as long as it was seen alive, and no longer.
+        seen_ns = begun_ns if poll.alive else poll.state.closed_ns
+        self.settlement.observe(
+            ring.state, [self._open_root(ring, root, poll, seen_ns) for root in roots]
+        )
+        if not poll.alive or poll.pending or not ring.state.open:
+            return
+        # A slot that was cleared without a record to come (overwritten, or finished by a fork).
+        open_now = set(roots["number"].tolist()) if len(roots) else set[int]()
+        now_ns = self.time.of(begun_ns)
+        for number, span in list(ring.state.open.items()):
+            if number not in open_now and now_ns - span.seen_ns > GONE_NS:
+                self.settlement.vanished(ring.state, number)
 
     def _count(self, ring: FollowedRing, poll: Poll) -> None:
         counters = self.counters
@@ -175,22 +183,27 @@ class Intake:
         counters.word_overflow += max(0, overflow[1] - ring.reported[1])
         ring.reported = overflow
 
-    def _open_root(self, ring: FollowedRing, slot: np.void, begun_ns: int) -> OpenRoot:
+    def _open_root(
+        self, ring: FollowedRing, slot: np.void, poll: Poll, seen_ns: int | None
+    ) -> OpenRoot:
         words = int(slot["words"])
         kind = int(slot["packed"]) >> layout.KIND_SHIFT & 0xFF
+        times = [int(slot[name]) for name in ("start_ns", "scheduled_ns", "first_token_ns")]
+        if seen_ns is None:
+            seen_ns = max(*times, poll.position.end_ns)
         return OpenRoot(
             int(slot["number"]),
             SpanKind(kind),
             self._entity(ring, words & 0xFFFFFFFF, words >> 32),
-            self._node(slot["start_ns"]),
-            self._node(slot["scheduled_ns"]),
-            self._node(slot["first_token_ns"]),
-            self.time.of(begun_ns),
+            self._node(times[0]),
+            self._node(times[1]),
+            self._node(times[2]),
+            max(self.time.of(seen_ns), self._node(times[0])),
             int(slot["step"]),
         )
 
     def _node(self, monotonic_ns: int) -> int:
-        return self.time.of(int(monotonic_ns)) if monotonic_ns else 0
+        return self.time.of(monotonic_ns) if monotonic_ns else 0
 
     def _entity(self, ring: FollowedRing, tenant: int, model: int) -> int:
         said = ring.identity.said

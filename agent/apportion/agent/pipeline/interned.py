@@ -43,6 +43,9 @@ class Interned(Generic[K]):
             self._fresh.append(known)
         return known
 
+    def __contains__(self, value: K) -> bool:
+        return value in self._by_value
+
     def value(self, key: int) -> K:
         """What `key` stands for."""
         return self._by_key[key]

@@ -30,7 +30,7 @@ class NodeTime:
     def start(
         cls, boot: str, clock: Clock, *, known_anchor_ns: int | None, after_ns: int
     ) -> NodeTime:
-        """On a known boot its anchor; on a new one the wall clock's, but never before `after_ns`."""
+        """On a known boot its anchor; on a new one the wall clock's, never before `after_ns`."""
         if known_anchor_ns is not None:
             return cls(boot, known_anchor_ns)
         monotonic_ns = clock.monotonic_ns()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
 
 from apportion.core.category import SpanKind
 
@@ -48,10 +48,19 @@ class OpenRoot:
         self.seen_ns = max(self.seen_ns, seen.seen_ns)
 
     def to_json(self) -> dict[str, int]:
-        """For the ledger: a restart has to know what the running span was settled with."""
-        return {name: int(value) for name, value in asdict(self).items()}
+        """For the ledger: a restart has to know what ran, and what that was settled with."""
+        return {name: int(getattr(self, name)) for name in _KEPT}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> OpenRoot:
         """The inverse of `to_json`."""
         return cls(**{**document, "kind": SpanKind(document["kind"])})
+
+    def apply(self, *, admits: bool) -> None:
+        """Its devices are settled with what it claims now."""
+        self.applied_start_ns, self.applied_end_ns = self.claim(admits=admits)
+
+
+_KEPT: Final = tuple(
+    field.name for field in fields(OpenRoot) if not field.name.startswith("applied_")
+)

@@ -85,9 +85,11 @@ def publish(
             )
         )
     usages = [ProcessUsage.read("agent", agent_pid)]
-    for sampler in samplers:
-        if sampler.child_pid is not None:
-            usages.append(ProcessUsage.read(sampler.name, sampler.child_pid))
+    usages += [
+        ProcessUsage.read(sampler.name, sampler.child_pid)
+        for sampler in samplers
+        if sampler.child_pid is not None
+    ]
     return Snapshot(
         monotonic_ns=monotonic_ns,
         unix_ns=unix_ns,
@@ -125,13 +127,12 @@ def publish(
 def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:
     counters = intake.counters
     open_spans: Counter[str] = Counter()
-    unbound = unbound_spans = 0
+    unbound = 0
     for followed in intake.followed.values():
         state = followed.state
         open_spans[folder.workload(followed.identity.said.workload)] += len(state.open)
         if state.group is None:
             unbound += 1
-            unbound_spans += len(state.pending)
     refused: Counter[str] = Counter()
     if poll is not None:
         for reason, count in poll.refused_total.items():
@@ -144,7 +145,7 @@ def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None
         invalid=counters.invalid,
         attached=len(intake.followed),
         unbound=unbound,
-        unbound_spans=unbound_spans,
+        unbound_spans=intake.settlement.totals.unbound_spans,
         refused=MappingProxyType(dict(refused)),
         open_spans=MappingProxyType(dict(open_spans)),
     )
@@ -162,11 +163,15 @@ def _degraded(
     sentences = list(facts.degraded.values())
     if poll is not None and poll.reason:
         sentences.append(f"the ring directory: {poll.reason}")
-    for sampler in samplers:
-        if sampler.status.error is not None:
-            sentences.append(f"collector {sampler.name}: {sampler.status.error}")
-    for device, reason in sorted(locks.reason.items()):
-        sentences.append(f"device {device} is not metered here: {reason}")
+    sentences += [
+        f"collector {sampler.name}: {sampler.status.error}"
+        for sampler in samplers
+        if sampler.status.error is not None
+    ]
+    sentences += [
+        f"device {device} is not metered here: {reason}"
+        for device, reason in sorted(locks.reason.items())
+    ]
     names = {info.name for info in infos.values() if prices.rate_for(info.name, unix_ns) is None}
     sentences += [f"no rate for {name!r}: quantities without amount" for name in sorted(names)]
     return sentences

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.agent.pipeline.interned import EntityKey, Interned, entity_rows, group_rows
+from apportion.core.units import NS_PER_HOUR
 from apportion.cost.rounding import stable_hash
 from apportion.cost.settlement.work import RatePeriod
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from apportion.core.reading import DeviceInfo
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.rate import Rate
 
@@ -25,6 +27,11 @@ class DeviceKey(NamedTuple):
     name: str
     source: str
     simulated: int
+
+    @classmethod
+    def of(cls, info: DeviceInfo) -> DeviceKey:
+        """The key of a device that was found."""
+        return cls(info.device, info.name, info.source, int(info.simulated))
 
 
 class RateKey(NamedTuple):
@@ -42,9 +49,35 @@ class RateKey(NamedTuple):
     valid_from_ns: int | None
     valid_to_ns: int | None
 
-    def same_price(self, rate: Rate) -> bool:
-        """Is this what `rate` says, whenever it began?"""
-        return self[:9] == _facts(rate)[:9]
+    def is_still(self, wanted: RateKey) -> bool:
+        """Is this what the table's `wanted` says, whenever it began here?"""
+        if self[:9] != wanted[:9] or (self.valid_to_ns is None) != (wanted.valid_to_ns is None):
+            return False
+        return abs((self.valid_to_ns or 0) - (wanted.valid_to_ns or 0)) <= _SAME_DATE_NS
+
+    def moved(self, wanted: RateKey, now_ns: int) -> RateKey:
+        """With the dates of `wanted` where neither date has come yet."""
+        moved = self
+        if _is_ahead(self.valid_from_ns, now_ns) and _is_ahead(wanted.valid_from_ns, now_ns):
+            moved = moved._replace(valid_from_ns=wanted.valid_from_ns)
+        if _is_ahead(self.valid_to_ns, now_ns) and _is_ahead(wanted.valid_to_ns, now_ns):
+            moved = moved._replace(valid_to_ns=wanted.valid_to_ns)
+        return moved
+
+    def until(self, now_ns: int) -> RateKey:
+        """As it is for a price that is no longer in the table."""
+        end_ns = max(now_ns, self.valid_from_ns or now_ns)
+        if self.valid_to_ns is not None and self.valid_to_ns <= end_ns:
+            return self
+        return self._replace(valid_to_ns=end_ns)
+
+
+_SAME_DATE_NS: Final = 24 * NS_PER_HOUR
+"""Dates are wall time; this far the wall clock may be set and a date is still the same one."""
+
+
+def _is_ahead(time_ns: int | None, now_ns: int) -> bool:
+    return time_ns is not None and time_ns > now_ns
 
 
 def _facts(rate: Rate) -> RateKey:
@@ -74,6 +107,8 @@ class Registry:
     rates: dict[int, RateKey]
     _ring_rows: list[Row] = field(default_factory=list["Row"])
     _rate_rows: dict[int, RateKey] = field(default_factory=dict[int, RateKey])
+    _ended: set[int] = field(default_factory=set[int])
+    """Rates that this process has found to be no longer in the table."""
     _hashes: dict[tuple[str, int, int], int] = field(
         default_factory=dict[tuple[str, int, int], int]
     )
@@ -102,27 +137,37 @@ class Registry:
     ) -> list[RatePeriod]:
         """The rates of a device by that name, oldest first; `offset_ns` is wall - node time.
 
-        What the ledger has used stays as it was. A price that replaces another one without a
-        date holds from now on: what was metered is only re-priced by adjustments.
+        What is settled before `now_ns` stays as it was; what was metered is only re-priced by
+        adjustments. So a price that replaces another one without a date holds from now on, one
+        that is no longer in the table ends now, and a date that has not come yet may still move
+        with the wall clock.
         """
         known = {key: rate for key, rate in self.rates.items() if rate.device_name == device_name}
+        news: list[RateKey] = []
+        kept: set[int] = set()
         for rate in rates:
-            if any(
-                old.same_price(rate) and old.valid_to_ns == _node(rate.valid_to_ns, offset_ns)
-                for old in known.values()
-            ):
-                continue
-            from_ns = _node(rate.valid_from_ns, offset_ns)
-            to_ns = _node(rate.valid_to_ns, offset_ns)
-            for key, old in known.items():
-                if _overlap(old, from_ns, to_ns):
-                    cut_ns = max(now_ns, from_ns or now_ns)
-                    from_ns = cut_ns
-                    known[key] = self._rate_rows[key] = old._replace(valid_to_ns=cut_ns)
-                    self.rates[key] = known[key]
-            key = max(self.rates, default=0) + 1
-            fresh = _facts(rate)._replace(valid_from_ns=from_ns, valid_to_ns=to_ns)
-            known[key] = self.rates[key] = self._rate_rows[key] = fresh
+            edges = (_node(rate.valid_from_ns, offset_ns), _node(rate.valid_to_ns, offset_ns))
+            wanted = _facts(rate)._replace(valid_from_ns=edges[0], valid_to_ns=edges[1])
+            same = (key for key, old in known.items() if key not in kept and old.is_still(wanted))
+            key = next(same, None)
+            if key is not None:
+                kept.add(key)
+                self._put(key, known[key].moved(wanted, now_ns))
+            elif edges[1] is None or edges[1] > now_ns:
+                news.append(wanted)
+        for key, old in known.items():
+            if key not in kept and key not in self._ended:
+                self._ended.add(key)
+                self._put(key, old.until(now_ns))
+        ends = [min(now_ns, self.rates[key].valid_to_ns or now_ns) for key in known.keys() - kept]
+        for wanted in news:
+            replaces = any(end_ns > (wanted.valid_from_ns or 0) for end_ns in ends)
+            from_ns = now_ns if replaces else wanted.valid_from_ns
+            self._put(max(self.rates, default=0) + 1, wanted._replace(valid_from_ns=from_ns))
+        return self.used_periods(device_name)
+
+    def used_periods(self, device_name: str) -> list[RatePeriod]:
+        """The rates of a device by that name that the ledger knows, oldest first."""
         periods = [
             RatePeriod(
                 key,
@@ -130,9 +175,14 @@ class Registry:
                 rate.valid_from_ns,
                 rate.valid_to_ns,
             )
-            for key, rate in known.items()
+            for key, rate in self.rates.items()
+            if rate.device_name == device_name
         ]
         return sorted(periods, key=lambda period: (period.from_ns or 0, period.rate))
+
+    def _put(self, key: int, rate: RateKey) -> None:
+        if self.rates.get(key) != rate:
+            self.rates[key] = self._rate_rows[key] = rate
 
     def tie(self, ring: int, number: int, entity: int) -> int:
         """The stable hash that decides between equal remainders: by identity, never by key."""
@@ -144,7 +194,7 @@ class Registry:
             else:
                 value = self.entities.value(entity) if entity else EntityKey()
                 known = stable_hash(json.dumps(value))
-            if len(self._hashes) > 100_000:  # noqa: PLR2004 - a bound, not a tuning knob
+            if len(self._hashes) > 100_000:
                 self._hashes.clear()
             self._hashes[key] = known
         return known
@@ -169,9 +219,3 @@ class Registry:
 
 def _node(unix_ns: int | None, offset_ns: int) -> int | None:
     return None if unix_ns is None else unix_ns - offset_ns
-
-
-def _overlap(old: RateKey, from_ns: int | None, to_ns: int | None) -> bool:
-    starts_before = to_ns is None or old.valid_from_ns is None or old.valid_from_ns < to_ns
-    ends_after = from_ns is None or old.valid_to_ns is None or old.valid_to_ns > from_ns
-    return starts_before and ends_after

@@ -1,76 +1,197 @@
-"""Ring states after a restart, from what the ledger has of them."""
+"""Ring states to the ledger and back: what a restart needs to go on as if nothing had happened."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from apportion.agent.pipeline.interned import EntityKey
+from apportion.agent.pipeline.open_root import OpenRoot
+from apportion.agent.pipeline.reapportion import claim_of
 from apportion.agent.pipeline.ring_state import RingState
-from apportion.core.category import Phase, PhaseClock, SpanKind
+from apportion.agent.pipeline.surprises import HISTORY_NS
+from apportion.core.category import Phase, PhaseClock, SpanKind, SpanStatus
+from apportion.core.units import NS_PER_MINUTE
+from apportion.cost.ledger.history import RootRow
 from apportion.cost.ledger.schema import span as span_table
 from apportion.cost.settlement.phases import PhaseSlice
-from apportion.cost.settlement.work import ROOT
+from apportion.cost.settlement.work import NOBODY, ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from apportion.agent.pipeline.registry import Registry
     from apportion.cost.ledger.batch import LedgerState, Row
+    from apportion.cost.ledger.history import History
 
 _COLUMN: Final = {
     column.name: index
     for index, column in enumerate(c for c in span_table.c if c.name != "agent_id")
 }
+_STATE: Final = "settlement"
+"""Member of a position's JSON that is settlement's own; the rest is the reader's."""
+RECALL_NS: Final = 30 * NS_PER_MINUTE
+"""A device that lags behind the others by more than this is settled without older spans."""
+PHASES_NS: Final = 2 * NS_PER_MINUTE
+"""A span that is recalled has no phases that ended so long before what is not settled yet."""
+
+
+def position_row(ring: RingState, position: str, charged_ns: int | None) -> Row:
+    """The row of `ring_position`: how far the ring was read, and its state in settlement.
+
+    It holds once what ended up to `charged_ns` is charged; None: the ring is unbound.
+    """
+    document: dict[str, Any] = json.loads(position) if position else {}
+    counts = (document.get("lost", 0), document.get("abandoned", 0))
+    document[_STATE] = {
+        "admits_from": ring.admits_from,
+        "next_sequence": ring.next_sequence,
+        "unapplied": not ring.bindings,
+        "open": [span.to_json() for span in ring.open.values()],
+    }
+    return (
+        ring.key,
+        json.dumps(document, separators=(",", ":")),
+        *counts,
+        ring.ended_ns,
+        ring.startup_end_ns,
+        ring.steps_end_at(charged_ns),
+        int(ring.admits_from is not None),
+    )
+
+
+def read_position(text: str) -> dict[str, Any] | None:
+    """The reader's position out of a row of `ring_position`; None where nothing was read yet."""
+    document: dict[str, Any] = json.loads(text) if text else {}
+    document.pop(_STATE, None)
+    return document or None
 
 
 def restore_rings(
-    state: LedgerState,
+    state: LedgerState, registry: Registry, settled_by_device: Mapping[int, int]
+) -> dict[int, RingState]:
+    """The rings that may still matter. Their spans are recalled by the first tick.
+
+    `settled_by_device` are the watermarks.
+    """
+    positions = {row[0]: row for row in state.tables.get("ring_position", [])}
+    latest_ns = max(settled_by_device.values(), default=0)
+    rings: dict[int, RingState] = {}
+    for key, _, _, identity, attached_ns, process_start_ns in state.tables.get("ring", []):
+        said = json.loads(identity)
+        ring = RingState(key, run_entity(registry, said), attached_ns, said.get("pid") or 0)
+        ring.process_start_ns = process_start_ns
+        if key in positions:
+            _restore_position(ring, positions[key])
+        if ring.ended_ns is None or ring.ended_ns > latest_ns - HISTORY_NS:
+            rings[key] = ring
+    for key, since_ns, group, _ in sorted(state.tables.get("binding", []), key=lambda row: row[1]):
+        if key in rings:
+            rings[key].bind(since_ns, group)
+    for ring in rings.values():
+        ring.recalled = False
+        if ring.bindings:
+            ring.startup_applied = ring.startup_end_ns is not None
+            for span in ring.open.values():
+                span.apply(admits=ring.admits_from is not None)
+    return rings
+
+
+def recall(
+    rings: Iterable[RingState],
     registry: Registry,
     settled_by_device: Mapping[int, int],
-    accrued: Collection[tuple[int, ...]],
-    boot: str,
-) -> dict[int, RingState]:
-    """The rings of this boot that may still matter, with the spans that are not charged yet.
+    history: History,
+) -> None:
+    """Bring back those spans of `rings` that some of their devices are still to be settled with.
 
-    `settled_by_device` are the watermarks; `accrued` the (group, category, entity, ring,
-    number) that have running sums: a span with one was part of what is settled.
+    After a restart, where a ring was bound at last, and where a device came back.
     """
-    rings: dict[int, RingState] = {}
-    positions = {row[0]: row for row in state.tables.get("ring_position", [])}
-    groups: dict[int, int] = {}
-    for ring_key, _, group, _ in sorted(state.tables.get("binding", []), key=lambda row: row[1]):
-        groups[ring_key] = group
-    members = dict(registry.groups.items())
-    for row in state.tables.get("ring", []):
-        ring_key, _, boot_id, identity, attached_ns, process_start_ns = row
-        said = json.loads(identity)
-        ring = RingState(ring_key, run_entity(registry, said), attached_ns, said.get("pid") or 0)
-        ring.process_start_ns = process_start_ns
-        ring.group = groups.get(ring_key)
-        position = positions.get(ring_key)
-        if position is not None:
-            *_, ended_ns, first_root_ns, last_step_end_ns, admits = position
-            ring.ended_ns, ring.first_root_ns = ended_ns, first_root_ns
-            ring.last_step_end_ns, ring.admits = last_step_end_ns, bool(admits)
-        if boot_id != boot and ring.ended_ns is None:
-            ring.ended_ns = max(settled_by_device.values(), default=attached_ns)
-        rings[ring_key] = ring
-    pairs = {(key[3], key[4]) for key in accrued}
-    for ring_key, spans in _by_ring(state.spans).items():
-        ring = rings[ring_key]
-        settled_ns = min(
-            (
-                settled_by_device[key]
-                for key in members.get(ring.group or 0, ())
-                if key in settled_by_device
-            ),
-            default=0,
-        )
-        _restore_spans(ring, spans, settled_ns, pairs)
-    return rings
+    latest_ns = max(settled_by_device.values(), default=0)
+    since: dict[int, int] = {}
+    by_ring: dict[int, list[Row]] = {}
+    for ring in rings:
+        marks = [
+            settled_by_device[device]
+            for spell in ring.spells()
+            for device in registry.groups.value(spell.group)
+            if device in settled_by_device
+        ]
+        since[ring.key] = max(min(marks, default=latest_ns), latest_ns - RECALL_NS)
+    if since:
+        for row in history.spans_since(since, min(since.values()) - PHASES_NS):
+            by_ring.setdefault(row[_COLUMN["ring_key"]], []).append(row)
+    for ring in rings:
+        after_ns = since[ring.key]
+        restore_spans(ring, by_ring.get(ring.key, []), after_ns)
+        if ring.unapplied or ring.steps_end_ns is not None:
+            oldest_ns = after_ns - HISTORY_NS
+            ring.steps_end_ns = history.step_end_before(ring.key, after_ns, oldest_ns)
+        ring.recalled = True
+
+
+def restore_spans(ring: RingState, rows: Sequence[Row], after_ns: int) -> None:
+    """Put what ended after `after_ns` back, from rows of `span`, and the phases of all."""
+    known_numbers = set(ring.ended()["number"].tolist())
+    kind, end, number = _COLUMN["kind"], _COLUMN["end_ns"], _COLUMN["number"]
+    parent, phase, clock = _COLUMN["parent"], _COLUMN["phase"], _COLUMN["phase_clock"]
+    chosen: list[Row] = []
+    # Inner spans have larger numbers than what they lie in, so they come first.
+    for row in sorted(rows, key=lambda row: row[number], reverse=True):
+        if row[parent] or row[kind] == SpanKind.PHASE:
+            piece = PhaseSlice(
+                Phase(row[phase]),
+                row[_COLUMN["start_ns"]],
+                row[end],
+                row[number],
+                PhaseClock(row[clock]),
+            )
+            ring.phases.add(row[number], row[parent], piece)
+        elif row[end] > after_ns and row[number] not in known_numbers:
+            chosen.append(row)
+        else:
+            ring.phases.forget([row[number]])
+    roots = np.zeros(len(chosen), dtype=ROOT)
+    for root, row in zip(roots, reversed(chosen), strict=True):
+        known = RootRow(*(row[_COLUMN[name]] for name in _ROOT_COLUMNS))
+        root["start_ns"], root["end_ns"] = claim_of(ring, known), known.end_ns
+        root["first_token_ns"], root["number"] = known.first_token_ns or 0, known.number
+        root["ring"], root["entity"] = ring.key, known.entity or NOBODY
+        root["category"] = int(SpanKind(known.kind).category)
+        root["step"] = known.kind == SpanKind.STEP
+        root["incomplete"] = known.status == SpanStatus.OPEN
+        if known.status == SpanStatus.LOST and known.kind == SpanKind.STEP:
+            ring.lost.add(known.number)
+    if not ring.unapplied:
+        roots["applied_start_ns"], roots["applied_end_ns"] = roots["start_ns"], roots["end_ns"]
+    ring.restore(roots)
+
+
+_ROOT_COLUMNS: Final = (
+    "ring_key",
+    "sequence",
+    "number",
+    "kind",
+    "status",
+    "entity_key",
+    "start_ns",
+    "scheduled_ns",
+    "first_token_ns",
+    "end_ns",
+)
+
+
+def _restore_position(ring: RingState, row: Row) -> None:
+    _, position, _, _, ring.ended_ns, ring.startup_end_ns, ring.steps_end_ns, _ = row
+    document: dict[str, Any] = json.loads(position).get(_STATE, {}) if position else {}
+    ring.admits_from = document.get("admits_from")
+    ring.next_sequence = document.get("next_sequence", 1)
+    ring.unapplied = document.get("unapplied", False)
+    for span in document.get("open", []):
+        open_root = OpenRoot.from_json(span)
+        ring.open[open_root.number] = open_root
 
 
 def run_entity(registry: Registry, said: Mapping[str, object]) -> int:
@@ -79,57 +200,3 @@ def run_entity(registry: Registry, said: Mapping[str, object]) -> int:
     return registry.entities.key(
         EntityKey(**{name: text for name, text in texts.items() if isinstance(text, str)})
     )
-
-
-def _by_ring(spans: list[Row]) -> dict[int, list[Row]]:
-    by_ring: dict[int, list[Row]] = {}
-    for row in spans:
-        by_ring.setdefault(row[_COLUMN["ring_key"]], []).append(row)
-    return by_ring
-
-
-def _restore_spans(
-    ring: RingState, spans: list[Row], settled_ns: int, accrued: Collection[tuple[int, int]]
-) -> None:
-    """Roots that end after the watermark, or that have a running sum, and their phases."""
-    roots: list[tuple[object, ...]] = []
-    for row in sorted(spans, key=lambda row: row[_COLUMN["number"]], reverse=True):
-        value = {name: row[index] for name, index in _COLUMN.items()}
-        kind, number = SpanKind(value["kind"]), value["number"]
-        if kind is SpanKind.PHASE:
-            piece = PhaseSlice(
-                Phase(value["phase"]),
-                value["start_ns"],
-                value["end_ns"],
-                number,
-                PhaseClock(value["phase_clock"]),
-            )
-            ring.restore_phase(number, value["parent"], piece)
-            continue
-        if value["parent"]:
-            continue
-        has_accrual = (ring.key, number) in accrued
-        if value["end_ns"] <= settled_ns and not has_accrual:
-            continue
-        start_ns = value["start_ns"]
-        if kind is SpanKind.REQUEST:
-            waited = value["end_ns"] if ring.admits else start_ns
-            start_ns = min(value["scheduled_ns"] or waited, value["end_ns"])
-        roots.append(
-            (
-                start_ns,
-                value["end_ns"],
-                value["first_token_ns"] or 0,
-                number,
-                ring.key,
-                value["entity_key"] or 0,
-                ring.group or 0,
-                int(kind.category),
-                False,
-                False,
-                has_accrual or start_ns >= settled_ns,
-            )
-        )
-        if kind is SpanKind.STEP and value["status"] == 4:  # noqa: PLR2004 - SpanStatus.LOST
-            ring.lost.add(number)
-    ring.pending = np.array(roots[::-1], dtype=ROOT)

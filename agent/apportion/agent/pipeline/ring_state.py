@@ -53,10 +53,11 @@ class RingState:
     startup_applied: bool = False
     steps_end_ns: int | None = None
     admits_from: int | None = None
+    next_sequence: int = 1
     unapplied: bool = False
     """The ledger has spans of it that its devices were not settled with: it was unbound."""
-    recalled: bool = False
-    """... and those that its devices can still be settled with are here again."""
+    recalled: bool = True
+    """What is in the ledger and not charged to its end is here too."""
     bindings: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     open: dict[int, OpenRoot] = field(default_factory=dict[int, "OpenRoot"])
     lost: set[int] = field(default_factory=set[int])
@@ -64,7 +65,6 @@ class RingState:
     losses: list[Interval] = field(default_factory=list["Interval"])
     phases: RootPhases = field(default_factory=RootPhases)
     _ended: list[Roots] = field(default_factory=list[Roots])
-    _next_sequence: int = 1
 
     # -- what arrives --------------------------------------------------------------------------
     def absorb(self, decoded: Decoded) -> None:
@@ -74,7 +74,7 @@ class RingState:
         sequences = records["sequence"].astype(np.int64)
         if self.admits_from is None and (records["scheduled_ns"] > 0).any():
             self.admits_from = int(sequences.min())
-        self._next_sequence = max(self._next_sequence, int(sequences.max()) + 1)
+        self.next_sequence = max(self.next_sequence, int(sequences.max()) + 1)
         chosen = is_root(decoded)
         if not chosen.any():
             return
@@ -101,7 +101,7 @@ class RingState:
             else:
                 known.go_on(span)
             if span.scheduled_ns and self.admits_from is None:
-                self.admits_from = self._next_sequence
+                self.admits_from = self.next_sequence
 
     def started(self, start_ns: int) -> None:
         """Start-up is over: the first root span began, or the process says so."""
@@ -123,10 +123,9 @@ class RingState:
         self._ended.append(row)
         return span
 
-    def restore(self, roots: Roots, next_sequence: int) -> None:
+    def restore(self, roots: Roots) -> None:
         """Ended roots from the ledger."""
         self._ended.append(roots)
-        self._next_sequence = max(self._next_sequence, next_sequence)
 
     def bind(self, since_ns: int, group: int) -> None:
         """Its devices are known, or known better from `since_ns` on."""
@@ -156,7 +155,9 @@ class RingState:
     def roots(self) -> Roots:
         """Ended and open roots, a row for each group that they used."""
         admits = self.admits_from is not None
-        rows = np.concatenate([self.ended(), _open_rows(self.open.values(), self.key, admits=admits)])
+        rows = np.concatenate(
+            [self.ended(), _open_rows(self.open.values(), self.key, admits=admits)]
+        )
         for loss in self.losses:
             met = (rows["start_ns"] < loss.end_ns) & (rows["end_ns"] > loss.start_ns)
             rows["incomplete"] |= met
@@ -164,7 +165,7 @@ class RingState:
 
     def by_group(self, rows: Roots) -> Roots:
         """`rows` (owned by the caller) with their group, cut where the ring changed its group."""
-        if len(self.bindings) < 2:  # noqa: PLR2004 - nothing to cut
+        if len(self.bindings) < 2:
             rows["group"] = self.group or 0
             return rows
         pieces: list[Roots] = []
@@ -219,6 +220,15 @@ class RingState:
                 charged_ns = min(charged_ns, edge_ns)
         return charged_ns
 
+    def steps_end_at(self, charged_ns: int | None) -> int | None:
+        """`steps_end_ns` once what ended up to `charged_ns` is forgotten (None: nothing is)."""
+        if charged_ns is None:
+            return self.steps_end_ns
+        ended = self.ended()
+        ends = ended["end_ns"][ended["step"] & (ended["end_ns"] <= charged_ns)]
+        known = [] if self.steps_end_ns is None else [self.steps_end_ns]
+        return max([*known, *([int(ends.max())] if ends.size else [])], default=None)
+
     # -- what was committed ------------------------------------------------------------------------
     def committed(self, charged_ns: int | None) -> int:
         """Everything known so far is in the ledger; what ended up to `charged_ns` is forgotten.
@@ -226,31 +236,27 @@ class RingState:
         None: it is unbound, nothing was charged. Returns how many ended roots were unbound.
         """
         ended = self.ended()
-        done = np.ones(ended.size, np.bool_)
-        if charged_ns is not None:
-            done = ended["end_ns"] <= charged_ns
-        self._forget(ended[done])
         if charged_ns is None:
+            self._forget(ended)
             self.unapplied |= bool(ended.size)
+            self.recalled = False
             self.losses.clear()
             self._ended = []
             return int(ended.size)
+        done = ended["end_ns"] <= charged_ns
+        self.steps_end_ns = self.steps_end_at(charged_ns)
+        self._forget(ended[done])
         rest = ended[~done]
         rest["applied_start_ns"], rest["applied_end_ns"] = rest["start_ns"], rest["end_ns"]
         self._ended = [rest]
         for span in self.open.values():
-            span.applied_start_ns, span.applied_end_ns = span.claim(
-                admits=self.admits_from is not None
-            )
+            span.apply(admits=self.admits_from is not None)
         self.startup_applied = self.startup_end_ns is not None
-        self.unapplied = self.recalled = False
+        self.unapplied = False
         self.losses = [loss for loss in self.losses if loss.end_ns > charged_ns]
         return 0
 
     def _forget(self, roots: Roots) -> None:
-        steps = roots["end_ns"][roots["step"]]
-        if steps.size:
-            self.steps_end_ns = max(int(steps.max()), self.steps_end_ns or int(steps.max()))
         if len(self.phases) or self.lost:
             numbers = roots["number"].tolist()
             self.phases.forget(numbers)

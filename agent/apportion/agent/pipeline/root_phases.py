@@ -44,7 +44,7 @@ class RootPhases:
             del self._below[next(iter(self._below))]
 
     def add(self, number: int, parent: int, piece: PhaseSlice) -> None:
-        """One inner span `number` of `parent`; with `Phase.NONE` it only hands its own phases on."""
+        """One inner span `number` of `parent`; without a phase it only hands its own phases on."""
         below = self._below.pop(number, None)
         if piece.phase is Phase.NONE and below is None:
             return

@@ -70,8 +70,7 @@ class Sampler:
                 self._queue.append(batch)
             due_ns += self._period_ns
             now_ns = self._clock.monotonic_ns()
-            if due_ns < now_ns:
-                due_ns = now_ns
+            due_ns = max(due_ns, now_ns)
             self._clock.wait(stop, due_ns - now_ns)
 
     def shutdown(self, timeout_ns: int) -> None:

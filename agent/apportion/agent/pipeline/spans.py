@@ -179,11 +179,11 @@ def unrecorded_row(ring: int, span: OpenRoot, status: SpanStatus) -> Row:
 
 
 def _trace_ids(column: NDArray[np.void]) -> list[str | None]:
-    said = _words(column).any(axis=1)
+    said: NDArray[np.bool_] = np.logical_or.reduce(_words(column) != 0, axis=1)
     if not said.any():
         return [None] * column.size
-    pairs = zip(column.tolist(), said.tolist(), strict=True)
-    return [bytes(value).hex() if given else None for value, given in pairs]
+    values, flags = column.tolist(), said.tolist()
+    return [bytes(v).hex() if given else None for v, given in zip(values, flags, strict=True)]
 
 
 def _request_ids(column: NDArray[np.void]) -> list[str | None]:

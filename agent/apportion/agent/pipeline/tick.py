@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from apportion.agent.pipeline.surprises import Reallocated, redo, surprises
-from apportion.core.category import Category
-from apportion.core.interval import Interval, union
-from apportion.cost.ledger import history
-from apportion.cost.ledger.batch import ChargeKind
-from apportion.cost.settlement.evidence import Verdict, judge
+from apportion.agent.pipeline.lost_work import lost_lines
+from apportion.agent.pipeline.reapportion import Reallocated, reapportion
+from apportion.agent.pipeline.ring_state import NO_ROOTS
+from apportion.agent.pipeline.surprises import surprises
+from apportion.agent.pipeline.verdicts import verdicts
 from apportion.cost.settlement.late import reallocation_rows
 from apportion.cost.settlement.posting import Book, Posted
 from apportion.cost.settlement.settle import Settled, settle
-from apportion.cost.settlement.work import NOBODY, ROOT, DeviceWork, Spanless
+from apportion.cost.settlement.work import NOBODY, DeviceWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-    from sqlalchemy import Connection
 
     from apportion.agent.pipeline.device import MeteredDevice
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
     from apportion.cost.apportionment import Apportioner
     from apportion.cost.ledger.batch import Row
+    from apportion.cost.ledger.history import History
+    from apportion.cost.settlement.accrual import Accrual, AccrualKey
+    from apportion.cost.settlement.evidence import Verdict
     from apportion.cost.settlement.phases import PhaseSlice
-    from apportion.cost.settlement.posting import Accrual, AccrualKey
+    from apportion.cost.settlement.work import Roots, Spanless
 
-MIN_PATIENCE_NS = 5_000_000_000
+MIN_PATIENCE_NS: Final = 5_000_000_000
 """Telemetry that is silent for less than this is only late."""
+LEARNT_LATE: Final = "learnt_late"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,7 @@ class TickInput:
     registry: Registry
     accruals: Mapping[AccrualKey, Accrual]
     verdicts: Mapping[int, Verdict]
-    users_of: Callable[[MeteredDevice], list[int]]
-    held: Mapping[int, int]
-    """Watermarks of devices that this agent metered before and has not read again yet."""
+    users_of: Callable[[MeteredDevice], Sequence[int]]
     next_charge_key: int
     apportioner: Apportioner
     method_key: int
@@ -61,80 +59,123 @@ class TickOutcome:
     """What a tick settles; it becomes the state once it is committed."""
 
     targets: dict[int, int]
-    settled: Settled
-    posted: Posted
-    lines: list[Row]
-    reallocated: list[Reallocated]
+    """How far each device is settled, by its key."""
+    limit_ns: int
+    settled: Settled = field(default_factory=lambda: Settled(NO_ROOTS, [], {}))
+    posted: Posted = field(default_factory=lambda: Posted([], {}, {}, []))
+    lines: list[Row] = field(default_factory=list["Row"])
+    """Charges and reallocations."""
+    reallocated: list[Reallocated] = field(default_factory=list[Reallocated])
+    lost: list[Row] = field(default_factory=list["Row"])
+    """Those of `lines` that moved cost to `lost`."""
     evidence: list[Row] = field(default_factory=list["Row"])
-    verdicts: dict[int, Verdict] = field(default_factory=dict[int, Verdict])
+    verdicts: dict[int, Verdict] = field(default_factory=dict[int, "Verdict"])
     next_charge_key: int = 0
     commit_ns: int = 0
 
+    def settled_ns(self, members: Sequence[int]) -> int:
+        """How far every owned device of a group is settled; others' devices never wait."""
+        known = [self.targets[key] for key in members if key in self.targets]
+        return min(known, default=self.limit_ns)
 
-def compute(tick: TickInput, connection: Connection, agent_id: int) -> TickOutcome:
-    """Everything that one tick settles, and the lines it posts."""
-    groups = dict(tick.registry.groups.items())
-    bound = [ring for ring in tick.rings if ring.group is not None]
-    slices = _slices(bound)
-    targets = {
-        device.key: device.target_ns(tick.limit_ns, patience_ns=tick.patience_ns)
-        for device in tick.devices
-    }
-    settled_by_device = {**tick.held, **targets}
-    reallocated = [
-        redo(
-            surprise,
-            bound,
-            groups,
-            connection,
-            agent_id,
-            apportioner=tick.apportioner,
-            tie=tick.registry.tie,
+    @property
+    def residual(self) -> tuple[int, int]:
+        """(units, mJ) that settlements, parts and amounts differ by: 0, or there is a fault."""
+        settled = self.settled
+        amounts = settled.by_bucket.values()
+        units = sum(row.units or 0 for row in settled.settlements)
+        energy_mj = sum(row.energy_mj or 0 for row in settled.settlements)
+        placed_units = sum(int(a.units.sum()) for a in amounts if a.units is not None)
+        placed_mj = sum(int(a.energy_mj.sum()) for a in amounts)
+        part_units = sum(part.units or 0 for part in settled.parts)
+        part_mj = sum(part.energy_mj or 0 for part in settled.parts)
+        return (
+            abs(units - part_units) + abs(units - placed_units),
+            abs(energy_mj - part_mj) + abs(energy_mj - placed_mj),
         )
-        for surprise in surprises(tick.devices, bound, groups)
+
+
+def compute(tick: TickInput, history: History) -> TickOutcome:
+    """Everything that one tick settles, and the lines it posts."""
+    registry = tick.registry
+    groups = dict(registry.groups.items())
+    rings = [ring for ring in tick.rings if ring.bindings]
+    roots_by_ring = {ring.key: ring.roots() for ring in rings}
+    outcome = TickOutcome(
+        {
+            device.key: device.target_ns(tick.limit_ns, patience_ns=tick.patience_ns)
+            for device in tick.devices
+        },
+        tick.limit_ns,
+    )
+    outcome.reallocated = [
+        reapportion(
+            surprise,
+            rings,
+            roots_by_ring,
+            groups,
+            history,
+            apportioner=tick.apportioner,
+            tie=registry.tie,
+        )
+        for surprise in surprises(tick.devices, rings, roots_by_ring, groups)
     ]
-    roots = np.concatenate([np.zeros(0, ROOT), *[ring.roots() for ring in bound]])
-    gaps = [gap.claim for ring in bound for gap in ring.gaps]
-    outcome = TickOutcome(targets, Settled(roots, [], {}), Posted([], {}, {}, []), [], reallocated)
-    evidence = _evidence(tick, outcome, roots, groups)
+    roots = np.concatenate([NO_ROOTS, *roots_by_ring.values()])
+    spanless = [
+        claim
+        for ring in rings
+        for claim in ring.spanless(
+            ring.gaps(roots_by_ring[ring.key], ring.steps_end_ns), startup=True
+        )
+    ]
+    for device in tick.devices:
+        spanless += _judge(tick, outcome, device, rings, roots, groups)
     outcome.settled = settle(
-        [_work(device, targets[device.key]) for device in tick.devices],
+        [_work(device, outcome.targets[device.key]) for device in tick.devices],
         roots,
-        [*gaps, *evidence],
+        spanless,
         groups,
         apportioner=tick.apportioner,
-        tie=lambda row: _tie(tick.registry, roots, [*gaps, *evidence], row),
+        tie=lambda row: _tie(registry, roots, spanless, row),
     )
     book = Book(
         tick.accruals,
-        settled_ns=lambda group: group_settled_ns(groups[group], settled_by_device, tick.limit_ns),
-        slices=slices,
+        settled_ns=lambda group: outcome.settled_ns(groups[group]),
+        slices=_slices(rings),
         first_charge_key=tick.next_charge_key,
         posted_ns=tick.now_ns,
         method_key=tick.method_key,
     )
     outcome.posted = book.post(outcome.settled)
     outcome.lines = list(outcome.posted.charges)
-    for redone in reallocated:
-        outcome.lines += reallocation_rows(
-            redone.moves,
-            period=(redone.start_ns, redone.end_ns),
-            reason="learnt_late",
-            roots=redone.roots,
-            slices=slices,
-            first_charge_key=tick.next_charge_key + len(outcome.lines),
-            posted_ns=tick.now_ns,
-            method_key=tick.method_key,
-        )
-    lost = _lost_lines(tick, outcome, bound, connection, agent_id)
-    outcome.lines += lost
+    _post_moves(tick, outcome, rings)
+    _post_lost(tick, outcome, rings, groups, history)
     outcome.next_charge_key = tick.next_charge_key + len(outcome.lines)
     return outcome
 
 
-def group_settled_ns(members: Sequence[int], targets: Mapping[int, int], limit_ns: int) -> int:
-    """How far every owned device of a group is settled; a group of others' devices never waits."""
-    return min((targets[key] for key in members if key in targets), default=limit_ns)
+def _judge(
+    tick: TickInput,
+    outcome: TickOutcome,
+    device: MeteredDevice,
+    rings: Sequence[RingState],
+    roots: Roots,
+    groups: Mapping[int, Sequence[int]],
+) -> list[Spanless]:
+    mine = [group for group, members in groups.items() if device.key in members]
+    judged = verdicts(
+        device,
+        outcome.targets[device.key],
+        [ring for ring in rings if ring.group in mine],
+        roots[np.isin(roots["group"], mine)],
+        patience_ns=tick.patience_ns,
+        users_of=lambda: tick.users_of(device),
+        last=tick.verdicts.get(device.key),
+    )
+    outcome.evidence += judged.rows
+    if judged.last is not None:
+        outcome.verdicts[device.key] = judged.last
+    return judged.claims
 
 
 def _work(device: MeteredDevice, target_ns: int) -> DeviceWork:
@@ -154,127 +195,52 @@ def _work(device: MeteredDevice, target_ns: int) -> DeviceWork:
 
 def _slices(rings: Sequence[RingState]) -> Callable[[int, int], list[PhaseSlice]]:
     by_key = {ring.key: ring for ring in rings}
-    return lambda ring, number: by_key[ring].slices(number) if ring in by_key else []
+    return lambda ring, number: by_key[ring].phases.of(number) if ring in by_key else []
 
 
-def _tie(
-    registry: Registry, roots: NDArray[np.void], spanless: Sequence[Spanless], row: int
-) -> int:
+def _tie(registry: Registry, roots: Roots, spanless: Sequence[Spanless], row: int) -> int:
     if row < roots.size:
         return registry.tie(int(roots["ring"][row]), int(roots["number"][row]), 0)
     index = row - roots.size
     return registry.tie(0, 0, spanless[index].entity if index < len(spanless) else NOBODY)
 
 
-def _evidence(
-    tick: TickInput,
-    outcome: TickOutcome,
-    roots: NDArray[np.void],
-    groups: Mapping[int, Sequence[int]],
-) -> list[Spanless]:
-    """Judge each device's reading windows; claims of what their uncovered time is."""
-    claims: list[Spanless] = []
-    for device in tick.devices:
-        mine = [group for group, members in groups.items() if device.key in members]
-        rows = roots[np.isin(roots["group"], mine)]
-        rings = [ring for ring in tick.rings if ring.group in mine]
-        target_ns = outcome.targets[device.key]
-        pids = {ring.pid for ring in rings} if device.info.source == "cpu" else None
-        last = tick.verdicts.get(device.key)
-        for window in device.windows(target_ns, patience_ns=tick.patience_ns, cpu_of=pids):
-            inside = rows[(rows["start_ns"] < window.end_ns) & (rows["end_ns"] > window.start_ns)]
-            covered = union(
-                Interval(start_ns, end_ns)
-                for start_ns, end_ns in zip(
-                    inside["start_ns"].tolist(), inside["end_ns"].tolist(), strict=True
-                )
-            )
-            holders = [ring.run_entity for ring in rings if _held(ring, window.start_ns)]
-            verdict = judge(window, covered, holders, tick.users_of(device))
-            for entity in verdict.entities or (NOBODY,):
-                claims.append(
-                    Spanless(
-                        verdict.start_ns,
-                        verdict.end_ns,
-                        verdict.category,
-                        device.group,
-                        entity,
-                        verdict.reason,
-                        device.key,
-                    )
-                )
-            if last is not None and last[1:] == (verdict.start_ns, *verdict[2:]):
-                verdict = verdict._replace(start_ns=last.start_ns)
-            last = verdict
-            keys = ",".join(map(str, verdict.entities))
-            row = (device.key, *verdict[:2], int(verdict.category), keys, verdict.reason)
-            if outcome.evidence and outcome.evidence[-1][:2] == row[:2]:
-                outcome.evidence[-1] = row
-            else:
-                outcome.evidence.append(row)
-        if last is not None:
-            outcome.verdicts[device.key] = last
-    return claims
+def _post_moves(tick: TickInput, outcome: TickOutcome, rings: Sequence[RingState]) -> None:
+    known = _slices(rings)
+    for redone in outcome.reallocated:
+
+        def slices(ring: int, number: int, redone: Reallocated = redone) -> list[PhaseSlice]:
+            charged = redone.phases.get(ring)
+            return known(ring, number) or ([] if charged is None else charged.of(number))
+
+        outcome.lines += reallocation_rows(
+            redone.moves,
+            period=(redone.start_ns, redone.end_ns),
+            reason=LEARNT_LATE,
+            roots=redone.roots,
+            slices=slices,
+            first_charge_key=tick.next_charge_key + len(outcome.lines),
+            posted_ns=tick.now_ns,
+            method_key=tick.method_key,
+        )
 
 
-def _held(ring: RingState, time_ns: int) -> bool:
-    since_ns = ring.process_start_ns if ring.process_start_ns is not None else ring.attached_ns
-    return since_ns <= time_ns and (ring.ended_ns is None or time_ns < ring.ended_ns)
-
-
-def _lost_lines(
+def _post_lost(
     tick: TickInput,
     outcome: TickOutcome,
     rings: Sequence[RingState],
-    connection: Connection,
-    agent_id: int,
-) -> list[Row]:
-    """The step that was open when its process died: its direct cost moves to `lost`."""
-    lost = {(ring.key, number): ring for ring in rings for number in ring.lost}
-    if not lost:
-        return []
-    posted_now = [row for row in outcome.lines if (row[6], row[7]) in lost]
-    done = {
-        pair
-        for pair, ring in lost.items()
-        if not any(key.ring == pair[0] and key.number == pair[1] for key in outcome.posted.accruals)
-        and ring.group is not None
-        and _ended(ring, pair[1], outcome, tick)
-    }
-    lines: list[Row] = []
-    key = tick.next_charge_key + len(outcome.lines)
-    for pair in sorted(done):
-        earlier = history.charges_of_span(connection, agent_id, *pair)
-        for row in [*earlier, *(row for row in posted_now if (row[6], row[7]) == pair)]:
-            if row[3] != int(Category.DIRECT):
-                continue
-            for sign, category, entity in (
-                (-1, Category.DIRECT, row[5]),
-                (1, Category.LOST, lost[pair].run_entity),
-            ):
-                amounts = (None if value is None else sign * value for value in row[11:14])
-                lines.append(
-                    (
-                        key + len(lines),
-                        int(ChargeKind.REALLOCATION),
-                        row[2],
-                        int(category),
-                        row[4],
-                        entity,
-                        *row[6:10],
-                        tick.now_ns,
-                        *amounts,
-                        row[14],
-                        row[15],
-                        "process_died",
-                        row[17],
-                    )
-                )
-    return lines
-
-
-def _ended(ring: RingState, number: int, outcome: TickOutcome, tick: TickInput) -> bool:
-    groups = tick.registry.groups.value(ring.group or 0)
-    settled_ns = group_settled_ns(groups, {**tick.held, **outcome.targets}, tick.limit_ns)
-    ends = ring.pending["end_ns"][ring.pending["number"] == number]
-    return bool(ends.size) and int(ends[0]) <= settled_ns
+    groups: Mapping[int, Sequence[int]],
+    history: History,
+) -> None:
+    posted = list(outcome.lines)
+    for ring in rings:
+        if ring.lost:
+            outcome.lost += lost_lines(
+                ring,
+                ring.charged_ns(lambda group: outcome.settled_ns(groups[group])),
+                posted,
+                history,
+                first_charge_key=tick.next_charge_key + len(posted) + len(outcome.lost),
+                posted_ns=tick.now_ns,
+            )
+    outcome.lines += outcome.lost

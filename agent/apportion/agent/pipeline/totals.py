@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
 
+from apportion.agent.pipeline.lost_work import REASON as PROCESS_DIED
 from apportion.agent.snapshot import MoveKey as MoveLabels
 from apportion.agent.snapshot import PhaseKey, RequestKey, Spend, SpendKey, StepKey, TokenKey
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
@@ -65,6 +66,8 @@ class Totals:
         self.tokens: Counter[TokenKey] = Counter()
         self.unpriced_ns: Counter[int] = Counter()
         """By device key."""
+        self.unbound_spans = 0
+        """Root spans that were committed while the devices of their ring were unknown."""
 
     @property
     def spend(self) -> Mapping[SpendKey, Spend]:
@@ -81,7 +84,7 @@ class Totals:
         entity = _column(settled, "entity", [claim.entity for claim in settled.spanless])
         category = _column(settled, "category", [int(c.category) for c in settled.spanless])
         code = entity << 8 | category
-        for bucket, amounts in sorted(settled.by_bucket.items()):
+        for _, amounts in sorted(settled.by_bucket.items()):
             some = (amounts.device_ns > 0) | (amounts.energy_mj > 0)
             for value in np.unique(code[some]).tolist():
                 rows = some & (code == value)
@@ -125,11 +128,11 @@ class Totals:
                     labels = MoveLabels(source, target, reason)
                     self.moved[labels] += taken * given // total
 
-    def add_lost(self, lines: Sequence[Row], reason: str) -> None:
-        """Lines that moved the cost of spans whose process died."""
+    def add_lost(self, lines: Sequence[Row]) -> None:
+        """Lines that moved the cost of steps whose process died."""
         for row in lines:
             if row[3] == int(Category.LOST):
-                labels = MoveLabels(Category.DIRECT, Category.LOST, reason)
+                labels = MoveLabels(Category.DIRECT, Category.LOST, PROCESS_DIED)
                 self.moved[labels] += row[13] or 0
 
     def add_spans(self, decoded: Decoded) -> None:

@@ -115,8 +115,8 @@ def settle(
     fill = [piece for device in devices for piece in _unexplained(device, spanless)]
     late = [
         Spanless(
-            device.end_ns,
-            device.end_ns,
+            device.start_ns,
+            device.start_ns,
             Category.UNATTRIBUTED,
             device.group,
             NOBODY,

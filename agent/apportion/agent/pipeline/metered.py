@@ -1,0 +1,141 @@
+"""The devices that this agent meters: awaited after a restart, read, priced, settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from apportion.agent.pipeline.device import Knot, MeteredDevice
+from apportion.agent.pipeline.registry import DeviceKey
+from apportion.core.ids import DeviceId
+from apportion.core.reading import DeviceInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from apportion.agent.pipeline.node_time import NodeTime
+    from apportion.agent.pipeline.registry import Registry
+    from apportion.core.reading import Reading
+    from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
+    from apportion.cost.rate import Rate
+
+
+class _Remembered(NamedTuple):
+    """A device of the ledger that was not seen in this process yet."""
+
+    key: DeviceKey
+    watermark: Row
+    knots: list[Knot]
+
+
+class MeteredDevices:
+    """`devices` are metered now, by id; others are only remembered."""
+
+    def __init__(
+        self,
+        state: LedgerState,
+        registry: Registry,
+        time: NodeTime,
+        rates_of: Callable[[str], Sequence[Rate]],
+        *,
+        same_boot: bool,
+    ) -> None:
+        self._registry, self._time, self._rates_of = registry, time, rates_of
+        self._same_boot = same_boot
+        self.devices: dict[str, MeteredDevice] = {}
+        self._gone: dict[str, MeteredDevice] = {}
+        self._returned: set[int] = set()
+        knots: dict[int, list[Knot]] = {}
+        for key, time_ns, values in sorted(state.tables.get("reading", [])):
+            knots.setdefault(key, []).append(Knot.of_json(time_ns, values))
+        names = dict(registry.devices.items())
+        self._remembered = {
+            names[row[0]].device: _Remembered(names[row[0]], row, knots.get(row[0], []))
+            for row in state.tables.get("watermark", [])
+        }
+
+    @property
+    def remembered(self) -> list[str]:
+        """Devices of the ledger that are neither resumed nor disowned yet."""
+        return list(self._remembered)
+
+    def resume(self, device: str, now_ns: int) -> None:
+        """Wait for the readings of a device that the ledger knows; does nothing for others."""
+        known = self._remembered.get(device)
+        if known is not None:
+            info = DeviceInfo(
+                DeviceId(device), known.key.name, -1, known.key.source, bool(known.key.simulated)
+            )
+            self._begin(info, now_ns).awaited_since_ns = now_ns
+
+    def read(self, info: DeviceInfo, reading: Reading) -> Row | None:
+        """Take a reading. Returns its row of `reading`; None where it is older than the last."""
+        time_ns = self._time.of(reading.time_ns)
+        device = self.devices.get(info.device)
+        if device is None:
+            device = self._gone.pop(info.device, None)
+            if device is None:
+                device = self._begin(info, time_ns)
+            else:
+                self.devices[info.device] = device
+                self._returned.add(device.key)
+        device.info = info
+        if not device.priced:
+            self._price(device)
+        knot = device.add(reading, time_ns)
+        return None if knot is None else (device.key, time_ns, knot.to_json())
+
+    def disown(self, device: str) -> None:
+        """Another agent meters it now."""
+        self._remembered.pop(device, None)
+        self.devices.pop(device, None)
+        self._gone.pop(device, None)
+
+    def give_up(self, now_ns: int) -> list[str]:
+        """Devices that were awaited in vain are set aside; whatever waits for them goes on."""
+        gone = [name for name, device in self.devices.items() if device.is_gone(now_ns)]
+        for name in gone:
+            self._gone[name] = self.devices.pop(name)
+        return gone
+
+    def take_returned(self) -> set[int]:
+        """Keys of devices that had been given up and were read again since the last call."""
+        returned, self._returned = self._returned, set()
+        return returned
+
+    def write(self, batch: TickBatch, targets: Mapping[int, int]) -> None:
+        """Add the watermarks that `targets` give, and which readings are no longer needed."""
+        rows: list[Row] = []
+        for device in self.devices.values():
+            target_ns = targets[device.key]
+            energy = (device.accounted_mj(target_ns), device.energy_source)
+            rows.append((device.key, target_ns, device.since_ns, *energy))
+            kept = [knot.time_ns for knot in device.knots if knot.time_ns <= target_ns]
+            if kept:
+                batch.readings_before[device.key] = kept[-1]
+        batch.replace("watermark", rows)
+
+    def settled(self, targets: Mapping[int, int]) -> None:
+        """What `write` added is committed."""
+        for device in self.devices.values():
+            device.settled(targets[device.key])
+
+    def _begin(self, info: DeviceInfo, time_ns: int) -> MeteredDevice:
+        known = self._remembered.pop(info.device, None)
+        key = self._registry.devices.key(DeviceKey.of(info) if known is None else known.key)
+        group = self._registry.groups.key((key,))
+        device = MeteredDevice(key, group, info, time_ns, time_ns)
+        if known is not None:
+            _, settled_ns, since_ns, settled_mj, energy_source = known.watermark
+            device.settled_ns, device.since_ns = settled_ns, since_ns
+            device.settled_mj, device.energy_source = settled_mj, energy_source
+            device.restore(known.knots, same_boot=self._same_boot)
+        device.rates = self._registry.used_periods(info.name)
+        self.devices[info.device] = device
+        return device
+
+    def _price(self, device: MeteredDevice) -> None:
+        name = device.info.name
+        device.rates = self._registry.periods(
+            name, self._rates_of(name), device.settled_ns, self._time.offset_ns
+        )
+        device.priced = True

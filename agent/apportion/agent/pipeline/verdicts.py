@@ -1,0 +1,106 @@
+"""What each device's time without a span was: claims for settlement, rows for the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from apportion.core.category import Category
+from apportion.core.interval import Interval, union
+from apportion.cost.ledger.history import LONGEST_NS
+from apportion.cost.settlement.evidence import Verdict, judge
+from apportion.cost.settlement.work import NOBODY, Spanless
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from apportion.agent.pipeline.device import MeteredDevice
+    from apportion.agent.pipeline.ring_state import RingState
+    from apportion.cost.ledger.batch import Row
+    from apportion.cost.settlement.work import Roots
+
+LOST_RECORDS: Final = "records_lost"
+
+
+class Verdicts(NamedTuple):
+    """Of one device and tick. `last` is the latest one, which the next tick may prolong."""
+
+    claims: list[Spanless]
+    rows: list[Row]
+    last: Verdict | None
+
+
+def verdicts(
+    device: MeteredDevice,
+    target_ns: int,
+    rings: Sequence[RingState],
+    roots: Roots,
+    *,
+    patience_ns: int,
+    users_of: Callable[[], Sequence[int]],
+    last: Verdict | None,
+) -> Verdicts:
+    """Judge the reading windows of `device` up to `target_ns`.
+
+    `rings` and `roots` are those that use the device; `users_of` gives the entities of other
+    processes on it, and is asked only where it matters; `last` is the verdict before these.
+    """
+    pids = {ring.pid for ring in rings} if device.info.source == "cpu" else None
+    rows: list[Row] = []
+    claims: list[Spanless] = []
+    for window in device.windows(target_ns, patience_ns=patience_ns, cpu_of=pids):
+        inside = roots[(roots["start_ns"] < window.end_ns) & (roots["end_ns"] > window.start_ns)]
+        covered = union(
+            map(Interval, inside["start_ns"].tolist(), inside["end_ns"].tolist()),
+        )
+        holders = [ring.run_entity for ring in rings if ring.holds(window.start_ns)]
+        users = () if holders or window.activity_ratio is None else users_of()
+        judged = judge(window, covered, holders, users)
+        for verdict in _without_losses(judged, rings):
+            claims += _claims(device, verdict)
+            last = verdict if last is None else _joined(last, verdict)
+            row = _row(device.key, last)
+            if rows and rows[-1][:2] == row[:2]:
+                rows[-1] = row
+            else:
+                rows.append(row)
+    return Verdicts(claims, rows, last)
+
+
+def _without_losses(verdict: Verdict, rings: Sequence[RingState]) -> Iterator[Verdict]:
+    """Where records were lost nobody knows: what no span covers there is `unattributed`."""
+    whole = Interval(verdict.start_ns, verdict.end_ns)
+    losses = union(loss.clip(whole) for ring in rings for loss in ring.losses)
+    for piece in whole.split(edge for loss in losses for edge in (loss.start_ns, loss.end_ns)):
+        if any(loss.start_ns <= piece.start_ns < loss.end_ns for loss in losses):
+            edges = (piece.start_ns, piece.end_ns)
+            yield Verdict(*edges, Category.UNATTRIBUTED, (), LOST_RECORDS)
+        else:
+            yield verdict._replace(start_ns=piece.start_ns, end_ns=piece.end_ns)
+
+
+def _joined(last: Verdict, verdict: Verdict) -> Verdict:
+    """Both in one where they say the same and meet within `LONGEST_NS`; else the second."""
+    same = last[1:] == (verdict.start_ns, *verdict[2:])
+    short = verdict.end_ns - last.start_ns <= LONGEST_NS
+    return verdict._replace(start_ns=last.start_ns) if same and short else verdict
+
+
+def _claims(device: MeteredDevice, verdict: Verdict) -> list[Spanless]:
+    return [
+        Spanless(
+            verdict.start_ns,
+            verdict.end_ns,
+            verdict.category,
+            device.group,
+            entity,
+            verdict.reason,
+            device.key,
+        )
+        for entity in verdict.entities or (NOBODY,)
+    ]
+
+
+def _row(device: int, verdict: Verdict) -> Row:
+    entities = ",".join(map(str, verdict.entities))
+    edges = (verdict.start_ns, verdict.end_ns)
+    return (device, *edges, int(verdict.category), entities, verdict.reason)

@@ -1,0 +1,45 @@
+"""What the client ignored or could not do, by reason: it never raises into a workload, nor prints.
+
+Two threads that count the same reason at the same instant may count it once.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+Reason: TypeAlias = Literal[
+    "argument_ignored",  # an argument of init() with a wrong type or an impossible value
+    "arrival_ignored",  # arrival_ns that is not a plain int in the past
+    "counter_ignored",  # add() with an unknown name, no plain int, or an impossible value
+    "ring_gone",  # a span whose ring was closed under it, or is the parent's of a forked child
+    "span_dropped",  # start() whose span nobody held any more: ended as cancelled
+    "identity_shortened",  # an identity that did not fit the header
+    "internal_error",  # a defect of the client
+    "label_ignored",  # a tenant, model or adapter that is not a string
+    "not_open",  # phase(), scheduled(), first_token() or add() on a span that is not open
+    "opentelemetry_missing",  # init(otel=True) where it cannot be imported
+    "phase_ignored",  # a phase name that is not in the closed set
+    "request_id_ignored",  # a request id that is neither a string, an int nor a UUID
+    "ring_failed",  # a ring could not be made: session.problem says why
+    "span_reused",  # a span that was started or entered again after its end
+    "status_unknown",  # finish() with another status: recorded as error
+    "step_ignored",  # a step number that is not a plain int from 0 to 2^53 - 1
+    "traceparent_ignored",  # a malformed W3C traceparent
+]
+
+_counts: dict[str, int] = {}
+
+
+def count(reason: Reason) -> None:
+    """Add one to a reason."""
+    _counts[reason] = _counts.get(reason, 0) + 1
+
+
+def counts() -> dict[str, int]:
+    """How often each reason held in this process so far; reasons that never held are absent."""
+    return dict(_counts)
+
+
+def forget_counts() -> None:
+    """Begin at nothing again, as a forked child does."""
+    _counts.clear()

@@ -1,0 +1,226 @@
+"""This process's one client: what init() said, and the ring, made at the first span.
+
+After a fork the child has nothing of its parent's but the names; its first span makes a ring.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from apportion.client.counting import count, forget_counts
+from apportion.client.directory import candidates
+from apportion.client.identity import Arguments, Names, identity_json, identity_of, names_of
+from apportion.client.layout import DEFAULT_RECORD_CAPACITY
+from apportion.client.process import Process, read_process
+from apportion.client.ring import CAPACITY_LIMIT, Facts, Ring
+from apportion.client.tracing import current_trace
+
+RETRY_NS: Final = 10_000_000_000
+"""Where no ring could be made, a span this much later tries again."""
+
+
+def client_version() -> str:
+    """Version of the installed distribution."""
+    # Imports a fifth of the standard library: not before a ring is made.
+    from importlib import metadata  # noqa: PLC0415
+
+    try:
+        return metadata.version("apportion")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "0+unknown"
+
+
+class Session:
+    """Makes the ring when it is first needed, and replaces or forgets it."""
+
+    def __init__(self) -> None:
+        self.ring: Ring | None = None
+        """None until the first span, or where none can be made."""
+        self.short: Ring | None = None
+        """The ring, while a root span may take the short way: it needs no trace looked up."""
+        self.problem: str | None = None
+        """Why there is no ring, after a try."""
+        self.read_trace: Callable[[], bytes] | None = None
+        self._arguments = Arguments()
+        self._directory: str | None = None
+        self._capacity = DEFAULT_RECORD_CAPACITY
+        self._names: Names | None = None
+        self._init_ns = 0
+        self._ready_ns = 0
+        self._rings: list[Ring] = []
+        self._ended = False
+        self._renew()
+
+    def _renew(self) -> None:
+        self._lock = threading.RLock()
+        self._making = False
+        self._at_exit = False
+        self.retry_ns = 0
+        """Before this time nobody tries to make a ring again."""
+
+    def configure(
+        self, arguments: Arguments, directory: str | None, capacity: int, *, otel: bool
+    ) -> None:
+        """Take what init() was told. A ring that is there ends here."""
+        with self._lock:
+            self._arguments = arguments
+            self._directory = directory
+            if type(capacity) is int and 1 <= capacity <= CAPACITY_LIMIT:
+                self._capacity = capacity
+            else:
+                self._capacity = DEFAULT_RECORD_CAPACITY
+                count("argument_ignored")
+            self._init_ns = time.monotonic_ns()
+            self._names = self._resolve(read_process())
+            self.read_trace = current_trace() if otel else None
+            if otel and self.read_trace is None:
+                count("opentelemetry_missing")
+            self.retry_ns = 0
+            self.problem = None
+            replaced = self.ring
+            self._use(None)
+            # One with open spans stays for them, and ends with the process.
+            if replaced is not None and replaced.idle:
+                self._rings.remove(replaced)
+                replaced.close(time.monotonic_ns())
+
+    def _resolve(self, process: Process) -> Names:
+        return names_of(self._arguments, os.environ, process, os.uname().nodename)
+
+    def _use(self, ring: Ring | None) -> None:
+        self.ring = ring
+        self.short = ring if self.read_trace is None else None
+
+    def adopt(self, ring: Ring) -> None:
+        """Write into a ring that somebody else made: the self-test's."""
+        self._rings.append(ring)
+        self._use(ring)
+
+    def acquire(self) -> Ring | None:
+        """The ring, made now if need be; None where none can be. Called when `ring` is None."""
+        if time.monotonic_ns() < self.retry_ns:
+            return None
+        # Only a process's first spans wait here, while one of them makes the ring.
+        with self._lock:
+            if self.ring is None and not self._ended and not self._making:
+                self._making = True  # a signal's handler may come back here
+                try:
+                    self._make()
+                except OSError as error:
+                    self.problem = f"{error.filename or 'ring'}: {error.strerror or error}"
+                    count("ring_failed")
+                finally:
+                    self._making = False
+                    if self.ring is None:
+                        self.retry_ns = time.monotonic_ns() + RETRY_NS
+            return self.ring
+
+    def _make(self) -> None:
+        tried = candidates(self._directory, os.environ)
+        place = next((each for each in tried if each.problem is None), None)
+        if place is None:
+            self.problem = "; ".join(f"{each.path} {each.problem}" for each in tried)
+            return
+        process = read_process()
+        if self._names is None:
+            self._names = self._resolve(process)
+        identity = identity_of(self._names, self._arguments, os.environ, client_version())
+        facts = Facts(
+            ring_id=os.urandom(16),
+            process=process,
+            init_ns=self._init_ns,
+            created_monotonic_ns=time.monotonic_ns(),
+            created_realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),
+            ready_ns=self._ready_ns,
+            identity=identity_json(identity),
+        )
+        ring = Ring.create(place.path, facts, self._capacity)
+        self._rings.append(ring)
+        if not self._at_exit:  # in a forked child again: multiprocessing clears what it inherits
+            atexit.register(self.end)
+            self._at_exit = True
+        self.problem = None
+        self._use(ring)
+
+    def set_ready(self) -> None:
+        """The server has finished starting; kept for the ring if there is none yet."""
+        self._ready_ns = time.monotonic_ns()
+        if self.ring is not None:
+            self.ring.set_ready(self._ready_ns)
+
+    def end(self) -> None:
+        """Close every ring cleanly and make no other: the process ends."""
+        self._ended = True
+        self._use(None)
+        for ring in self._rings:
+            ring.close(time.monotonic_ns())
+
+    def forget(self) -> None:
+        """In a forked child: what is mapped, locked and open is the parent's."""
+        self._use(None)
+        for ring in self._rings:
+            ring.forget()
+        self._rings = []
+        forget_counts()
+        self._renew()
+
+
+session: Final = Session()
+os.register_at_fork(after_in_child=session.forget)
+
+
+def init(
+    workload: str | None = None,
+    *,
+    run: str | None = None,
+    attempt: str | int | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    devices: list[str] | tuple[str, ...] | str | None = None,
+    tags: dict[str, str] | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    capacity: int = DEFAULT_RECORD_CAPACITY,
+    resumed_from_step: int | None = None,
+    otel: bool = False,
+) -> None:
+    """Say who this process is. Call it before the first span and before forking; never raises.
+
+    A later call ends the ring that is there and the next span makes a new one; spans that are
+    open go on in the old one, which then ends with the process.
+
+    Args:
+        workload: The name of the trainer or server; else $APPORTION_WORKLOAD.
+        run: One logical job; else $APPORTION_RUN, torchrun's, Slurm's, or one of this process.
+        attempt: One execution of the run; else $APPORTION_ATTEMPT, the restart count of torchrun
+            or Slurm, or a random one.
+        rank: Else $RANK or $SLURM_PROCID.
+        world_size: Else $WORLD_SIZE.
+        devices: UUIDs of the devices that this process works on, where it knows.
+        tags: At most 32 pairs of strings.
+        directory: Where the ring goes; else $APPORTION_RING_DIR, /run/apportion/rings or
+            $XDG_RUNTIME_DIR/apportion/rings.
+        capacity: Records that the ring holds before it overwrites the oldest (256 bytes each).
+        resumed_from_step: The last step that the checkpoint held from which this attempt goes on.
+        otel: Take the trace id of each root span from OpenTelemetry's current span.
+    """
+    try:
+        arguments = Arguments(
+            workload, run, attempt, rank, world_size, devices, tags, resumed_from_step
+        )
+        path = None if directory is None else os.fspath(directory)
+        session.configure(arguments, path, capacity, otel=otel)
+    except Exception:  # noqa: BLE001 - an observer never raises into the workload
+        count("internal_error")
+
+
+def ready() -> None:
+    """Say that the server has finished starting: what it costs until now is startup."""
+    try:
+        session.set_ready()
+    except Exception:  # noqa: BLE001 - an observer never raises into the workload
+        count("internal_error")

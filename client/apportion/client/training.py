@@ -1,0 +1,166 @@
+"""Training: steps, and what happens between them."""
+# ruff: noqa: SLF001 - a constructor that Python calls costs as much as four stores
+
+from __future__ import annotations
+
+import sys
+from time import monotonic_ns
+from types import TracebackType
+from typing import Final
+
+from apportion.client import layout
+from apportion.client.counters import NUMBER_LIMIT
+from apportion.client.counting import count
+from apportion.client.framework import clock_bits_of
+from apportion.client.locking import guarded
+from apportion.client.nesting import in_context
+from apportion.client.phase import PHASE_BITS
+from apportion.client.records import OPEN_STEP, PLAIN, threads
+from apportion.client.ring import ENDED
+from apportion.client.session import session
+from apportion.client.span import SMALL, Span
+from apportion.client.status import OK, status_of
+from apportion.client.surroundings import surroundings
+
+STEP: Final = layout.KINDS["step"]
+
+_in_context = in_context.get
+_pack_open: Final = OPEN_STEP.pack_into
+_pack_plain: Final = PLAIN.pack_into
+_modules: Final = sys.modules
+
+
+class Step(Span):
+    """A training step. The short way is for one inside no other span, with no counters."""
+
+    __slots__ = ()
+    _kind = _nested_kind = STEP
+
+    @guarded
+    def __enter__(self) -> Span:
+        try:
+            ring = session.short
+            facts = threads.facts
+            around = facts.innermost
+            if (
+                ring is None
+                or self._slot is not None
+                or (around is not None and around._slot)
+                or _in_context() is not None
+            ):
+                return self._enter()
+            if len(_modules) != surroundings.modules:
+                surroundings.look()
+            running_loop = surroundings.running_loop
+            if running_loop is not None and running_loop() is not None:
+                return self._enter()
+            bits = ring.clock_bits
+            if not bits and surroundings.torch:
+                bits = clock_bits_of(ring)
+            slot = ring.take_slot()
+            self._bits = bits = bits + STEP
+            self._number = number = ring.next_number()
+            self._thread = facts
+            facts.innermost = self
+            self._start_ns = start_ns = monotonic_ns()
+            _pack_open(ring.payload, slot[1], number, bits, self._step)
+            ring.words[slot[0]] = start_ns
+            self._slot = slot
+        except IndexError:  # no open slot is free
+            return super().__enter__()
+        except ValueError:
+            count("ring_gone")
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
+        return self
+
+    @guarded
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        slot, self._slot = self._slot, ENDED  # no call between: one thread only gets the slot
+        if self._full or not slot:
+            self._exit(slot, kind)
+            return
+        try:
+            end_ns = monotonic_ns()
+            opened, _, words, payload, take, give_back, _ = slot
+            sequence, guard, offset = take()
+            words[guard] = 0
+            _pack_plain(
+                payload,
+                offset,
+                self._number,
+                self._bits + (OK if kind is None else status_of(kind)),
+                self._start_ns,
+                end_ns,
+                self._step,
+                self._thread.tail,
+            )
+            words[guard] = sequence
+            words[opened] = 0
+            give_back(slot)
+        except ValueError:
+            count("ring_gone")
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
+
+
+class Checkpoint(Span):
+    """Saving state."""
+
+    __slots__ = ()
+    _kind = layout.KINDS["checkpoint"]
+    _nested_kind = PHASE_BITS["checkpoint"]
+
+
+class Evaluation(Span):
+    """Measuring the model."""
+
+    __slots__ = ()
+    _kind = layout.KINDS["evaluation"]
+    _nested_kind = PHASE_BITS["evaluation"]
+
+
+def step(n: int) -> Span:
+    """A training step.
+
+    Args:
+        n: Its number, a plain int: of optimizer steps, so that a resumed attempt repeats numbers.
+    """
+    span = Step()
+    span._slot = None
+    span._full = False
+    if type(n) is int and 0 <= n <= SMALL:
+        span._step = n
+    else:
+        span._step = _large_step(n)
+    return span
+
+
+def _large_step(n: int) -> int:
+    if type(n) is int and 0 <= n < NUMBER_LIMIT:
+        return n
+    count("step_ignored")
+    return layout.ABSENT
+
+
+def checkpoint() -> Span:
+    """Saving state: outside a step a category of its own, inside one a phase of it."""
+    span = Checkpoint()
+    span._slot = None
+    span._full = False
+    span._step = layout.ABSENT
+    return span
+
+
+def evaluation() -> Span:
+    """Measuring the model: outside a step a category of its own, inside one a phase of it."""
+    span = Evaluation()
+    span._slot = None
+    span._full = False
+    span._step = layout.ABSENT
+    return span

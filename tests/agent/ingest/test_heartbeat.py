@@ -1,0 +1,66 @@
+"""The agent's own file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from apportion.agent.ingest import Heartbeat
+from apportion.client import layout
+from apportion.core.clock import ManualClock
+
+
+def heartbeat(directory: Path) -> Heartbeat:
+    return Heartbeat(directory, ManualClock(77), version="1.2.3", pid=42)
+
+
+def test_a_beat_is_whole_json(tmp_path: Path) -> None:
+    """Protects the clients' self-test, which reads these names."""
+    assert heartbeat(tmp_path).beat({"profile": {"step": 5}}) is None
+    path = tmp_path / layout.AGENT_FILE
+    assert json.loads(path.read_bytes()) == {
+        "heartbeat_monotonic_ns": 77,
+        "pid": 42,
+        "version": "1.2.3",
+        "requests": {"profile": {"step": 5}},
+    }
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_beat_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    """Protects readers: they see the old file or the new one, never a part."""
+    beats = heartbeat(tmp_path)
+    beats.beat()
+    reader = (tmp_path / layout.AGENT_FILE).open("rb")
+    beats.beat({"a": 1})
+    assert json.loads(reader.read())["requests"] == {}
+    reader.close()
+    assert [path.name for path in tmp_path.iterdir()] == [layout.AGENT_FILE]
+
+
+def test_a_link_in_its_place_is_replaced_not_followed(tmp_path: Path) -> None:
+    """Protects other files from a workload that plants a link."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / layout.AGENT_FILE).symlink_to(victim)
+    assert heartbeat(tmp_path).beat() is None
+    assert victim.read_bytes() == b"precious"
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """Protects the agent: a missing or blocked directory is a reason, not an error."""
+    reason = heartbeat(tmp_path / "absent").beat()
+    assert reason is not None
+    assert "No such file or directory" in reason
+    (tmp_path / layout.AGENT_FILE).mkdir()
+    assert "directory" in (heartbeat(tmp_path).beat() or "")
+    assert [path.name for path in tmp_path.iterdir()] == [layout.AGENT_FILE]
+
+
+def test_stopping_removes_the_file(tmp_path: Path) -> None:
+    """Protects workloads from waiting for an agent that is gone; twice is harmless."""
+    beats = heartbeat(tmp_path)
+    beats.beat()
+    beats.stop()
+    beats.stop()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,107 @@
+"""`python -m apportion.client`: it says why nothing arrives, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from apportion.client import layout
+
+
+def ask(directory: Path, **environ: str) -> tuple[int, str]:
+    """Exit status and output of the self-test in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "apportion.client"],
+        env={
+            "PYTHONPATH": ":".join(sys.path),
+            layout.DIRECTORY_VARIABLE: str(directory),
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "" == done.stderr
+    return done.returncode, done.stdout
+
+
+def beat(directory: Path, **said: object) -> None:
+    """What an agent writes."""
+    document = {"heartbeat_monotonic_ns": time.monotonic_ns(), "pid": 5, "version": "1.2.3", **said}
+    (directory / layout.AGENT_FILE).write_text(json.dumps(document))
+
+
+def test_all_is_well(tmp_path: Path) -> None:
+    """A directory and a living agent: exit status 0, and what a span costs."""
+    beat(tmp_path)
+    status, said = ask(tmp_path)
+    assert 0 == status
+    for text in (
+        "is writable",
+        "an agent 1.2.3 was alive",
+        "a span costs",
+        "spans from here arrive",
+    ):
+        assert text in said
+    assert "FAIL" not in said
+    assert [layout.AGENT_FILE] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    """The directory that was looked at, and what to do."""
+    status, said = ask(tmp_path / "missing")
+    assert 1 == status
+    assert f"FAIL directory {tmp_path / 'missing'} (APPORTION_RING_DIR) does not exist" in said
+    assert "start the agent first, or set APPORTION_RING_DIR" in said
+
+
+def test_candidates_of_a_plain_user(tmp_path: Path) -> None:
+    """Without the variable the default is looked at, then the user's own."""
+    own = tmp_path / layout.USER_DIRECTORY
+    own.mkdir(parents=True)
+    beat(own)
+    status, said = ask(Path(), XDG_RUNTIME_DIR=str(tmp_path), APPORTION_RING_DIR="")
+    if not Path(layout.DEFAULT_DIRECTORY).exists():
+        assert 0 == status
+        assert f"directory {layout.DEFAULT_DIRECTORY} (the default) does not exist" in said
+        assert f"directory {own} (XDG_RUNTIME_DIR) is writable" in said
+
+
+def test_no_agent(tmp_path: Path) -> None:
+    """A directory that no agent has written."""
+    status, said = ask(tmp_path)
+    assert 1 == status
+    assert f"FAIL no agent has written {tmp_path / layout.AGENT_FILE}" in said
+    assert "a test ring was made" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"heartbeat_monotonic_ns": 1}, "the agent was last alive"),
+        ({"heartbeat_monotonic_ns": 1 << 62}, "another time namespace"),
+        ({"heartbeat_monotonic_ns": None}, "cannot be read"),
+        ({"heartbeat_monotonic_ns": "soon"}, "cannot be read"),
+    ],
+)
+def test_a_strange_heartbeat(tmp_path: Path, change: dict[str, object], text: str) -> None:
+    """An old, a future or an unreadable heartbeat is no living agent."""
+    beat(tmp_path, **change)
+    status, said = ask(tmp_path)
+    assert 1 == status
+    assert text in said
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff"])
+def test_an_unreadable_agent_file(tmp_path: Path, raw: bytes) -> None:
+    """What is no JSON object of an agent is said to be unreadable."""
+    (tmp_path / layout.AGENT_FILE).write_bytes(raw)
+    status, said = ask(tmp_path)
+    assert 1 == status
+    assert "cannot be read" in said
