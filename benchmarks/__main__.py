@@ -18,9 +18,15 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import cast
+
+from apportion.core.clock import SystemClock
+from apportion.core.units import NS_PER_SECOND
 
 NAMES = ("client_span", "settlement", "ledger_commit", "metrics_latency", "agent_cost")
 RESULTS = Path(__file__).parent / "results"
+WHOLE_FROM = 1000
+"""Figures from here on are shown without decimals."""
 PINNED = (
     "apportion",
     "numpy",
@@ -60,7 +66,7 @@ def machine() -> dict[str, object]:
         "processor": _processor(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "time": _today(),
         "versions": {name: _version(name) for name in PINNED},
     }
 
@@ -77,16 +83,23 @@ def rows() -> Iterator[str]:
 
 def _flat(name: str, value: object, prefix: str) -> Iterator[str]:
     if isinstance(value, Mapping):
-        for key, inner in value.items():
+        for key, inner in cast("Mapping[str, object]", value).items():
             yield from _flat(name, inner, f"{prefix} {key}".strip())
-    elif isinstance(value, float):
-        yield f"| {name} | {prefix} | {value:,.3g} |" if abs(value) < 1000 else (
-            f"| {name} | {prefix} | {value:,.0f} |"
-        )
-    elif isinstance(value, int | str):
-        yield f"| {name} | {prefix} | {value:,} |" if isinstance(value, int) else (
-            f"| {name} | {prefix} | {value} |"
-        )
+    elif isinstance(value, (float, int, str)):
+        yield f"| {name} | {prefix} | {_shown(value)} |"
+
+
+def _shown(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or abs(value) >= WHOLE_FROM:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _today() -> str:
+    seconds = SystemClock().realtime_ns() // NS_PER_SECOND
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
 def _processor() -> str:

@@ -64,7 +64,7 @@ def _measure(root: Path, environ: dict[str, str]) -> dict[str, object]:
     )
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "apportion.agent.cli", "agent", "--config", str(config)],
+            [sys.executable, "-m", "apportion.client.dispatch", "agent", "--config", str(config)],
             env=environ,
         ),
         subprocess.Popen(
@@ -143,10 +143,16 @@ def _free_port() -> int:
 def _wait_for(port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.2)
+        if _answers(port):
+            return
+        time.sleep(0.2)
     message = f"nothing answers on port {port} after 30 s"
     raise RuntimeError(message)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2):
+            return True
+    except OSError:
+        return False

@@ -19,7 +19,7 @@ from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.metrics.rendering import MetricsText
 from apportion.agent.snapshot import Snapshot, SnapshotBoard, Spend, SpendKey
 from apportion.agent.testing import full_snapshot
-from apportion.core.category import SETTLED
+from apportion.core.category import SETTLED, Category
 from apportion.core.ids import DeviceId
 
 WORKLOADS = 60
@@ -62,13 +62,16 @@ def _snapshot() -> Snapshot:
         for index in range(DEVICES)
     )
     spend = {
-        SpendKey(category, f"workload-{number}", f"run-{number}", "model", f"tenant-{number % 7}"): (
-            Spend(10**9 * number, 10**11 * number, 10**6 * number)
-        )
+        _key(number, category): Spend(10**9 * number, 10**11 * number, 10**6 * number)
         for number in range(WORKLOADS)
         for category in SETTLED[:7]
     }
     return replace(snapshot, devices=devices, spend=MappingProxyType(spend))
+
+
+def _key(number: int, category: Category) -> SpendKey:
+    names = (f"workload-{number}", f"run-{number}", "model", f"tenant-{number % 7}")
+    return SpendKey(category, *names)
 
 
 def _peer(series: int) -> CollectorRegistry:

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from apportion.cost.energy import EnergyCurve
 
-STEPS = st.lists(
-    st.tuples(st.integers(1, 10**13), st.integers(0, 10**10)), min_size=1, max_size=12
-)
+STEPS = st.lists(st.tuples(st.integers(1, 10**13), st.integers(0, 10**10)), min_size=1, max_size=12)
 
 
 def curve_of(steps: list[tuple[int, int]]) -> EnergyCurve:

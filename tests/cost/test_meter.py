@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,9 +34,7 @@ def test_any_partition_adds_up(rate: Fraction, cuts: list[int]) -> None:
     """Pieces of an hour cost together what the hour costs, to the unit."""
     meter = Meter(rate, ORIGIN)
     edges = sorted({0, NS_PER_HOUR, *cuts})
-    pieces = [
-        meter.at(ORIGIN + b) - meter.at(ORIGIN + a) for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    pieces = [meter.at(ORIGIN + b) - meter.at(ORIGIN + a) for a, b in pairwise(edges)]
     assert sum(pieces) == rate.numerator // rate.denominator
 
 

@@ -30,14 +30,13 @@ generate = lambda: iter("ab")
 
 
 def _examples() -> list[tuple[str, str]]:
-    return [
-        (
-            f"{page.relative_to(REPOSITORY)}:{page.read_text()[: match.start()].count(chr(10)) + 1}",
-            match[1],
-        )
-        for page in PAGES
-        for match in _PYTHON.finditer(page.read_text())
-    ]
+    found: list[tuple[str, str]] = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in _PYTHON.finditer(text):
+            line = text[: match.start()].count("\n") + 1
+            found.append((f"{page.relative_to(REPOSITORY)}:{line}", match[1]))
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))

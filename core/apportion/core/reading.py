@@ -62,4 +62,4 @@ class Reading:
     nvlink_tx_bytes: Bytes | None = None
     nvlink_rx_bytes: Bytes | None = None
     processes: tuple[ProcessReading, ...] | None = None
-    cpu_ns_by_pid: dict[int, int] = field(default_factory=dict)
+    cpu_ns_by_pid: dict[int, int] = field(default_factory=dict[int, int])
