@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.http import Health, HttpService, create_app
@@ -65,7 +64,7 @@ def run(config: AgentConfig) -> int:
         clock=clock,
     )
     state = ledger.load_state(NO_SPANS_NS)
-    time = _node_time(state, clock, config.proc_root)
+    time = NodeTime.of_ledger(boot_id(config.proc_root), clock, state)
     locks = DeviceLocks(config.lock_dir, only=config.own or None)
     folder = LabelFolder(
         {
@@ -111,17 +110,6 @@ def run(config: AgentConfig) -> int:
     finally:
         ledger.close()
         lock.release()
-
-
-def _node_time(state: LedgerState, clock: SystemClock, proc_root: Path) -> NodeTime:
-    boot = boot_id(proc_root)
-    anchors = {row[0]: row[1] for row in state.tables.get("boot", [])}
-    after_ns = max((row[1] for row in state.tables.get("watermark", [])), default=0)
-    time = NodeTime.start(boot, clock, known_anchor_ns=anchors.get(boot), after_ns=after_ns)
-    offsets = state.tables.get("wall_offset", [])
-    if offsets:
-        time.offset_ns = max(offsets)[1]
-    return time
 
 
 def _directory(

@@ -23,7 +23,6 @@ ALWAYS = 1 << 62
 PRICES = [Fraction(3_600 * DOLLARS), Fraction(2_490_000_000_001), Fraction(98_320_000_000_000, 7)]
 ROOTS = [SpanKind.REQUEST, SpanKind.STEP, SpanKind.CHECKPOINT, SpanKind.EVALUATION]
 PAUSES = st.sampled_from([1, 20_000_000, 700_000_000, SECOND, 3 * SECOND, 8 * SECOND])
-LONG_PAUSES = st.sampled_from([60 * SECOND, 1_300 * SECOND])
 GROUPS = st.sampled_from([(0,), (1,), (0, 1)])
 PICK = st.integers(0, 1 << 16)
 
@@ -46,14 +45,11 @@ class SettlementMachine(RuleBasedStateMachine):
         self.world = World([rate(price)], devices=2, realtime_ns=start_ns)
         self._read(0, 0.5)
         self._read(1, 0.0)
+        self.a_process_starts((0, 1), 5 * SECOND)
 
     # -- time and telemetry --------------------------------------------------------------------
     @rule(pause=PAUSES)
     def time_passes(self, pause: int) -> None:
-        self.world.clock.advance(pause)
-
-    @rule(pause=LONG_PAUSES)
-    def telemetry_is_silent(self, pause: int) -> None:
         self.world.clock.advance(pause)
 
     @rule(seconds=st.integers(1, 12), utilization=st.sampled_from([0.0, 0.02, 0.9, None]))
@@ -68,13 +64,50 @@ class SettlementMachine(RuleBasedStateMachine):
         self.world.clock.advance(1)
         self._read(device, 0.3)
 
-    @rule(device=st.integers(0, 1))
-    def an_energy_counter_is_reset(self, device: int) -> None:
-        self.world.energy_mj[self.world.infos[device].device] = 11
+    @rule(
+        fault=st.sampled_from(
+            ["silence", "counter reset", "clock", "price", "no price", "reboot", "crash", "crash"]
+        ),
+        number=st.integers(0, 5),
+    )
+    def something_goes_wrong(self, fault: str, number: int) -> None:
+        world = self.world
+        if fault == "silence":
+            world.clock.advance([60 * SECOND, 1_300 * SECOND][number % 2])
+        elif fault == "counter reset":
+            world.energy_mj[world.infos[number % 2].device] = 11
+        elif fault == "clock":
+            step = [-3_600 * SECOND, -1, 5 * SECOND, 7_200 * SECOND][number % 4]
+            world.clock.step_realtime(step)
+        elif fault == "reboot":
+            self.gone += world.processes.values()
+            world.reboot([2 * SECOND, 600 * SECOND][number % 2])
+            self._restarted()
+        else:
+            if fault == "price":
+                world.rates = [rate(PRICES[number % len(PRICES)])]
+            elif fault == "no price":
+                world.rates = []
+            world.boot_agent()
+            self._restarted()
 
-    @rule(step=st.sampled_from([-3_600 * SECOND, -1, 5 * SECOND, 7_200 * SECOND]))
-    def the_wall_clock_is_set(self, step: int) -> None:
-        self.world.clock.step_realtime(step)
+    @rule(
+        pick=PICK,
+        kind=st.sampled_from([SpanKind.REQUEST, SpanKind.STEP, SpanKind.STEP]),
+        pause=PAUSES,
+        seconds=st.integers(0, 4),
+    )
+    def work_is_done(self, pick: int, kind: SpanKind, pause: int, seconds: int) -> None:
+        """A span from start to end, seen open on the way, and a little pause."""
+        if not self._living():
+            return
+        process = self._living()[pick % len(self._living())]
+        span = process.start(kind, self.world.now_ns)
+        self.readings_come(seconds, 0.5)
+        self.world.poll(process)
+        self.world.clock.advance(pause)
+        process.finish(span, self.world.now_ns)
+        self.world.clock.advance(pause // 3)
 
     def _read(self, device: int, utilization: float | None) -> None:
         world = self.world
@@ -183,23 +216,6 @@ class SettlementMachine(RuleBasedStateMachine):
     def the_agent_dies_after_a_commit(self) -> None:
         self.world.ledger.crash_after = True
         self._tick()
-        self._restarted()
-
-    @rule()
-    def the_agent_dies(self) -> None:
-        self.world.boot_agent()
-        self._restarted()
-
-    @rule(price=st.none() | st.sampled_from(PRICES))
-    def the_price_changes_over_a_restart(self, price: Fraction | None) -> None:
-        self.world.rates = [] if price is None else [rate(price)]
-        self.world.boot_agent()
-        self._restarted()
-
-    @rule(down=st.sampled_from([2 * SECOND, 600 * SECOND]))
-    def the_host_reboots(self, down: int) -> None:
-        self.gone += self.world.processes.values()
-        self.world.reboot(down)
         self._restarted()
 
     def _restarted(self) -> None:

@@ -199,13 +199,7 @@ class World:
     def boot_agent(self) -> Settlement:
         """A new agent on the ledger as it is."""
         state = self.ledger.load_state(0)
-        anchors = {row[0]: row[1] for row in state.tables["boot"]}
-        after_ns = max((row[1] for row in state.tables["watermark"]), default=0)
-        self.time = NodeTime.start(
-            self.boot, self.clock, known_anchor_ns=anchors.get(self.boot), after_ns=after_ns
-        )
-        if state.tables["wall_offset"]:
-            self.time.offset_ns = max(state.tables["wall_offset"])[1]
+        self.time = NodeTime.of_ledger(self.boot, self.clock, state)
         self.settlement = Settlement(
             state,
             time=self.time,

@@ -35,6 +35,8 @@ class Knot:
     activity_ratio: float | None
     cpu_ns_by_pid: dict[int, int]
     raw_mj: int | None = None
+    boot: str = ""
+    """Counters of another boot started anew."""
 
     def to_json(self) -> str:
         """For the ledger's `reading` table."""
@@ -45,6 +47,7 @@ class Knot:
                 self.activity_ratio,
                 self.cpu_ns_by_pid,
                 self.raw_mj,
+                self.boot,
             ],
             separators=(",", ":"),
         )
@@ -52,9 +55,9 @@ class Knot:
     @classmethod
     def of_json(cls, time_ns: int, text: str) -> Knot:
         """The inverse of `to_json`."""
-        total_mj, reset_mj, activity_ratio, by_pid, raw_mj = json.loads(text)
+        total_mj, reset_mj, activity_ratio, by_pid, raw_mj, boot = json.loads(text)
         pids = {int(pid): int(cpu_ns) for pid, cpu_ns in by_pid.items()}
-        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, raw_mj)
+        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, raw_mj, boot)
 
 
 @dataclass(slots=True)
@@ -80,13 +83,13 @@ class MeteredDevice:
     awaited_since_ns: int | None = None
     _raw_mj: int | None = None
     _total_mj: int = 0
-    _rebooted: bool = False
+    _boot: str = ""
 
-    def add(self, reading: Reading, time_ns: int) -> Knot | None:
+    def add(self, reading: Reading, time_ns: int, boot: str) -> Knot | None:
         """Take a reading (node time `time_ns`); None where it is older than the last one."""
         if self.knots and time_ns <= self.knots[-1].time_ns:
             return None
-        total_mj, reset_mj = self._advance(reading.energy_mj)
+        total_mj, reset_mj = self._advance(reading.energy_mj, boot)
         knot = Knot(
             time_ns,
             total_mj,
@@ -94,6 +97,7 @@ class MeteredDevice:
             reading.utilization_ratio,
             dict(reading.cpu_ns_by_pid),
             reading.energy_mj,
+            boot,
         )
         self.knots.append(knot)
         self.awaited_since_ns = None
@@ -102,25 +106,23 @@ class MeteredDevice:
             self.settled_mj = total_mj
         return knot
 
-    def restore(self, knots: list[Knot], *, same_boot: bool) -> None:
-        """Go on from persisted readings; after a reboot the counter starts anew."""
+    def restore(self, knots: list[Knot]) -> None:
+        """Go on from persisted readings."""
         self.knots = knots
-        totals = [knot.total_mj for knot in knots if knot.total_mj is not None]
-        raws = [knot.raw_mj for knot in knots if knot.raw_mj is not None]
-        if totals and raws:
-            self._total_mj, self._raw_mj = totals[-1], raws[-1]
-            self._rebooted = not same_boot
+        for knot in knots:
+            if knot.total_mj is not None:
+                self._total_mj, self._raw_mj, self._boot = knot.total_mj, knot.raw_mj, knot.boot
 
-    def _advance(self, raw_mj: int | None) -> tuple[int | None, int]:
+    def _advance(self, raw_mj: int | None, boot: str) -> tuple[int | None, int]:
         if raw_mj is None:
             return None, 0
         reset_mj = 0
         if self._raw_mj is not None:
-            if self._rebooted or raw_mj < self._raw_mj:
+            if boot != self._boot or raw_mj < self._raw_mj:
                 reset_mj = raw_mj
             else:
                 self._total_mj += raw_mj - self._raw_mj
-        self._raw_mj, self._rebooted = raw_mj, False
+        self._raw_mj, self._boot = raw_mj, boot
         return self._total_mj, reset_mj
 
     # -- settlement --------------------------------------------------------------------------

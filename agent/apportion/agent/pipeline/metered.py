@@ -36,11 +36,8 @@ class MeteredDevices:
         registry: Registry,
         time: NodeTime,
         rates_of: Callable[[str], Sequence[Rate]],
-        *,
-        same_boot: bool,
     ) -> None:
         self._registry, self._time, self._rates_of = registry, time, rates_of
-        self._same_boot = same_boot
         self.devices: dict[str, MeteredDevice] = {}
         self._gone: dict[str, MeteredDevice] = {}
         self._returned: set[int] = set()
@@ -81,7 +78,7 @@ class MeteredDevices:
         device.info = info
         if not device.priced:
             self._price(device)
-        knot = device.add(reading, time_ns)
+        knot = device.add(reading, time_ns, self._time.boot)
         return None if knot is None else (device.key, time_ns, knot.to_json())
 
     def disown(self, device: str) -> None:
@@ -128,7 +125,7 @@ class MeteredDevices:
             _, settled_ns, since_ns, settled_mj, energy_source = known.watermark
             device.settled_ns, device.since_ns = settled_ns, since_ns
             device.settled_mj, device.energy_source = settled_mj, energy_source
-            device.restore(known.knots, same_boot=self._same_boot)
+            device.restore(known.knots)
         device.rates = self._registry.used_periods(info.name)
         self.devices[info.device] = device
         return device

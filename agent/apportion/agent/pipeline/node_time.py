@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from apportion.core.units import NS_PER_SECOND
+
 if TYPE_CHECKING:
     from apportion.core.clock import Clock
+    from apportion.cost.ledger.batch import LedgerState
 
 WALL_STEP_NS: Final = 100_000_000
 """Wall clocks are slewed all the time; an offset is dated again when it moved by this much."""
+
+AFTER_NS: Final = 10 * NS_PER_SECOND
+"""On a new boot with a wall clock that went back, node time begins so long after what is known."""
 
 
 def boot_id(proc_root: Path = Path("/proc")) -> str:
@@ -27,14 +33,19 @@ class NodeTime:
     offset_ns: int = 0
 
     @classmethod
-    def start(
-        cls, boot: str, clock: Clock, *, known_anchor_ns: int | None, after_ns: int
-    ) -> NodeTime:
-        """On a known boot its anchor; on a new one the wall clock's, never before `after_ns`."""
-        if known_anchor_ns is not None:
-            return cls(boot, known_anchor_ns)
-        monotonic_ns = clock.monotonic_ns()
-        return cls(boot, max(clock.realtime_ns() - monotonic_ns, after_ns - monotonic_ns))
+    def of_ledger(cls, boot: str, clock: Clock, state: LedgerState) -> NodeTime:
+        """On a known boot as it was; on a new one by the wall clock, but never back in time."""
+        tables = state.tables
+        offsets = tables.get("wall_offset", [])
+        offset_ns = max(offsets)[1] if offsets else 0
+        for known, anchor_ns, _ in tables.get("boot", []):
+            if known == boot:
+                return cls(boot, anchor_ns, offset_ns)
+        used = [row[1] for table in ("watermark", "reading") for row in tables.get(table, [])]
+        start_ns = clock.realtime_ns()
+        if used:
+            start_ns = max(start_ns, max(used) + AFTER_NS)
+        return cls(boot, start_ns - clock.monotonic_ns(), offset_ns)
 
     def of(self, monotonic_ns: int) -> int:
         """Node time of an instant of this boot's monotonic clock."""

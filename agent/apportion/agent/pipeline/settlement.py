@@ -90,9 +90,7 @@ class Settlement:
         self.totals = Totals(folder, self.registry.entities)
         self.accruals = dict(map(accrual_of, tables.get("accrual", [])))
         self.verdicts: dict[int, Verdict] = {}
-        self.metered = MeteredDevices(
-            state, self.registry, time, rates_of, same_boot=not self._new_boot
-        )
+        self.metered = MeteredDevices(state, self.registry, time, rates_of)
         watermarks = {row[0]: row[1] for row in tables.get("watermark", [])}
         self.rings = restore_rings(state, self.registry, watermarks)
         self._positions: dict[int, str] = {}
