@@ -23,7 +23,12 @@ COPY --from=build /opt/apportion /opt/apportion
 RUN mkdir -p /var/lib/apportion /run/apportion/rings \
     && chown -R 65532:65532 /var/lib/apportion /run/apportion \
     && chmod 3770 /run/apportion/rings
+# Listens on all addresses of its own network namespace: a pod's, where Prometheus must reach it.
 ENV PATH=/opt/apportion/bin:$PATH \
+    APPORTION_LISTEN=0.0.0.0:9477 \
+    APPORTION_STATE_DIR=/var/lib/apportion \
+    APPORTION_RING_DIR=/run/apportion/rings \
+    APPORTION_LOCK_DIR=/run/apportion/locks \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -25,8 +25,8 @@ from prometheus_client import CollectorRegistry, Histogram
 from apportion import client
 from apportion.client.layout import DIRECTORY_VARIABLE
 
-ROUNDS = 80
-SPANS = 600
+ROUNDS = 60
+SPANS = 2000
 Round = Callable[[], float]
 """Times SPANS spans; nanoseconds each."""
 

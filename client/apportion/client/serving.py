@@ -56,6 +56,7 @@ class Request(Span):
         one, two, three = self._tokens
         self._counters = (one, two, three, ABSENT, ABSENT, ABSENT, ABSENT)
         self._parent = self._arrival_ns = self._adapter = 0
+        self._step = ABSENT
         self._trace = b""
         self._tokens = _SAID
         self._full = True
@@ -67,7 +68,9 @@ class Request(Span):
             self._words, self._adapter = ring.intern(self._labels)
 
     def _again(self) -> Self:
-        span = super()._again()
+        span = type(self)()
+        span._slot = None
+        span._full = False
         span._tokens = _NO_TOKENS
         span._id, span._id_head, span._labels = self._id, self._id_head, self._labels
         span._scheduled_ns = span._first_token_ns = 0
@@ -80,11 +83,12 @@ class Request(Span):
     def __enter__(self) -> Span:
         try:
             ring = session.short
+            if ring is None:
+                return self._enter()
             facts = threads.facts
             around = facts.innermost
             if (
-                ring is None
-                or self._full
+                self._full
                 or self._slot is not None
                 or (around is not None and around._slot)
                 or _in_context() is not None
@@ -228,7 +232,6 @@ def request(
     """
     span = Request()
     span._slot = None
-    span._step = ABSENT
     span._full = False
     span._tokens = _NO_TOKENS
     span._scheduled_ns = span._first_token_ns = 0

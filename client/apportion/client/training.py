@@ -40,11 +40,12 @@ class Step(Span):
     def __enter__(self) -> Span:
         try:
             ring = session.short
+            if ring is None:
+                return self._enter()
             facts = threads.facts
             around = facts.innermost
             if (
-                ring is None
-                or self._slot is not None
+                self._slot is not None
                 or (around is not None and around._slot)
                 or _in_context() is not None
             ):

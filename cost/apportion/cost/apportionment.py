@@ -126,6 +126,15 @@ class Shares:
     energy_mj: Column | None
     totals: dict[Category, CategoryTotal]
 
+    @property
+    def some(self) -> NDArray[np.bool_]:
+        """The claims that got anything at all."""
+        some = self.device_ns > 0
+        for amounts in (self.units, self.energy_mj):
+            if amounts is not None:
+                some = some | (amounts > 0)
+        return some
+
 
 def apportion(
     start_ns: int,

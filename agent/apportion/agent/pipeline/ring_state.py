@@ -174,7 +174,6 @@ class RingState:
             for name in ("start_ns", "end_ns", "applied_start_ns", "applied_end_ns"):
                 piece[name] = np.clip(rows[name], since_ns, until_ns)
             piece["group"] = group
-            piece["open"] &= rows["end_ns"] <= until_ns
             some = piece["start_ns"] < piece["end_ns"]
             some |= piece["applied_start_ns"] < piece["applied_end_ns"]
             pieces.append(piece[some])

@@ -209,16 +209,19 @@ class Settlement:
     def bound(
         self, ring: RingState, device_keys: tuple[int, ...], source: str, now_ns: int
     ) -> None:
-        """The ring's devices are known; or known better, for all that is not settled yet."""
+        """The ring's devices are known, from its beginning on; or known better from now on.
+
+        A change holds for all that is not settled yet, and for nothing that is.
+        """
         groups = self.registry.groups
         group = groups.key(device_keys)
         if ring.group == group:
             return
-        since_ns = now_ns
+        since_ns = min(ring.attached_ns, ring.process_start_ns or ring.attached_ns)
         if ring.group is not None:
             involved = {*device_keys, *groups.value(ring.group)}
             marks = [d.settled_ns for d in self.devices.values() if d.key in involved]
-            since_ns = max(marks, default=now_ns)
+            since_ns = max(ring.bindings[-1][0] + 1, max(marks, default=now_ns))
         ring.bind(since_ns, group)
         self._unsaved.bindings.append((ring.key, since_ns, group, source))
 

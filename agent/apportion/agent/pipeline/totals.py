@@ -85,7 +85,7 @@ class Totals:
         category = _column(settled, "category", [int(c.category) for c in settled.spanless])
         code = entity << 8 | category
         for _, amounts in sorted(settled.by_bucket.items()):
-            some = (amounts.device_ns > 0) | (amounts.energy_mj > 0)
+            some = amounts.some
             for value in np.unique(code[some]).tolist():
                 rows = some & (code == value)
                 metered = rows & amounts.metered

@@ -86,7 +86,7 @@ def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]
     payers: dict[int, Payer] = {}
     for bucket, amounts in settled.by_bucket.items():
         hour_ns = bucket.minute_ns - bucket.minute_ns % NS_PER_HOUR
-        some = np.flatnonzero(amounts.device_ns > 0)
+        some = np.flatnonzero(amounts.some)
         units = [None] * some.size if amounts.units is None else amounts.units[some].tolist()
         columns = (amounts.device_ns, amounts.energy_mj, amounts.metered)
         values = [column[some].tolist() for column in columns]

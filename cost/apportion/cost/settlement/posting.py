@@ -100,7 +100,7 @@ class Book:
             roots.size,
         )
         for hour_ns, rate, amounts in _by_hour(settled, roots.size):
-            some = (amounts.device_ns > 0) | (amounts.energy_mj > 0)
+            some = amounts.some
             whole = (roots["start_ns"] >= hour_ns) & (roots["end_ns"] <= hour_ns + NS_PER_HOUR)
             at_once = some & complete & fresh & whole
             self._post_at_once(roots, np.flatnonzero(at_once), amounts, rate)
@@ -159,8 +159,7 @@ class Book:
     def _add_spanless(self, settled: Settled) -> None:
         offset = settled.roots.size
         for bucket, amounts in sorted(settled.by_bucket.items()):
-            tail = (amounts.device_ns[offset:] > 0) | (amounts.energy_mj[offset:] > 0)
-            for index in np.flatnonzero(tail).tolist():
+            for index in np.flatnonzero(amounts.some[offset:]).tolist():
                 claim = settled.spanless[index]
                 key = AccrualKey(
                     claim.group,
@@ -173,7 +172,8 @@ class Book:
                     claim.reason,
                 )
                 stop_ns = bucket.minute_ns + NS_PER_MINUTE
-                start_ns = min(max(claim.start_ns, bucket.minute_ns), stop_ns)
+                # Late energy has no time of its own: it is dated in the minute it is posted in.
+                start_ns = min(max(claim.start_ns, bucket.minute_ns), stop_ns - 1)
                 end_ns = max(start_ns, min(claim.end_ns, stop_ns))
                 self._accrue(key, amounts, offset + index, start_ns, end_ns, incomplete=False)
 

@@ -53,6 +53,12 @@ class Amounts:
             np.zeros(size, np.bool_),
         )
 
+    @property
+    def some(self) -> NDArray[np.bool_]:
+        """The rows that have any amount: a unit can fall to one whose time rounds to nothing."""
+        some = (self.device_ns > 0) | (self.energy_mj > 0)
+        return some if self.units is None else some | (self.units > 0)
+
     def add(self, rows: Column, shares: Shares) -> None:
         """Add `shares` of the claims that are `rows` (distinct) of the work."""
         self.device_ns[rows] += shares.device_ns
@@ -60,7 +66,7 @@ class Amounts:
             self.units[rows] += shares.units
         if shares.energy_mj is not None:
             self.energy_mj[rows] += shares.energy_mj
-            self.metered[rows] |= shares.device_ns > 0
+            self.metered[rows] |= shares.some
 
 
 class SettlementRow(NamedTuple):
@@ -257,7 +263,7 @@ def _record_parts(
 ) -> None:
     parts: dict[tuple[int, int], PartRow] = {}
     code = shares.claims.category.astype(np.int64) << 32 | group_column
-    for value in np.unique(code[shares.device_ns > 0]).tolist():
+    for value in np.unique(code[shares.some]).tolist():
         rows = code == value
         category, group = Category(value >> 32), value & 0xFFFFFFFF
         parts[category, group] = PartRow(
