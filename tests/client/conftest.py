@@ -14,6 +14,7 @@ from apportion import client
 from apportion.client import layout
 from apportion.client.counting import forget_counts
 from apportion.client.session import session
+from apportion.client.surroundings import surroundings
 
 VARIABLES = (
     "APPORTION_ATTEMPT",
@@ -43,6 +44,7 @@ def own_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     session.forget()
+    surroundings.__init__()  # type: ignore[misc] # as new
     yield
     session.forget()
     session.__init__()  # type: ignore[misc] # the one session of the process, as new

@@ -12,10 +12,11 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from tests.client.conftest import Run
-from tests.client.decoded import only
+from tests.client.decoded import only, read, rings
 
 from apportion import client
 from apportion.client import layout, tracing
+from apportion.client.ring import NUMBER_BLOCK
 from apportion.client.surroundings import surroundings
 
 UUID = "00000000-1111-2222-3333-444444444444"
@@ -156,15 +157,28 @@ def test_a_half_imported_torch(
 
 
 def test_torch_imported_later_is_noticed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody calls look(): that there are more modules is enough."""
-    with client.step(1):
+    """Nobody says so: the next phase notices, and where there is none, one of the next spans."""
+    with client.step(0):
         pass
     torch = Torch()
     torch.initialised = True
     monkeypatch.setitem(sys.modules, "torch", as_module(torch))
+    with client.step(1) as span, span.phase("forward"):
+        pass
     with client.step(2):
         pass
-    assert [layout.CLOCK_HOST, layout.CLOCK_HOST_LAUNCH] == clocks(directory)
+    host, launch = layout.CLOCK_HOST, layout.CLOCK_HOST_LAUNCH
+    assert [host, launch, host, launch] == clocks(directory)
+    client.init(directory=directory)
+    monkeypatch.delitem(sys.modules, "torch")
+    with client.step(0):
+        pass
+    monkeypatch.setitem(sys.modules, "torch", as_module(torch))
+    for number in range(NUMBER_BLOCK + 1):
+        with client.step(number):
+            pass
+    (new,) = (ring for ring in map(read, rings(directory)) if len(ring.records) > 4)
+    assert launch == new.records[-1]["clock"]
 
 
 def test_the_client_imports_no_framework() -> None:
@@ -268,7 +282,7 @@ def test_tasks_of_other_loops(tmp_path: Path, python: Run) -> None:
         "print(running(), asyncio.run(main()))\n"
         "trio.on = True\n"
         "print(running())\n"
-        "del sys.modules['trio']\n"
+        "trio.on = False\n"
         "sys.modules['gevent'] = types.ModuleType('gevent')\n"
         "print(running())\n"
     ).stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,7 @@ def test_any_header_is_a_trace_or_nothing(header: str) -> None:
     forget_counts()
 
 
-@pytest.mark.parametrize("arrival", [0, -5, time.monotonic_ns() + 10**15, 1.5, "now", True])
+@pytest.mark.parametrize("arrival", [0, -5, 1 << 62, 1.5, "now", True])
 def test_other_arrivals_are_ignored(directory: Path, arrival: Any) -> None:
     """An arrival that is no past time of the monotonic clock is left out and counted."""
     with client.request("r", arrival_ns=arrival):

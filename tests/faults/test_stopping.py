@@ -24,12 +24,14 @@ def test_the_first_signal_drains(node: Node, number: signal.Signals) -> None:
     agent.eventually(lambda: agent.door.value("apportion_rings_attached") == 1, "it is attached")
 
     writer.say(SPANS)
+    newcomer = node.workload("bursts", "newcomer", "1", 4096)
+    newcomer.say(SPANS)
     agent.send(number)
 
     assert agent.process.wait(60) == 0, agent.log
-    assert agent.book.count("span") == 2 * SPANS
+    assert agent.book.names().total() == agent.book.count("span") == 3 * SPANS
     assert agent.book.faults() == []
-    assert writer.end() == (0, "")
+    assert writer.end() == newcomer.end() == (0, "")
 
 
 def test_the_second_signal_forces(node: Node) -> None:

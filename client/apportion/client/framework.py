@@ -11,6 +11,7 @@ from typing import Any, Final
 from apportion.client.counting import count
 from apportion.client.layout import CLOCK_HOST_LAUNCH, CLOCK_SHIFT, WORD_DEVICE
 from apportion.client.ring import Ring
+from apportion.client.surroundings import surroundings
 
 LAUNCH_CLOCK: Final = CLOCK_HOST_LAUNCH << CLOCK_SHIFT
 """In the bits of `packed`."""
@@ -45,7 +46,8 @@ def clock_bits_of(ring: Ring) -> int:
     When CUDA turns out initialised, its device goes into the ring, once.
     """
     try:
-        if not ring.clock_bits and cuda_initialised():
+        surroundings.look()
+        if not ring.clock_bits and surroundings.torch and cuda_initialised():
             ring.clock_bits = LAUNCH_CLOCK
             device = current_device()
             if device is not None:

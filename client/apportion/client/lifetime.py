@@ -136,17 +136,19 @@ class Lifetime:
         """Take a number and an open slot, and become visible to the agent as running."""
         if not self._full:
             self._fill()
+        clock_bits = clock_bits_of(ring)
         self.above = above = innermost(ring)
         if above is None:
-            bits = self._kind | clock_bits_of(ring)
+            bits = self._kind | clock_bits
             if session.read_trace is not None and not self._trace:
                 self._trace = session.read_trace()
         else:
-            bits = self._nested_kind | ring.clock_bits
+            bits = self._nested_kind | clock_bits
             self._parent = above._number
+        session.review(ring)
         self._intern(ring)
         self._thread = threads.facts
-        self._number = number = ring.next_number()
+        self._number = number = ring.number()
         slot = ring.open_slot(number, self._parent, bits, self._words, self._step)
         self._start_ns = start_ns = monotonic_ns()
         if slot is ring.spare:

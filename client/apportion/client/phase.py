@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.client import layout
 from apportion.client.counting import count
+from apportion.client.framework import clock_bits_of
 from apportion.client.locking import guarded
 from apportion.client.records import PART, ThreadFacts, threads
 from apportion.client.ring import ENDED, Ring, Slot
@@ -47,8 +48,8 @@ class Phase:
             ring = self._ring
             if ring is None or self._slot is not None:
                 return self
-            self._number = number = ring.next_number()
-            self._bits = bits = self._bits | ring.clock_bits
+            self._number = number = ring.number()
+            self._bits = bits = self._bits | (ring.clock_bits or clock_bits_of(ring))
             self._thread = threads.facts
             slot = ring.open_slot(number, self._parent, bits, 0, layout.ABSENT)
             self._start_ns = start_ns = monotonic_ns()

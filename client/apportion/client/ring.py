@@ -25,6 +25,8 @@ from apportion.client.records import OPEN, WORD_CODE
 
 WORD: Final = 8
 """Bytes of one aligned store."""
+NUMBER_BLOCK: Final = 256
+"""Spans that may pass until one takes the long way."""
 CAPACITY_LIMIT: Final = 1 << 20
 _LABEL_SET_CAPACITY: Final = 4096
 _SPARE: Final = layout.IDENTITY_OFFSET // WORD - 1
@@ -98,7 +100,8 @@ class Ring:
         whole = memoryview(file)
         self.words: memoryview[int] = whole.cast(WORD_CODE)
         self.payload: memoryview[int] = whole[WORD:]
-        self.next_number = itertools.count(1).__next__
+        self._next_block = itertools.count(1, NUMBER_BLOCK).__next__
+        self.renew_numbers()
         self._take = _positions(capacity)
         self.free: list[Slot] = []
         """Open slots that nobody has; the last one is taken first, IndexError if there is none."""
@@ -184,6 +187,23 @@ class Ring:
     def set_ready(self, now_ns: int) -> None:
         """Say in the header that the server has finished starting."""
         self._set("ready_ns", now_ns)
+
+    def renew_numbers(self) -> None:
+        """Begin another block of span numbers, of which `next_number` gives each once.
+
+        At a block's end it raises StopIteration: a span that would take the short way takes the
+        long one, and looks around.
+        """
+        first = self._next_block()
+        self.next_number = iter(range(first, first + NUMBER_BLOCK)).__next__
+
+    def number(self) -> int:
+        """The number of another span."""
+        try:
+            return self.next_number()
+        except StopIteration:
+            self.renew_numbers()
+            return self.number()
 
     def open_slot(self, number: int, parent: int, packed: int, words: int, step: int) -> Slot:
         """A slot that says what is about to run; its guard is still 0.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from time import monotonic_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from apportion.client import layout
 from apportion.client.counting import count
 from apportion.client.encoding import request_id_field, trace_field
-from apportion.client.framework import clock_bits_of
 from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
 from apportion.client.records import OPEN_REQUEST, OTHER_COUNTERS, REQUEST, threads
@@ -35,7 +33,6 @@ _SAID: Final = (0, 0, 0)
 _in_context = in_context.get
 _pack_open: Final = OPEN_REQUEST.pack_into
 _pack_request: Final = REQUEST.pack_into
-_modules: Final = sys.modules
 
 
 class Request(Span):
@@ -92,30 +89,23 @@ class Request(Span):
                 or self._slot is not None
                 or (around is not None and around._slot)
                 or _in_context() is not None
+                or surroundings.running_loop() is not None
             ):
                 return self._enter()
-            if len(_modules) != surroundings.modules:
-                surroundings.look()
-            running_loop = surroundings.running_loop
-            if running_loop is not None and running_loop() is not None:
-                return self._enter()
-            bits = ring.clock_bits
-            if not bits and surroundings.torch:
-                bits = clock_bits_of(ring)
             label_words, adapter = ring.label_words[self._labels]
             if adapter:
                 return self._enter()
+            self._number = number = ring.next_number()
             slot = ring.take_slot()
             self._words = label_words
-            self._bits = bits = bits + _KIND
-            self._number = number = ring.next_number()
+            self._bits = bits = ring.clock_bits + _KIND
             self._thread = facts
             facts.innermost = self
             self._start_ns = start_ns = monotonic_ns()
             _pack_open(ring.payload, slot[1], number, bits, label_words, ABSENT)
             ring.words[slot[0]] = start_ns
             self._slot = slot
-        except (LookupError, TypeError):  # new labels, or something unhashable, or no open slot
+        except (LookupError, StopIteration, TypeError):  # new labels, no open slot or number
             return super().__enter__()
         except ValueError:
             count("ring_gone")
@@ -136,12 +126,12 @@ class Request(Span):
             return
         try:
             end_ns = monotonic_ns()
-            opened, _, words, payload, take, give_back, _ = slot
+            words = slot[2]
             input_tokens, cached_input_tokens, output_tokens = self._tokens
-            sequence, guard, offset = take()
+            sequence, guard, offset = slot[4]()
             words[guard] = 0
             _pack_request(
-                payload,
+                slot[3],
                 offset,
                 self._number,
                 self._bits + (OK if kind is None else status_of(kind)),
@@ -160,8 +150,8 @@ class Request(Span):
                 self._id,
             )
             words[guard] = sequence
-            words[opened] = 0
-            give_back(slot)
+            words[slot[0]] = 0
+            slot[5](slot)
         except ValueError:
             count("ring_gone")
         except Exception:  # noqa: BLE001 - an observer never raises into the workload

@@ -18,6 +18,7 @@ from apportion.client.identity import Arguments, Names, identity_json, identity_
 from apportion.client.layout import DEFAULT_RECORD_CAPACITY
 from apportion.client.process import Process, read_process
 from apportion.client.ring import CAPACITY_LIMIT, Facts, Ring
+from apportion.client.surroundings import surroundings
 from apportion.client.tracing import current_trace
 
 RETRY_NS: Final = 10_000_000_000
@@ -42,7 +43,10 @@ class Session:
         self.ring: Ring | None = None
         """None until the first span, or where none can be made."""
         self.short: Ring | None = None
-        """The ring, while a root span may take the short way: it needs no trace looked up."""
+        """The ring, while a root span may take the short way.
+
+        Not while a trace, or whether CUDA is initialised, has to be looked up at each.
+        """
         self.problem: str | None = None
         """Why there is no ring, after a try."""
         self.read_trace: Callable[[], bytes] | None = None
@@ -94,7 +98,13 @@ class Session:
 
     def _use(self, ring: Ring | None) -> None:
         self.ring = ring
-        self.short = ring if self.read_trace is None else None
+        self.short = None
+
+    def review(self, ring: Ring) -> None:
+        """Allow the short way, or not, by what a span that took the long one has seen."""
+        if ring is self.ring:
+            settled = ring.clock_bits or not surroundings.torch
+            self.short = ring if settled and self.read_trace is None else None
 
     def adopt(self, ring: Ring) -> None:
         """Write into a ring that somebody else made: the self-test's."""

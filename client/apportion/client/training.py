@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from time import monotonic_ns
 from types import TracebackType
 from typing import Final
@@ -11,7 +10,6 @@ from typing import Final
 from apportion.client import layout
 from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count
-from apportion.client.framework import clock_bits_of
 from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
 from apportion.client.phase import PHASE_BITS
@@ -27,7 +25,6 @@ STEP: Final = layout.KINDS["step"]
 _in_context = in_context.get
 _pack_open: Final = OPEN_STEP.pack_into
 _pack_plain: Final = PLAIN.pack_into
-_modules: Final = sys.modules
 
 
 class Step(Span):
@@ -48,26 +45,19 @@ class Step(Span):
                 self._slot is not None
                 or (around is not None and around._slot)
                 or _in_context() is not None
+                or surroundings.running_loop() is not None
             ):
                 return self._enter()
-            if len(_modules) != surroundings.modules:
-                surroundings.look()
-            running_loop = surroundings.running_loop
-            if running_loop is not None and running_loop() is not None:
-                return self._enter()
-            bits = ring.clock_bits
-            if not bits and surroundings.torch:
-                bits = clock_bits_of(ring)
-            slot = ring.take_slot()
-            self._bits = bits = bits + STEP
             self._number = number = ring.next_number()
+            slot = ring.take_slot()
+            self._bits = bits = ring.clock_bits + STEP
             self._thread = facts
             facts.innermost = self
             self._start_ns = start_ns = monotonic_ns()
             _pack_open(ring.payload, slot[1], number, bits, self._step)
             ring.words[slot[0]] = start_ns
             self._slot = slot
-        except IndexError:  # no open slot is free
+        except (IndexError, StopIteration):  # no open slot is free, or no number
             return super().__enter__()
         except ValueError:
             count("ring_gone")
@@ -88,11 +78,11 @@ class Step(Span):
             return
         try:
             end_ns = monotonic_ns()
-            opened, _, words, payload, take, give_back, _ = slot
-            sequence, guard, offset = take()
+            words = slot[2]
+            sequence, guard, offset = slot[4]()
             words[guard] = 0
             _pack_plain(
-                payload,
+                slot[3],
                 offset,
                 self._number,
                 self._bits + (OK if kind is None else status_of(kind)),
@@ -102,8 +92,8 @@ class Step(Span):
                 self._thread.tail,
             )
             words[guard] = sequence
-            words[opened] = 0
-            give_back(slot)
+            words[slot[0]] = 0
+            slot[5](slot)
         except ValueError:
             count("ring_gone")
         except Exception:  # noqa: BLE001 - an observer never raises into the workload

@@ -98,7 +98,7 @@ def _admitted(ring: Ring, row: Mapping[str, Any]) -> int:
         return int(row["start_ns"])
     if row["scheduled_ns"]:
         return int(row["scheduled_ns"])
-    if ring.admits_from is None or 0 < row["sequence"] < ring.admits_from:
+    if ring.admits_from is None or row["sequence"] < ring.admits_from:
         return int(row["start_ns"])
     return int(row["end_ns"])
 

@@ -96,8 +96,9 @@ class SettlementMachine(RuleBasedStateMachine):
         kind=st.sampled_from([SpanKind.REQUEST, SpanKind.STEP, SpanKind.STEP]),
         pause=PAUSES,
         seconds=st.integers(0, 4),
+        read=st.sampled_from([True, True, False]),
     )
-    def work_is_done(self, pick: int, kind: SpanKind, pause: int, seconds: int) -> None:
+    def work_is_done(self, pick: int, kind: SpanKind, pause: int, seconds: int, read: bool) -> None:
         """A span from start to end, seen open on the way, and a little pause."""
         if not self._living():
             return
@@ -108,6 +109,8 @@ class SettlementMachine(RuleBasedStateMachine):
         self.world.clock.advance(pause)
         process.finish(span, self.world.now_ns)
         self.world.clock.advance(pause // 3)
+        if read:
+            self.world.deliver(process)
 
     def _read(self, device: int, utilization: float | None) -> None:
         world = self.world
@@ -173,6 +176,8 @@ class SettlementMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._living())
     @rule(pick=PICK)
     def records_are_overwritten(self, pick: int) -> None:
+        if pick % 3:
+            return
         process = self._living()[pick % len(self._living())]
         lost = [
             span

@@ -41,6 +41,8 @@ _LOG: Final = logging.getLogger(__name__)
 POLL_NS: Final = 40_000_000
 LOOKS: Final = 3
 """A record counts after so many polls, so what ended before the first of the last few is read."""
+LAST_LOOKS: Final = 5
+"""Before the end: two find a ring that was just made, three believe a record."""
 HEARTBEAT_NS: Final = 2 * NS_PER_SECOND
 PUBLISH_NS: Final = NS_PER_SECOND
 
@@ -141,10 +143,11 @@ class Engine:
             self.publish()
 
     def _last_turns(self) -> None:
-        """Three more looks believe the last records; one more tick commits them."""
-        for _ in range(3):
-            self._read_rings()
+        """A few more looks believe the last records; one more tick commits them."""
+        for _ in range(LAST_LOOKS):
+            # First: a look too soon after the one before it would not count.
             self._clock.wait(threading.Event(), POLL_NS)
+            self._read_rings()
         self._read_collectors()
         self._bind()
         self.tick()

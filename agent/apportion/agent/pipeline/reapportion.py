@@ -228,8 +228,7 @@ def claim_of(ring: RingState, row: RootRow) -> int:
         return row.start_ns
     if row.scheduled_ns:
         return min(row.scheduled_ns, row.end_ns)
-    recorded_late = row.sequence < 0 or row.sequence >= (ring.admits_from or 0)
-    admits = ring.admits_from is not None and recorded_late
+    admits = ring.admits_from is not None and row.sequence >= ring.admits_from
     return row.end_ns if admits else row.start_ns
 
 

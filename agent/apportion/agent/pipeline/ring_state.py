@@ -224,7 +224,8 @@ class RingState:
         if charged_ns is None:
             return self.steps_end_ns
         ended = self.ended()
-        ends = ended["end_ns"][ended["step"] & (ended["end_ns"] <= charged_ns)]
+        steps = ended["step"] & (ended["start_ns"] < ended["end_ns"])
+        ends = ended["end_ns"][steps & (ended["end_ns"] <= charged_ns)]
         known = [] if self.steps_end_ns is None else [self.steps_end_ns]
         return max([*known, *([int(ends.max())] if ends.size else [])], default=None)
 

@@ -195,7 +195,8 @@ class Settlement:
                 self._unrecorded(ring, span, SpanStatus.LOST)
 
     def _unrecorded(self, ring: RingState, span: OpenRoot, status: SpanStatus) -> None:
-        self._unsaved.spans.append(unrecorded_row(ring.key, span, status))
+        admits = ring.admits_from is not None
+        self._unsaved.spans.append(unrecorded_row(ring.key, span, status, admits=admits))
         self._unsaved.unrecorded.append((span, status))
 
     def lost(self, ring: RingState, window: Interval) -> None:

@@ -154,8 +154,12 @@ def _optional(column: NDArray[np.int64], absent: int) -> list[int | None]:
     return values
 
 
-def unrecorded_row(ring: int, span: OpenRoot, status: SpanStatus) -> Row:
-    """A span of which there is no record; its sequence is minus its number."""
+def unrecorded_row(ring: int, span: OpenRoot, status: SpanStatus, *, admits: bool) -> Row:
+    """A span of which there is no record; its sequence is minus its number.
+
+    One that only waited for admission arrived when it started, and starts when it ends.
+    """
+    waited = span.claim(admits=admits)[0] > max(span.start_ns, span.scheduled_ns)
     absent = [None] * (len(layout.COUNTERS) + 3)
     return (
         ring,
@@ -167,8 +171,8 @@ def unrecorded_row(ring: int, span: OpenRoot, status: SpanStatus) -> Row:
         0,
         0,
         span.entity,
-        None,
-        span.start_ns,
+        span.start_ns if waited else None,
+        span.seen_ns if waited else span.start_ns,
         span.scheduled_ns or None,
         span.first_token_ns or None,
         span.seen_ns,

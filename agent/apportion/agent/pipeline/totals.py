@@ -101,18 +101,25 @@ class Totals:
 
     def add_charges(self, charges: Sequence[Row]) -> None:
         """Posted lines of spans, by phase."""
-        added: dict[tuple[int, int], list[int | None]] = {}
+        added: dict[tuple[int, int, bool, bool], list[int]] = {}
         for row in charges:
             if row[6] is None:
                 continue
-            sums = added.setdefault((row[5] or NOBODY, row[4] or 0), [0, None, None])
-            for index, amount in enumerate((row[11], row[13], row[12])):
-                if amount is not None:
-                    sums[index] = (sums[index] or 0) + amount
-        for (entity, phase), sums in added.items():
+            key = (row[5] or NOBODY, row[4] or 0, row[13] is None, row[12] is None)
+            sums = added.get(key)
+            if sums is None:
+                sums = added[key] = [0, 0, 0]
+            sums[0] += row[11]
+            sums[1] += row[13] or 0
+            sums[2] += row[12] or 0
+        for (entity, phase, unpriced, unmetered), (device_ns, units, energy_mj) in added.items():
             workload = self._entities.value(entity).workload if entity else None
-            key = PhaseKey(self._folder.workload(workload), Phase(phase))
-            self._phases.add(key, sums[0] or 0, sums[1], sums[2])
+            self._phases.add(
+                PhaseKey(self._folder.workload(workload), Phase(phase)),
+                device_ns,
+                None if unpriced else units,
+                None if unmetered else energy_mj,
+            )
 
     def add_moves(self, moves: Mapping[MoveKey, Move], reason: str) -> None:
         """Moved money by where it came from and went to; in proportion where both are several."""

@@ -172,7 +172,11 @@ class History:
         return table.c.agent_id == self.agent_id
 
     def _step(self, ring: int) -> ColumnElement[bool]:
-        is_step = and_(span.c.parent == 0, span.c.kind == int(SpanKind.STEP))
+        is_step = and_(
+            span.c.parent == 0,
+            span.c.kind == int(SpanKind.STEP),
+            span.c.start_ns < span.c.end_ns,
+        )
         return and_(self._mine(span), _RING.in_([ring]), is_step)
 
     def _spans(

@@ -7,7 +7,7 @@ is posted by the minute. Until then amounts run in accruals, which are state and
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,18 @@ from apportion.cost.settlement.accrual import Accrual, AccrualKey
 from apportion.cost.settlement.phases import PhaseSlice, phase_durations, split
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.settle import Amounts, Settled
+
+
+_CHARGE: Final = int(ChargeKind.CHARGE)
+_PREFILL, _DECODE = int(Phase.PREFILL), int(Phase.DECODE)
+_NO_ENERGY: Final = -1
+"""In a column of millijoules, which are never negative here."""
 
 
 class RootFacts(NamedTuple):
@@ -91,14 +97,7 @@ class Book:
         if not roots.size:
             return
         complete = ~roots["open"] & (roots["end_ns"] <= self._settled_by_root(roots))
-        fresh = np.fromiter(
-            (
-                pair not in self._with_accrual
-                for pair in zip(roots["ring"].tolist(), roots["number"].tolist(), strict=True)
-            ),
-            np.bool_,
-            roots.size,
-        )
+        fresh = self._fresh(roots)
         for hour_ns, rate, amounts in _by_hour(settled, roots.size):
             some = amounts.some
             whole = (roots["start_ns"] >= hour_ns) & (roots["end_ns"] <= hour_ns + NS_PER_HOUR)
@@ -115,27 +114,44 @@ class Book:
     def _post_at_once(
         self, roots: NDArray[np.void], rows: NDArray[np.int64], amounts: Amounts, rate: int
     ) -> None:
+        """Charges of spans that lie in one hour and never had a running sum: nearly all."""
         chosen = roots[rows]
         names = ("group", "category", "entity", "ring", "number", "start_ns", "end_ns")
         columns = [chosen[name].tolist() for name in (*names, "first_token_ns", "incomplete")]
         units = amounts.units[rows].tolist() if amounts.units is not None else [None] * rows.size
-        energy = amounts.energy_mj[rows].tolist()
-        metered = amounts.metered[rows].tolist()
+        energies = np.where(amounts.metered, amounts.energy_mj, _NO_ENERGY)[rows].tolist()
         times = amounts.device_ns[rows].tolist()
+        slices = self._slices
         for group, category, entity, ring, number, start, end, first, lossy, *amount in zip(
-            *columns, times, energy, metered, units, strict=True
+            *columns, times, energies, units, strict=True
         ):
-            device_ns, energy_mj, has_energy, cost = amount
-            durations = phase_durations(start, end, first, self._slices(ring, number))
-            self._line(
-                (group, category, entity, ring, number),
-                (start, end),
-                durations,
-                (device_ns, energy_mj if has_energy else None, cost),
-                rate,
-                None,
-                incomplete=lossy,
-            )
+            device_ns, energy_mj, cost = amount
+            if energy_mj == _NO_ENERGY:
+                energy_mj = None
+            who, period = (group, category, entity, ring, number), (start, end)
+            named = slices(ring, number)
+            total = (device_ns, energy_mj, cost)
+            if named:
+                durations = phase_durations(start, end, first, named)
+                self._line(who, period, durations, total, rate, None, incomplete=lossy)
+            elif start < first < end:
+                parts = [_first_of_two(amount, first - start, end - start) for amount in total]
+                rest = [
+                    None if amount is None or part is None else amount - part
+                    for amount, part in zip(total, parts, strict=True)
+                ]
+                self._append(who, period, _PREFILL, parts, rate, None, lossy)
+                self._append(who, period, _DECODE, rest, rate, None, lossy)
+            else:
+                phase = None if first <= 0 else _DECODE if first <= start else _PREFILL
+                self._append(who, period, phase, total, rate, None, lossy)
+
+    def _fresh(self, roots: NDArray[np.void]) -> NDArray[np.bool_]:
+        if not self._with_accrual:
+            return np.ones(roots.size, np.bool_)
+        pairs = zip(roots["ring"].tolist(), roots["number"].tolist(), strict=True)
+        known = self._with_accrual
+        return np.fromiter((pair not in known for pair in pairs), np.bool_, roots.size)
 
     def _accrue_root(
         self, root: np.void, index: int, amounts: Amounts, hour_ns: int, rate: int
@@ -261,35 +277,57 @@ class Book:
         *,
         incomplete: bool,
     ) -> None:
-        group, category, entity, ring, number = who
         device_ns, energy_mj, units = amounts
         times = split(device_ns, durations)
         energies = None if energy_mj is None else split(energy_mj, durations)
         costs = None if units is None else split(units, durations)
         for index, (phase, _) in enumerate(durations):
-            self._charges.append(
-                (
-                    self._next_key,
-                    int(ChargeKind.CHARGE),
-                    group,
-                    category,
-                    int(phase) or None,
-                    entity or None,
-                    ring or None,
-                    number or None,
-                    period[0],
-                    period[1],
-                    self._posted_ns,
-                    times[index],
-                    None if energies is None else energies[index],
-                    None if costs is None else costs[index],
-                    rate or None,
-                    self._method_key,
-                    reason,
-                    int(incomplete),
-                )
+            part = (
+                times[index],
+                None if energies is None else energies[index],
+                None if costs is None else costs[index],
             )
-            self._next_key += 1
+            self._append(who, period, int(phase) or None, part, rate, reason, incomplete)
+
+    def _append(
+        self,
+        who: tuple[int, int, int, int, int],
+        period: tuple[int, int],
+        phase: int | None,
+        amounts: Sequence[int | None],
+        rate: int,
+        reason: str | None,
+        incomplete: bool,  # noqa: FBT001 - a column
+    ) -> None:
+        group, category, entity, ring, number = who
+        self._charges.append(
+            (
+                self._next_key,
+                _CHARGE,
+                group,
+                category,
+                phase,
+                entity or None,
+                ring or None,
+                number or None,
+                *period,
+                self._posted_ns,
+                *amounts,
+                rate or None,
+                self._method_key,
+                reason,
+                int(incomplete),
+            )
+        )
+        self._next_key += 1
+
+
+def _first_of_two(amount: int | None, first_ns: int, total_ns: int) -> int | None:
+    """The part of the first `first_ns` of `total_ns`: largest remainder, ties to the first."""
+    if amount is None:
+        return None
+    part, remainder = divmod(amount * first_ns, total_ns)
+    return part + 1 if remainder and 2 * remainder >= total_ns else part
 
 
 def _by_hour(settled: Settled, size: int) -> Iterable[tuple[int, int, Amounts]]:
