@@ -13,6 +13,7 @@ import pytest
 from apportion import client
 from apportion.client import layout
 from apportion.client.counting import forget_counts
+from apportion.client.nesting import in_context
 from apportion.client.session import session
 from apportion.client.surroundings import surroundings
 
@@ -44,6 +45,7 @@ def own_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     session.forget()
+    in_context.set(None)
     surroundings.__init__()  # type: ignore[misc] # as new
     yield
     session.forget()

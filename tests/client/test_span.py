@@ -15,6 +15,7 @@ from tests.client.decoded import only, request_id
 
 from apportion import client
 from apportion.client import layout
+from apportion.client.nesting import in_context
 
 STATUS = {number: name for name, number in layout.STATUSES.items()}
 KIND = {number: name for name, number in layout.KINDS.items()}
@@ -207,6 +208,16 @@ def test_ended_out_of_order(directory: Path) -> None:
         assert client.current_span()
     kinds = summary(directory)
     assert [("step", "ok", 1), ("request", "ok", 1), ("evaluation", "ok", 0)] == kinds
+
+
+def test_a_block_that_is_never_left(directory: Path) -> None:
+    """A span that was entered by hand and ended by `finish()` leaves nothing behind."""
+    client.evaluation().__enter__().finish()
+    for number in (1, 2):
+        with client.step(number):
+            pass
+    assert in_context.get() is None
+    assert [("evaluation", "ok", 0), ("step", "ok", 0), ("step", "ok", 0)] == summary(directory)
 
 
 @pytest.mark.parametrize(

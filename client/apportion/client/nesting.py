@@ -26,10 +26,12 @@ def innermost(ring: Ring) -> Span | None:
     One that has ended out of order is passed over, as is one of another ring: from before a fork
     or another init().
     """
-    span = in_context.get()
+    span = left = in_context.get()
     while span is not None and not span.is_in(ring):
         span = getattr(span, "above", None)  # the short way does not say that there is none
     if span is None:
+        if left is not None:  # of a block that was never left: the short way would see it for ever
+            in_context.set(None)
         noted = threads.facts.innermost
         span = noted if noted is not None and noted.is_in(ring) else None
     return span

@@ -6,11 +6,12 @@ moment. Times are host monotonic nanoseconds unless a name says node time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection
@@ -77,14 +78,14 @@ class FaultyLedger(Ledger):
             raise Crash
 
     def _many(
-        self, connection: Connection, table: str, statement: str, rows: Sequence[Row]
+        self, connection: Connection, table: str, statement: str, values: Sequence[Row]
     ) -> None:
-        if rows and self.fail_at is not None:
+        if values and self.fail_at is not None:
             self.fail_at -= 1
             if self.fail_at < 0:
                 self.fail_at = None
                 raise LedgerUnavailable("full")
-        super()._many(connection, table, statement, rows)
+        super()._many(connection, table, statement, values)
 
 
 @dataclass
@@ -211,7 +212,7 @@ class World:
             lateness_ns=2 * SECOND,
             sample_period_ns=SECOND,
         )
-        positions = dict(row[:2] for row in state.tables["ring_position"])
+        positions: dict[int, str] = {row[0]: row[1] for row in state.tables["ring_position"]}
         keys = {row[1]: row[0] for row in state.tables["ring"]}
         for process in self.processes.values():
             process.state = None
@@ -422,7 +423,7 @@ class World:
         process.reported_dead = True
 
     # -- the book ----------------------------------------------------------------------------------
-    def rows(self, table: str) -> list[dict[str, object]]:
+    def rows(self, table: str) -> list[dict[str, Any]]:
         """All rows of a table of the ledger."""
         with self.ledger.read() as connection:
             rows = connection.execute(metadata.tables[table].select())
@@ -467,7 +468,7 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
 
 
 @contextmanager
-def failing(world: World, statement: int) -> Iterator[None]:
+def failing(world: World, statement: int) -> Generator[None]:
     """The next commit fails at that statement."""
     world.ledger.fail_at = statement
     yield

@@ -30,5 +30,6 @@ def step_gaps(starts: Column, ends: Column, before_ns: int | None) -> NDArray[np
 
 def differing(one: NDArray[np.int64], other: NDArray[np.int64]) -> list[tuple[int, int]]:
     """The rows of two (n, 2) arrays that only one of them has."""
-    left, right = set(map(tuple, one.tolist())), set(map(tuple, other.tolist()))
+    left = {(int(start), int(end)) for start, end in one.tolist()}
+    right = {(int(start), int(end)) for start, end in other.tolist()}
     return sorted(left ^ right)

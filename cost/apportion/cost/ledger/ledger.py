@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection, Engine, Table
+    from typing_extensions import Self
 
     from apportion.core.clock import Clock
     from apportion.cost.ledger.batch import Row, TickBatch
@@ -75,7 +76,7 @@ class Ledger(LedgerReader):
         version: str,
         clock: Clock,
         busy_timeout_ms: int = DEFAULT_BUSY_TIMEOUT_MS,
-    ) -> Ledger:
+    ) -> Self:
         """Open or create the ledger of the agent on `node`; `sqlite://` lives in memory.
 
         A new file gets the newest schema. An agent that was here before keeps its id.
