@@ -65,7 +65,7 @@ def run(config: AgentConfig) -> int:
     )
     state = ledger.load_state(NO_SPANS_NS)
     time = NodeTime.of_ledger(boot_id(config.proc_root), clock, state)
-    locks = DeviceLocks(config.lock_dir, only=config.own or None)
+    locks = DeviceLocks(config.lock_dir, only=config.own or None, pod=config.mode == "pod")
     folder = LabelFolder(
         {
             "workload": config.labels.max_workloads,

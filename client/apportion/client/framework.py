@@ -11,6 +11,7 @@ from typing import Any, Final
 from apportion.client.counting import count
 from apportion.client.layout import CLOCK_HOST_LAUNCH, CLOCK_SHIFT, WORD_DEVICE
 from apportion.client.ring import Ring
+from apportion.client.session import session
 from apportion.client.surroundings import surroundings
 
 LAUNCH_CLOCK: Final = CLOCK_HOST_LAUNCH << CLOCK_SHIFT
@@ -54,4 +55,5 @@ def clock_bits_of(ring: Ring) -> int:
                 ring.add_word(device, WORD_DEVICE)
     except Exception:  # noqa: BLE001 - whatever the framework raises, the span goes on
         count("internal_error")
+    session.review(ring)
     return ring.clock_bits

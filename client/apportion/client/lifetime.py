@@ -145,7 +145,6 @@ class Lifetime:
         else:
             bits = self._nested_kind | clock_bits
             self._parent = above._number
-        session.review(ring)
         self._intern(ring)
         self._thread = threads.facts
         self._number = number = ring.number()

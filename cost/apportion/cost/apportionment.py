@@ -18,9 +18,9 @@ from apportion.core.category import SETTLED, Category
 from apportion.cost.rounding import largest_remainder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
+
+    from apportion.cost.rounding import Tie
 
     Column = NDArray[np.int64]
 
@@ -144,7 +144,7 @@ def apportion(
     meter: Cumulative | None,
     energy: Cumulative | None,
     apportioner: Apportioner,
-    tie: Callable[[int], int],
+    tie: Tie,
 ) -> Shares:
     """Divide [start_ns, end_ns) of one device among `claims`.
 
@@ -190,12 +190,10 @@ def apportion(
         )
         weights = apportioner.weights(np.where(won, dt, 0), sharing, first_in, last_in)
         paying = weights > 0
-        payers, shares, keys = members, weights.tolist(), claims.key[members].tolist()
-        if not paying.all() and paying.any():
-            payers = members[paying]
-            shares, keys = weights[paying].tolist(), claims.key[payers].tolist()
+        payers = members[paying] if paying.any() else members
+        shares = weights[paying] if paying.any() else weights
         for name, amount in sums.items():
-            columns[name][payers] = largest_remainder(amount, shares, keys, tie)
+            columns[name][payers] = largest_remainder(amount, shares, claims.key[payers], tie)
     if free.any():
         index = int(np.flatnonzero(free)[0])
         message = f"nobody claims [{edges[index]}, {edges[index + 1]}) of the interval"

@@ -207,6 +207,7 @@ class Engine:
             binding = None if ring.finished and ring.state.bindings else bind(ring.says, node)
             if binding is None or not binding.devices:
                 continue
+            self._locks.name(binding.devices)
             keys = tuple(self._device_key(device) for device in binding.devices)
             now_ns = self._time.now(self._clock)
             self._settlement.bound(ring.state, keys, binding.source, now_ns)

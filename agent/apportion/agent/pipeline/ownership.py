@@ -17,14 +17,23 @@ if TYPE_CHECKING:
 class DeviceLocks:
     """flock() on a file per device; the kernel lets go when this process ends, however it ends.
 
-    `only` restricts the agent to the devices that its config names; None means all.
+    `only` restricts the agent to the devices that its config names; None means all. With
+    `pod`, a device is this agent's from when a ring of its pod names it, for good.
     """
 
-    def __init__(self, directory: Path, *, only: Collection[str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, only: Collection[str] | None = None, pod: bool = False
+    ) -> None:
         self._directory = directory
         self._only = None if only is None else frozenset(only)
+        self._named: set[DeviceId] | None = set() if pod and only is None else None
         self._held: dict[DeviceId, int] = {}
         self.reason: dict[DeviceId, str] = {}
+
+    def name(self, devices: Collection[DeviceId]) -> None:
+        """Rings of the pod are bound to these devices."""
+        if self._named is not None:
+            self._named.update(devices)
 
     def own(self, device: DeviceId) -> bool:
         """True if this agent meters `device` now; tries again at every call."""
@@ -32,6 +41,9 @@ class DeviceLocks:
             return True
         if self._only is not None and device not in self._only:
             self.reason[device] = "not in the configuration's `own`"
+            return False
+        if self._named is not None and device not in self._named:
+            self.reason[device] = "no ring of this pod names it (mode: pod)"
             return False
         path = self._directory / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', device)}.lock"
         try:
