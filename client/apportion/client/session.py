@@ -101,7 +101,7 @@ class Session:
         self.short = None
 
     def review(self, ring: Ring) -> None:
-        """Allow the short way, or not, by what a span that took the long one, or a phase, has seen."""
+        """Allow the short way, or not, by what the long one or a phase has just seen."""
         if ring is self.ring:
             settled = ring.clock_bits or not surroundings.torch
             self.short = ring if settled and self.read_trace is None else None

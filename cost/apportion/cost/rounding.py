@@ -33,10 +33,11 @@ def mixed_hash(hashes: Hashes, numbers: Column) -> Hashes:
     The finaliser of SplitMix64 over the owner's hash and the number: every bit of either
     changes half of the result.
     """
-    mixed = hashes + numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed: Hashes = hashes + numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def largest_remainder(amount: int, weights: Column, keys: Column, tie: Tie) -> Column:
