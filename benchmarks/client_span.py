@@ -28,8 +28,8 @@ from apportion.client.layout import DIRECTORY_VARIABLE
 
 ROUNDS = 100
 SPANS = 1000
-Round = Callable[[], float]
-"""Times SPANS spans; nanoseconds each."""
+Round = Callable[[int], float]
+"""Times so many spans; nanoseconds each."""
 
 
 def run() -> dict[str, object]:
@@ -64,7 +64,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in rounds}
     for _ in range(ROUNDS):
         for name, each in rounds.items():
-            times[name].append(Context().run(each))
+            times[name].append(Context().run(warm, each))
             after()  # no peer's background thread runs into the next round
     pairs = times["pair"]
     return {
@@ -76,59 +76,65 @@ def interleaved(
     }
 
 
-def pair() -> float:
+def warm(each: Round) -> float:
+    """One round, after a tenth of it that is not timed: what ran before has left cold caches."""
+    each(SPANS // 10)
+    return each(SPANS)
+
+
+def pair(spans: int) -> float:
     t0 = t1 = 0
     begin = thread_time_ns()
-    for _ in range(SPANS):
+    for _ in range(spans):
         t0 = perf_counter_ns()
         t1 = perf_counter_ns()
     end = thread_time_ns()
     assert 0 < t0 <= t1
-    return (end - begin) / SPANS
+    return (end - begin) / spans
 
 
-def step() -> float:
+def step(spans: int) -> float:
     begin = thread_time_ns()
-    for number in range(SPANS):
+    for number in range(spans):
         with client.step(number):
             pass
-    return (thread_time_ns() - begin) / SPANS
+    return (thread_time_ns() - begin) / spans
 
 
-def step_with_four() -> float:
+def step_with_four(spans: int) -> float:
     begin = thread_time_ns()
-    for number in range(SPANS):
+    for number in range(spans):
         with client.step(number) as span:
             span.add(tokens=8192, samples=8, micro_batches=4, preemptions=0)
-    return (thread_time_ns() - begin) / SPANS
+    return (thread_time_ns() - begin) / spans
 
 
-def request() -> float:
+def request(spans: int) -> float:
     begin = thread_time_ns()
-    for _ in range(SPANS):
+    for _ in range(spans):
         with client.request("cmpl-0123456789", tenant="search") as span:
             span.add(input_tokens=512, cached_input_tokens=128, output_tokens=64)
-    return (thread_time_ns() - begin) / SPANS
+    return (thread_time_ns() - begin) / spans
 
 
-def phase() -> float:
+def phase(spans: int) -> float:
     with client.step(1) as span:
         begin = thread_time_ns()
-        for _ in range(SPANS):
+        for _ in range(spans):
             with span.phase("forward"):
                 pass
-        return (thread_time_ns() - begin) / SPANS
+        return (thread_time_ns() - begin) / spans
 
 
-def explicit_request() -> float:
+def explicit_request(spans: int) -> float:
     begin = thread_time_ns()
-    for _ in range(SPANS):
+    for _ in range(spans):
         span = client.request("cmpl-0123456789", tenant="search", model="tiny").start()
         span.scheduled()
         span.first_token()
         span.add(input_tokens=512, cached_input_tokens=128, output_tokens=64)
         span.finish()
-    return (thread_time_ns() - begin) / SPANS
+    return (thread_time_ns() - begin) / spans
 
 
 OURS: dict[str, Round] = {
@@ -155,34 +161,34 @@ def _peers() -> tuple[TracerProvider, dict[str, Round]]:
     histogram = Histogram("bench", "As a workload would.", ["tenant"], registry=CollectorRegistry())
     child = histogram.labels("search")
 
-    def no_attributes() -> float:
+    def no_attributes(spans: int) -> float:
         begin = thread_time_ns()
-        for _ in range(SPANS):
+        for _ in range(spans):
             with tracer.start_as_current_span("step"):
                 pass
-        return (thread_time_ns() - begin) / SPANS
+        return (thread_time_ns() - begin) / spans
 
-    def four_attributes() -> float:
+    def four_attributes(spans: int) -> float:
         begin = thread_time_ns()
-        for _ in range(SPANS):
+        for _ in range(spans):
             with tracer.start_as_current_span("step") as span:
                 assert isinstance(span, ReadableSpan)
                 span.set_attributes(
                     {"tokens": 8192, "samples": 8, "micro_batches": 4, "preemptions": 0}
                 )
-        return (thread_time_ns() - begin) / SPANS
+        return (thread_time_ns() - begin) / spans
 
-    def cached_child() -> float:
+    def cached_child(spans: int) -> float:
         begin = thread_time_ns()
-        for _ in range(SPANS):
+        for _ in range(spans):
             child.observe(0.1)
-        return (thread_time_ns() - begin) / SPANS
+        return (thread_time_ns() - begin) / spans
 
-    def with_labels() -> float:
+    def with_labels(spans: int) -> float:
         begin = thread_time_ns()
-        for _ in range(SPANS):
+        for _ in range(spans):
             histogram.labels("search").observe(0.1)
-        return (thread_time_ns() - begin) / SPANS
+        return (thread_time_ns() - begin) / spans
 
     return provider, {
         "OpenTelemetry, no attributes": no_attributes,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from apportion.core.category import SETTLED, Category
 from apportion.core.units import NS_PER_HOUR
@@ -37,6 +38,11 @@ def claims_of(rows: list[tuple[int, int, Category]]) -> Claims:
     return Claims.of([*table, (T0, T0 + LENGTH, Category.UNATTRIBUTED, len(rows))])
 
 
+def hashes(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Stable hashes of the claims' keys."""
+    return np.array([stable_hash(str(key)) for key in keys.tolist()], np.uint64)
+
+
 def run(claims: Claims, start: int = T0, end: int = T0 + LENGTH) -> Shares:
     """Apportion with the test's meter and energy."""
     return apportion(
@@ -46,7 +52,7 @@ def run(claims: Claims, start: int = T0, end: int = T0 + LENGTH) -> Shares:
         meter=METER,
         energy=ENERGY,
         apportioner=TimeShare(),
-        tie=lambda key: stable_hash(str(key)),
+        tie=hashes,
     )
 
 
@@ -137,7 +143,7 @@ def test_without_a_rate_there_is_no_amount() -> None:
         meter=None,
         energy=None,
         apportioner=TimeShare(),
-        tie=lambda key: key,
+        tie=hashes,
     )
     assert shares.units is None
     assert shares.energy_mj is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from time import monotonic_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,7 @@ from apportion.client.locking import guarded
 from apportion.client.records import PART, ThreadFacts, threads
 from apportion.client.ring import ENDED, Ring, Slot
 from apportion.client.status import OK, status_named, status_of
+from apportion.client.surroundings import surroundings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +26,7 @@ PHASE_BITS: Final = {
 }
 """Phase names to bits of `packed`."""
 _pack_part: Final = PART.pack_into
+_modules: Final = sys.modules
 
 
 class Phase:
@@ -49,7 +52,10 @@ class Phase:
             if ring is None or self._slot is not None:
                 return self
             self._number = number = ring.number()
-            self._bits = bits = self._bits | (ring.clock_bits or clock_bits_of(ring))
+            clock_bits = ring.clock_bits
+            if not clock_bits and (surroundings.torch or len(_modules) != surroundings.modules):
+                clock_bits = clock_bits_of(ring)
+            self._bits = bits = self._bits | clock_bits
             self._thread = threads.facts
             slot = ring.open_slot(number, self._parent, bits, 0, layout.ABSENT)
             self._start_ns = start_ns = monotonic_ns()

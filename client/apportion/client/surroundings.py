@@ -36,10 +36,11 @@ _asyncio_is_loaded: Final = functools.partial(_modules.get, "asyncio")
 class Surroundings:
     """What is loaded, as of the last `look()`."""
 
-    __slots__ = ("_modules_seen", "running_loop", "torch")
+    __slots__ = ("modules", "running_loop", "torch")
 
     def __init__(self) -> None:
-        self._modules_seen = 0
+        self.modules = 0
+        """How many modules were loaded: another number is worth a look."""
         self.torch = False
         """Whether PyTorch is loaded, so that CUDA may become initialised."""
         self.running_loop: Callable[[], object | None] = _asyncio_is_loaded
@@ -47,9 +48,9 @@ class Surroundings:
 
     def look(self) -> None:
         """See what is loaded now."""
-        if len(_modules) == self._modules_seen:
+        if len(_modules) == self.modules:
             return
-        self._modules_seen = len(_modules)
+        self.modules = len(_modules)
         self.torch = "torch" in _modules
         if "gevent" in _modules or "eventlet" in _modules:  # whose tasks do not say that they run
             self.running_loop = _always_runs

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.surprises import Surprise
     from apportion.cost.apportionment import Apportioner
     from apportion.cost.ledger.history import History, RootRow, SettledPiece
+    from apportion.cost.rounding import Tie
     from apportion.cost.settlement.late import Move, MoveKey
     from apportion.cost.settlement.work import Roots
 
@@ -54,11 +55,11 @@ def reapportion(
     history: History,
     *,
     apportioner: Apportioner,
-    tie: Callable[[int, int, int], int],
+    ties: Callable[[Roots, Sequence[Spanless]], Tie],
 ) -> Reallocated:
     """Apportion the surprised past twice, as it was known and as it is known now.
 
-    `rings` are bound, `roots` theirs by key; `tie(ring, number, entity)` is a stable hash.
+    `rings` are bound, `roots` theirs by key; `ties` gives stable hashes.
     """
     past = _Past(surprise, rings, roots, groups, history)
     before, after = past.known(now=False), past.known(now=True)
@@ -68,18 +69,10 @@ def reapportion(
         after,
         groups,
         apportioner=apportioner,
-        tie=lambda known: lambda row: _tie_of(known, row, tie),
+        tie=lambda known: ties(known.roots, known.spanless),
     )
     moves = past.with_lost(moves)
     return Reallocated(past.start_ns, past.end_ns, moves, after.roots, past.phases(moves))
-
-
-def _tie_of(known: Known, row: int, tie: Callable[[int, int, int], int]) -> int:
-    if row < known.roots.size:
-        root = known.roots[row]
-        return tie(int(root["ring"]), int(root["number"]), 0)
-    index = row - known.roots.size
-    return tie(0, 0, known.spanless[index].entity if index < len(known.spanless) else NOBODY)
 
 
 class _Past:
@@ -125,7 +118,6 @@ class _Past:
 
     def known(self, *, now: bool) -> Known:
         """Everything that competes in the interval: as it is known now, or as it was applied."""
-        spanless = self._evidence()
         roots: list[Roots] = [NO_ROOTS]
         for key, ring in self._rings.items():
             memory = self._in_memory[key] if now else as_applied(self._in_memory[key])
@@ -134,8 +126,8 @@ class _Past:
             own = np.concatenate([self._charged[key], memory])
             roots.append(own)
             gaps = ring.gaps(*self._with_neighbours(ring, own))
-            spanless += ring.spanless(gaps, startup=now or ring.startup_applied)
-        return Known(np.concatenate(roots), spanless)
+            roots.append(ring.own_time(gaps, startup=now or ring.startup_applied))
+        return Known(np.concatenate(roots), self._evidence())
 
     def _with_neighbours(self, ring: RingState, own: Roots) -> tuple[Roots, int | None]:
         """`own` and the first step after the interval; the end of the last step before it."""

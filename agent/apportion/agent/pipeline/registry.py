@@ -7,17 +7,23 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from apportion.agent.pipeline.interned import EntityKey, Interned, entity_rows, group_rows
 from apportion.core.units import NS_PER_HOUR
-from apportion.cost.rounding import stable_hash
-from apportion.cost.settlement.work import RatePeriod
+from apportion.cost.rounding import mixed_hash, stable_hash
+from apportion.cost.settlement.work import NOBODY, RatePeriod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from apportion.core.reading import DeviceInfo
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.rate import Rate
+    from apportion.cost.rounding import Tie
+    from apportion.cost.settlement.work import Roots, Spanless
 
 
 class DeviceKey(NamedTuple):
@@ -109,9 +115,7 @@ class Registry:
     _rate_rows: dict[int, RateKey] = field(default_factory=dict[int, RateKey])
     _ended: set[int] = field(default_factory=set[int])
     """Rates that this process has found to be no longer in the table."""
-    _hashes: dict[tuple[str, int, int], int] = field(
-        default_factory=dict[tuple[str, int, int], int]
-    )
+    _hashes: dict[int, int] = field(default_factory=dict[int, int])
 
     @classmethod
     def of(cls, state: LedgerState) -> Registry:
@@ -184,19 +188,43 @@ class Registry:
         if self.rates.get(key) != rate:
             self.rates[key] = self._rate_rows[key] = rate
 
-    def tie(self, ring: int, number: int, entity: int) -> int:
-        """The stable hash that decides between equal remainders: by identity, never by key."""
-        key = ("s", ring, number) if ring else ("e", entity, 0)
-        known = self._hashes.get(key)
+    def ties(self, roots: Roots, spanless: Sequence[Spanless]) -> Tie:
+        """The stable hashes of rows of work, by identity and never by key.
+
+        Rows are those of `roots`, then `spanless`, then time that belongs to nobody.
+        """
+
+        def tie(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+            is_root = rows < roots.size
+            found = np.zeros(rows.size, np.uint64)
+            mine = roots[rows[is_root]]
+            owners = np.where(mine["number"] > 0, mine["ring"], -mine["entity"])
+            found[is_root] = mixed_hash(self._owner_hashes(owners), mine["number"])
+            others = rows[~is_root] - roots.size
+            entities = [
+                -spanless[index].entity if index < len(spanless) else -NOBODY
+                for index in others.tolist()
+            ]
+            hashes = self._owner_hashes(np.array(entities, np.int64))
+            found[~is_root] = mixed_hash(hashes, np.zeros(others.size, np.int64))
+            return found
+
+        return tie
+
+    def _owner_hashes(self, owners: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Of rings (> 0) and entities (negative, 0 is nobody)."""
+        values, inverse = np.unique(owners, return_inverse=True)
+        hashes = np.array([self._owner_hash(owner) for owner in values.tolist()], np.uint64)
+        found: NDArray[np.uint64] = hashes[inverse]
+        return found
+
+    def _owner_hash(self, owner: int) -> int:
+        known = self._hashes.get(owner)
         if known is None:
-            if ring:
-                known = stable_hash(f"{self.rings.value(ring)}/{number}")
-            else:
-                value = self.entities.value(entity) if entity else EntityKey()
-                known = stable_hash(json.dumps(value))
-            if len(self._hashes) > 100_000:
-                self._hashes.clear()
-            self._hashes[key] = known
+            name = self.rings.value(owner) if owner > 0 else ""
+            if owner <= 0:
+                name = json.dumps(self.entities.value(-owner) if owner else EntityKey())
+            known = self._hashes[owner] = stable_hash(name)
         return known
 
     def write(self, batch: TickBatch) -> None:

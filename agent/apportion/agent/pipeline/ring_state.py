@@ -11,7 +11,7 @@ from apportion.agent.pipeline.root_phases import RootPhases
 from apportion.agent.pipeline.spans import Decoded, is_root, roots_of
 from apportion.agent.pipeline.step_gaps import step_gaps
 from apportion.core.category import Category, SpanKind
-from apportion.cost.settlement.work import ROOT, Roots, Spanless
+from apportion.cost.settlement.work import ROOT, Roots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -184,17 +184,19 @@ class RingState:
         steps = roots[roots["step"] & (roots["start_ns"] < roots["end_ns"])]
         return step_gaps(steps["start_ns"], steps["end_ns"], before_ns)
 
-    def spanless(self, gaps: NDArray[np.int64], *, startup: bool) -> list[Spanless]:
-        """Claims of the ring's own time: `gaps` between steps and, where asked, its start-up."""
-        claims = [(begin, end, Category.BETWEEN_STEPS) for begin, end in gaps.tolist()]
+    def own_time(self, gaps: NDArray[np.int64], *, startup: bool) -> Roots:
+        """Claims of the ring's own time: `gaps` between steps and, where asked, its start-up.
+
+        They are rows beside those of its spans, with number 0.
+        """
+        rows = np.zeros(len(gaps) + 1, dtype=ROOT)
+        rows["entity"] = self.run_entity
+        rows["category"] = int(Category.BETWEEN_STEPS)
+        rows["start_ns"][:-1], rows["end_ns"][:-1] = gaps[:, 0], gaps[:, 1]
         if startup and self.startup is not None:
-            claims.append((*self.startup, Category.STARTUP))
-        return [
-            Spanless(max(begin, since), min(end, until), category, group, self.run_entity, "")
-            for begin, end, category in claims
-            for since, until, group in self.spells()
-            if max(begin, since) < min(end, until)
-        ]
+            rows["start_ns"][-1], rows["end_ns"][-1] = self.startup
+            rows["category"][-1] = int(Category.STARTUP)
+        return self.by_group(rows[rows["start_ns"] < rows["end_ns"]])
 
     @property
     def startup(self) -> tuple[int, int] | None:

@@ -346,8 +346,7 @@ class Settlement:
         for redone in outcome.reallocated:
             totals.add_moves(redone.moves, LEARNT_LATE)
         totals.add_lost(outcome.lost)
-        for decoded in unsaved.decoded:
-            totals.add_spans(decoded)
+        totals.add_spans(unsaved.decoded)
         for span, status in unsaved.unrecorded:
             totals.add_ended(span.kind, span.entity, status, 1)
         self._unsaved = Unsaved()

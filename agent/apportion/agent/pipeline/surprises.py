@@ -40,7 +40,8 @@ def surprises(
 
     `roots` are those of each ring, by its key.
     """
-    changed = [(ring, _changes(ring, roots[ring.key])) for ring in rings]
+    latest_ns = max((device.settled_ns for device in devices), default=0)
+    changed = [(ring, _changes(ring, roots[ring.key], latest_ns)) for ring in rings]
     changed = [(ring, spans) for ring, spans in changed if spans.size]
     found: list[Surprise] = []
     for device in devices:
@@ -75,8 +76,11 @@ def _used(ring: RingState, device: int, groups: Mapping[int, Collection[int]]) -
     return any(device in groups[spell.group] for spell in ring.spells())
 
 
-def _changes(ring: RingState, roots: Roots) -> NDArray[np.int64]:
-    """(start, end) of all time that the ring's claims differ in from what was applied."""
+def _changes(ring: RingState, roots: Roots, before_ns: int) -> NDArray[np.int64]:
+    """(start, end) of the times that the ring's claims differ in from what was applied.
+
+    Only those that begin before `before_ns` need to be there.
+    """
     claims = np.stack([roots[name] for name in ("start_ns", "end_ns")], axis=1)
     applied = np.stack([roots[name] for name in ("applied_start_ns", "applied_end_ns")], axis=1)
     was, is_now = applied[:, 0] < applied[:, 1], claims[:, 0] < claims[:, 1]
@@ -94,7 +98,8 @@ def _changes(ring: RingState, roots: Roots) -> NDArray[np.int64]:
         spans.append(np.array([ring.startup], np.int64))
     if ring.steps_end_ns is not None or roots["step"].any():
         before = ring.gaps(as_applied(roots), ring.steps_end_ns)
-        gaps = differing(before, ring.gaps(roots, ring.steps_end_ns))
+        after = ring.gaps(roots, ring.steps_end_ns)
+        gaps = differing(before[before[:, 0] < before_ns], after[after[:, 0] < before_ns])
         if gaps:
             spans.append(np.array(gaps, np.int64))
     return np.concatenate(spans)

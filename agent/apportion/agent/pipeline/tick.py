@@ -15,7 +15,7 @@ from apportion.agent.pipeline.verdicts import verdicts
 from apportion.cost.settlement.late import reallocation_rows
 from apportion.cost.settlement.posting import Book, Posted
 from apportion.cost.settlement.settle import Settled, settle
-from apportion.cost.settlement.work import NOBODY, DeviceWork
+from apportion.cost.settlement.work import DeviceWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -116,32 +116,32 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
             groups,
             history,
             apportioner=tick.apportioner,
-            tie=registry.tie,
+            ties=registry.ties,
         )
         for surprise in surprises(tick.devices, rings, roots_by_ring, groups)
     ]
-    roots = np.concatenate([NO_ROOTS, *roots_by_ring.values()])
-    spanless = [
-        claim
+    spans = np.concatenate([NO_ROOTS, *roots_by_ring.values()])
+    own_time = [
+        ring.own_time(ring.gaps(roots_by_ring[ring.key], ring.steps_end_ns), startup=True)
         for ring in rings
-        for claim in ring.spanless(
-            ring.gaps(roots_by_ring[ring.key], ring.steps_end_ns), startup=True
-        )
     ]
+    roots = np.concatenate([spans, *own_time])
+    spanless: list[Spanless] = []
     for device in tick.devices:
-        spanless += _judge(tick, outcome, device, rings, roots, groups)
+        spanless += _judge(tick, outcome, device, rings, spans, groups)
     outcome.settled = settle(
         [_work(device, outcome.targets[device.key]) for device in tick.devices],
         roots,
         spanless,
         groups,
         apportioner=tick.apportioner,
-        tie=lambda row: _tie(registry, roots, spanless, row),
+        tie=registry.ties(roots, spanless),
     )
     book = Book(
         tick.accruals,
         settled_ns=lambda group: outcome.settled_ns(groups[group]),
         slices=_slices(rings),
+        with_phases=[ring.key for ring in rings if len(ring.phases)],
         first_charge_key=tick.next_charge_key,
         posted_ns=tick.now_ns,
         method_key=tick.method_key,
@@ -196,13 +196,6 @@ def _work(device: MeteredDevice, target_ns: int) -> DeviceWork:
 def _slices(rings: Sequence[RingState]) -> Callable[[int, int], list[PhaseSlice]]:
     by_key = {ring.key: ring for ring in rings}
     return lambda ring, number: by_key[ring].phases.of(number) if ring in by_key else []
-
-
-def _tie(registry: Registry, roots: Roots, spanless: Sequence[Spanless], row: int) -> int:
-    if row < roots.size:
-        return registry.tie(int(roots["ring"][row]), int(roots["number"][row]), 0)
-    index = row - roots.size
-    return registry.tie(0, 0, spanless[index].entity if index < len(spanless) else NOBODY)
 
 
 def _post_moves(tick: TickInput, outcome: TickOutcome, rings: Sequence[RingState]) -> None:

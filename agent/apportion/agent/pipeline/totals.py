@@ -17,12 +17,16 @@ from apportion.cost.settlement.work import NO_RATE, NOBODY
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.interned import EntityKey, Interned
     from apportion.agent.pipeline.spans import Decoded
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.late import Move, MoveKey
     from apportion.cost.settlement.settle import Settled
+
+    Column = NDArray[np.int64]
 
 K = TypeVar("K", bound="Hashable")
 
@@ -137,35 +141,39 @@ class Totals:
 
     def add_lost(self, lines: Sequence[Row]) -> None:
         """Lines that moved the cost of steps whose process died."""
-        for row in lines:
-            if row[3] == int(Category.LOST):
-                labels = MoveLabels(Category.DIRECT, Category.LOST, PROCESS_DIED)
-                self.moved[labels] += row[13] or 0
+        units = sum(row[13] or 0 for row in lines if row[3] == int(Category.LOST))
+        if units > 0:
+            self.moved[MoveLabels(Category.DIRECT, Category.LOST, PROCESS_DIED)] += units
 
-    def add_spans(self, decoded: Decoded) -> None:
+    def add_spans(self, read: Sequence[Decoded]) -> None:
         """Requests, steps and tokens of records that were read and committed."""
-        records = decoded.records
-        root = records["parent"] == 0
+        if not read:
+            return
+        kinds = np.concatenate([part.kind * (part.records["parent"] == 0) for part in read])
+        entities = np.concatenate([part.entity for part in read])
+        statuses = np.concatenate([part.status for part in read])
         for kind in (SpanKind.REQUEST, SpanKind.STEP):
-            chosen = root & (decoded.kind == int(kind))
+            chosen = kinds == int(kind)
             if not chosen.any():
                 continue
-            entity = decoded.entity[chosen]
-            code = entity << 8 | decoded.status[chosen]
-            values, counts = np.unique(code, return_counts=True)
+            entity = entities[chosen]
+            values, counts = np.unique(entity << 8 | statuses[chosen], return_counts=True)
             for value, number in zip(values.tolist(), counts.tolist(), strict=True):
                 self.add_ended(kind, value >> 8, SpanStatus(value & 0xFF), number)
             for name, token_type in _TOKENS:
-                column = records[name][chosen]
-                for value in np.unique(entity[column > 0]).tolist():
-                    who = self._entities.value(value)
-                    key = TokenKey(
-                        self._folder.workload(who.workload),
-                        self._folder.tenant(who.tenant),
-                        self._folder.model(who.model),
-                        token_type,
-                    )
-                    self.tokens[key] += int(column[(entity == value) & (column > 0)].sum())
+                column = np.concatenate([part.records[name] for part in read])[chosen]
+                self._add_tokens(token_type, entity, np.maximum(column, 0))
+
+    def _add_tokens(self, token_type: str, entity: Column, tokens: Column) -> None:
+        values, inverse = np.unique(entity, return_inverse=True)
+        sums = np.zeros(values.size, np.int64)
+        np.add.at(sums, inverse, tokens)
+        for value, total in zip(values.tolist(), sums.tolist(), strict=True):
+            if total:
+                who, fold = self._entities.value(value), self._folder
+                labels = (fold.workload(who.workload), fold.tenant(who.tenant))
+                key = TokenKey(*labels, fold.model(who.model), token_type)
+                self.tokens[key] += total
 
     def add_ended(self, kind: SpanKind, entity: int, status: SpanStatus, number: int) -> None:
         """`number` root spans of one kind ended with `status`."""
@@ -191,7 +199,5 @@ class Totals:
         )
 
 
-def _column(
-    settled: Settled, name: str, rest: list[int]
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _column(settled: Settled, name: str, rest: list[int]) -> Column:
     return np.concatenate([settled.roots[name].astype(np.int64), np.array(rest, np.int64)])

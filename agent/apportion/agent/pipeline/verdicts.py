@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
 from apportion.core.category import Category
 from apportion.core.interval import Interval, union
 from apportion.cost.ledger.history import LONGEST_NS
@@ -49,12 +51,10 @@ def verdicts(
     claims: list[Spanless] = []
     for window in device.windows(target_ns, patience_ns=patience_ns, cpu_of=pids):
         inside = roots[(roots["start_ns"] < window.end_ns) & (roots["end_ns"] > window.start_ns)]
-        covered = union(
-            map(Interval, inside["start_ns"].tolist(), inside["end_ns"].tolist()),
-        )
+        covered_ns = _covered_ns(inside, window.start_ns, window.end_ns)
         holders = [ring.run_entity for ring in rings if ring.holds(window.start_ns)]
         users = () if holders or window.activity_ratio is None else users_of()
-        judged = judge(window, covered, holders, users)
+        judged = judge(window, covered_ns, holders, users)
         for verdict in _without_losses(judged, rings):
             claims += _claims(device, verdict)
             last = verdict if last is None else _joined(last, verdict)
@@ -64,6 +64,17 @@ def verdicts(
             else:
                 rows.append(row)
     return Verdicts(claims, rows, last)
+
+
+def _covered_ns(roots: Roots, start_ns: int, end_ns: int) -> int:
+    """How much of [start, end) at least one of `roots` covers."""
+    if not roots.size:
+        return 0
+    order = np.argsort(roots["start_ns"], kind="stable")
+    starts = np.clip(roots["start_ns"][order], start_ns, end_ns)
+    ends = np.clip(np.maximum.accumulate(roots["end_ns"][order]), start_ns, end_ns)
+    reached = np.concatenate([starts[:1], ends[:-1]])
+    return int(np.maximum(ends - np.maximum(starts, reached), 0).sum())
 
 
 def _without_losses(verdict: Verdict, rings: Sequence[RingState]) -> Iterator[Verdict]:

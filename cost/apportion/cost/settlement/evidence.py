@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.core.category import Category
-from apportion.core.interval import Interval, subtract
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,10 +34,8 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def judge(
-    window: Window, covered: Sequence[Interval], holders: Sequence[int], users: Sequence[int]
-) -> Verdict:
-    """Classify the time of `window` that `covered` (sorted, disjoint) leaves.
+def judge(window: Window, covered_ns: int, holders: Sequence[int], users: Sequence[int]) -> Verdict:
+    """Classify the time of `window` that spans, which cover `covered_ns` of it, leave.
 
     `holders` are the entities of the workloads that hold the device, `users` those of other
     processes on it: uninstrumented activity goes to the former, else to the latter.
@@ -46,10 +43,9 @@ def judge(
     if window.activity_ratio is None:
         reason = window.reason or "no_activity_source"
         return Verdict(window.start_ns, window.end_ns, Category.UNATTRIBUTED, (), reason)
-    whole = Interval(window.start_ns, window.end_ns)
-    uncovered_ns = sum(piece.duration_ns for piece in subtract(whole, covered))
-    covered_ns = whole.duration_ns - uncovered_ns
-    active_ns = round(window.activity_ratio * whole.duration_ns)
+    duration_ns = window.end_ns - window.start_ns
+    uncovered_ns = duration_ns - covered_ns
+    active_ns = round(window.activity_ratio * duration_ns)
     if (active_ns - covered_ns) * TOLERATED_PART > uncovered_ns:
         who = tuple(sorted(set(holders) or set(users)))
         return Verdict(window.start_ns, window.end_ns, Category.UNINSTRUMENTED, who, "")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from apportion.cost.apportionment import Apportioner
     from apportion.cost.ledger.batch import Row
+    from apportion.cost.rounding import Tie
     from apportion.cost.settlement.settle import Settled
     from apportion.cost.settlement.work import DeviceWork, Roots, Spanless
 
@@ -66,7 +67,7 @@ def reallocate(
     groups: Mapping[int, Sequence[int]],
     *,
     apportioner: Apportioner,
-    tie: Callable[[Known], Callable[[int], int]],
+    tie: Callable[[Known], Tie],
 ) -> dict[MoveKey, Move]:
     """The moves that turn the outcome of `before` into that of `after` over settled intervals."""
     moves: dict[MoveKey, list[int | None]] = {}
@@ -131,7 +132,7 @@ def reallocation_rows(
     method_key: int,
 ) -> list[Row]:
     """The ledger lines of `moves`; a span's is divided among its phases as its charge is."""
-    payers = {(key.payer.ring, key.payer.number) for key in moves}
+    payers = {(key.payer.ring, key.payer.number) for key in moves if key.payer.ring}
     facts = {
         pair: root
         for pair, root in zip(

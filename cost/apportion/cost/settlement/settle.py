@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.cost.apportionment import Apportioner
+    from apportion.cost.rounding import Tie
     from apportion.cost.settlement.work import DeviceWork, Roots
 
     Column = NDArray[np.int64]
@@ -58,6 +59,32 @@ class Amounts:
         """The rows that have any amount: a unit can fall to one whose time rounds to nothing."""
         some = (self.device_ns > 0) | (self.energy_mj > 0)
         return some if self.units is None else some | (self.units > 0)
+
+    def take(self, rows: NDArray[np.bool_] | Column) -> Amounts:
+        """The amounts of some rows."""
+        units = None if self.units is None else self.units[rows]
+        return Amounts(self.device_ns[rows], units, self.energy_mj[rows], self.metered[rows])
+
+    def map(self, change: Callable[[Column], Column]) -> Amounts:
+        """Each column changed in the same way."""
+        units = None if self.units is None else change(self.units)
+        return Amounts(change(self.device_ns), units, change(self.energy_mj), self.metered)
+
+    def less(self, part: Amounts) -> Amounts:
+        """What is left without `part`."""
+        units = None
+        if self.units is not None and part.units is not None:
+            units = self.units - part.units
+        time_ns, energy_mj = self.device_ns - part.device_ns, self.energy_mj - part.energy_mj
+        return Amounts(time_ns, units, energy_mj, self.metered)
+
+    def plus(self, other: Amounts) -> Amounts:
+        """Both together; they have units, or not, alike."""
+        units = None
+        if self.units is not None and other.units is not None:
+            units = self.units + other.units
+        time_ns, energy_mj = self.device_ns + other.device_ns, self.energy_mj + other.energy_mj
+        return Amounts(time_ns, units, energy_mj, self.metered | other.metered)
 
     def add(self, rows: Column, shares: Shares) -> None:
         """Add `shares` of the claims that are `rows` (distinct) of the work."""
@@ -111,12 +138,13 @@ def settle(
     groups: Mapping[int, Sequence[int]],
     *,
     apportioner: Apportioner,
-    tie: Callable[[int], int],
+    tie: Tie,
 ) -> Settled:
     """Settle every device of `devices` over its own interval.
 
-    `groups` maps a group key to its device keys. `tie(row)` is the stable hash of the work in
-    that row (roots first, then spanless). What nobody claims becomes `unattributed`.
+    `groups` maps a group key to its device keys. `tie(rows)` are the stable hashes of the work in
+    those rows (roots first, then spanless, then what settlement adds). What nobody claims becomes
+    `unattributed`.
     """
     fill = [piece for device in devices for piece in _unexplained(device, spanless)]
     late = [
@@ -205,7 +233,7 @@ def _settle_device(
     group_column: Column,
     settled: Settled,
     apportioner: Apportioner,
-    tie: Callable[[int], int],
+    tie: Tie,
 ) -> None:
     for number, segment in enumerate(device.segments()):
         inside = rows[
