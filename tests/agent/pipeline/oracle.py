@@ -98,7 +98,8 @@ def _admitted(ring: Ring, row: Mapping[str, Any]) -> int:
         return int(row["start_ns"])
     if row["scheduled_ns"]:
         return int(row["scheduled_ns"])
-    if ring.admits_from is None or row["sequence"] < ring.admits_from:
+    ran = ring.admits_from is None or row["sequence"] < ring.admits_from
+    if ran or row["first_token_ns"]:
         return int(row["start_ns"])
     return int(row["end_ns"])
 

@@ -361,3 +361,71 @@ def test_forgotten_rings_may_show_up_again() -> None:
     assert world.attach(trainer).ended_ns is not None
     world.settle()
     assert audit(world.ledger).holds
+
+
+def test_a_late_record_takes_its_time_from_the_pause_that_it_lies_in() -> None:
+    """The steps around it are long charged and forgotten: the pause is known from the ledger."""
+    world = World([PRICE])
+    trainer = world.process("train", started_ns=None)
+    server = world.process("llm", started_ns=None)
+    world.read_all(0.1)
+    late_ns = world.now_ns + 8 * SECOND
+    for _ in range(2):
+        step = trainer.start(SpanKind.STEP, world.now_ns)
+        world.run(5 * SECOND, utilization=0.9)
+        trainer.finish(step, world.now_ns)
+        world.run(10 * SECOND, utilization=0.1)
+    trainer.finish(trainer.start(SpanKind.STEP, world.now_ns), world.now_ns + 1)
+    world.run(70 * SECOND, utilization=0.1)
+    before = world.sums()
+    assert before["between_steps train"] == 20 * SECOND
+    assert world.attach(trainer).ended().size == 0
+    server.finish(server.start(SpanKind.REQUEST, late_ns), late_ns + 2 * SECOND)
+    world.settle()
+    after = world.sums()
+    assert after["direct llm"] == 2 * SECOND
+    assert after["between_steps train"] == 18 * SECOND
+    assert audit(world.ledger).holds
+
+
+def test_a_late_record_shares_with_a_step_that_was_lost() -> None:
+    """What moves away from a lost step leaves `lost`, not `direct`."""
+    world = World([PRICE])
+    trainer = world.process("train", started_ns=None)
+    server = world.process("llm", started_ns=None)
+    world.read_all(0.9)
+    start_ns = world.now_ns
+    trainer.start(SpanKind.STEP, start_ns)
+    world.run(8 * SECOND, utilization=0.9)
+    world.die(trainer)
+    world.report_death(trainer)
+    world.settle()
+    assert world.sums()["lost train"] == 8 * SECOND
+    server.finish(server.start(SpanKind.REQUEST, start_ns), start_ns + 4 * SECOND)
+    world.settle()
+    sums = world.sums()
+    assert sums["lost train"] == 6 * SECOND
+    assert sums["direct llm"] == 2 * SECOND
+    assert "direct train" not in sums
+    assert audit(world.ledger).holds
+
+
+def test_a_ring_changes_its_devices_for_what_is_not_settled() -> None:
+    """A better source names another device: settled time stays, the rest goes there."""
+    world = World([PRICE], devices=2)
+    trainer = world.process("train", (0, 1), started_ns=None)
+    world.read_all(0.9)
+    step = trainer.start(SpanKind.STEP, world.now_ns)
+    world.run(10 * SECOND, utilization=0.9)
+    marks = {row["device_key"]: row["settled_ns"] for row in world.rows("watermark")}
+    world.bind(trainer, (1,))
+    world.run(10 * SECOND, utilization=0.9)
+    trainer.finish(step, world.now_ns)
+    world.boot_agent()
+    world.settle()
+    whole_ns = 20 * SECOND
+    left_ns = world.node(step.end_ns) - max(marks.values())
+    lines = [row for row in world.rows("charge") if row["number"]]
+    assert len({row["group_key"] for row in lines}) == 2
+    assert sum(row["device_ns"] for row in lines) == 2 * whole_ns - left_ns
+    assert audit(world.ledger).holds

@@ -174,8 +174,6 @@ class Engine:
         for device in self._settlement.metered.remembered:
             if self._locks.own(DeviceId(device)):
                 self._settlement.resume(device, now_ns)
-            else:
-                self._settlement.disown(device)
 
     def _take(self, batch: Batch) -> None:
         self._seen.take(batch)
@@ -187,7 +185,7 @@ class Engine:
                 self._drops["reading_of_unknown_device"] += 1
             elif self._locks.own(reading.device):
                 self._settlement.read(info, reading)
-            else:
+            elif self._locks.is_taken(reading.device):
                 self._settlement.disown(reading.device)
 
     def _users_of(self, device: MeteredDevice) -> list[int]:

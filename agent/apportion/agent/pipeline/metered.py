@@ -95,7 +95,7 @@ class MeteredDevices:
         return gone
 
     def take_returned(self) -> set[int]:
-        """Keys of devices that had been given up and were read again since the last call."""
+        """Keys of devices that the ledger knew, or that had been given up, since the last call."""
         returned, self._returned = self._returned, set()
         return returned
 
@@ -123,6 +123,7 @@ class MeteredDevices:
         device = MeteredDevice(key, group, info, time_ns, time_ns)
         if known is not None:
             _, settled_ns, since_ns, settled_mj, energy_source = known.watermark
+            self._returned.add(key)
             device.settled_ns, device.since_ns = settled_ns, since_ns
             device.settled_mj, device.energy_source = settled_mj, energy_source
             device.restore(known.knots)

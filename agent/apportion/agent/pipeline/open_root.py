@@ -36,7 +36,7 @@ class OpenRoot:
         if self.kind is SpanKind.REQUEST:
             if self.scheduled_ns:
                 start_ns = self.scheduled_ns
-            elif admits:
+            elif admits and not self.first_token_ns:
                 start_ns = self.seen_ns
         return min(start_ns, self.seen_ns), self.seen_ns
 

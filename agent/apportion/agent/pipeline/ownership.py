@@ -28,6 +28,7 @@ class DeviceLocks:
         self._only = None if only is None else frozenset(only)
         self._named: set[DeviceId] | None = set() if pod and only is None else None
         self._held: dict[DeviceId, int] = {}
+        self._taken: set[DeviceId] = set()
         self.reason: dict[DeviceId, str] = {}
 
     def name(self, devices: Collection[DeviceId]) -> None:
@@ -56,11 +57,17 @@ class DeviceLocks:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(fd)
+            self._taken.add(device)
             self.reason[device] = f"another agent on this host holds {path}"
             return False
+        self._taken.discard(device)
         self.reason.pop(device, None)
         self._held[device] = fd
         return True
+
+    def is_taken(self, device: DeviceId) -> bool:
+        """Whether another agent was seen to hold it, and so meters it."""
+        return device in self._taken
 
     def close(self) -> None:
         """Let go of every device."""

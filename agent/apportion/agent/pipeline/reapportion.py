@@ -221,7 +221,7 @@ def claim_of(ring: RingState, row: RootRow) -> int:
     if row.scheduled_ns:
         return min(row.scheduled_ns, row.end_ns)
     admits = ring.admits_from is not None and row.sequence >= ring.admits_from
-    return row.end_ns if admits else row.start_ns
+    return row.end_ns if admits and not row.first_token_ns else row.start_ns
 
 
 def _energy(pieces: Sequence[SettledPiece]) -> EnergyCurve | None:

@@ -201,11 +201,8 @@ class Registry:
             owners = np.where(mine["number"] > 0, mine["ring"], -mine["entity"])
             found[is_root] = mixed_hash(self._owner_hashes(owners), mine["number"])
             others = rows[~is_root] - roots.size
-            entities = [
-                -spanless[index].entity if index < len(spanless) else -NOBODY
-                for index in others.tolist()
-            ]
-            hashes = self._owner_hashes(np.array(entities, np.int64))
+            entities = np.array([*(claim.entity for claim in spanless), NOBODY], np.int64)
+            hashes = self._owner_hashes(-entities[np.minimum(others, len(spanless))])
             found[~is_root] = mixed_hash(hashes, np.zeros(others.size, np.int64))
             return found
 

@@ -69,15 +69,9 @@ def read_position(text: str) -> dict[str, Any] | None:
     return document or None
 
 
-def restore_rings(
-    state: LedgerState, registry: Registry, settled_by_device: Mapping[int, int]
-) -> dict[int, RingState]:
-    """The rings that may still matter. Their spans are recalled by the first tick.
-
-    `settled_by_device` are the watermarks.
-    """
+def restore_rings(state: LedgerState, registry: Registry, latest_ns: int) -> dict[int, RingState]:
+    """The rings that may still matter, at `latest_ns`. The first tick recalls their spans."""
     positions = {row[0]: row for row in state.tables.get("ring_position", [])}
-    latest_ns = max(settled_by_device.values(), default=0)
     rings: dict[int, RingState] = {}
     for key, _, _, identity, attached_ns, process_start_ns in state.tables.get("ring", []):
         said = json.loads(identity)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import TYPE_CHECKING, Final
 
-from apportion.agent.pipeline.interned import EntityKey
+from apportion.agent.pipeline.known_rings import KnownRings
 from apportion.agent.pipeline.metered import MeteredDevices
 from apportion.agent.pipeline.registry import Registry
-from apportion.agent.pipeline.restore import (
-    position_row,
-    recall,
-    restore_rings,
-    run_entity,
-)
-from apportion.agent.pipeline.ring_state import RingState
 from apportion.agent.pipeline.spans import decode, span_rows, unrecorded_row
-from apportion.agent.pipeline.surprises import HISTORY_NS
 from apportion.agent.pipeline.tick import (
     LEARNT_LATE,
     MIN_PATIENCE_NS,
@@ -29,7 +20,7 @@ from apportion.agent.pipeline.totals import Totals
 from apportion.agent.pipeline.unsaved import Unsaved
 from apportion.core.category import SpanStatus
 from apportion.cost.apportionment import TimeShare
-from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
+from apportion.cost.ledger.batch import LedgerState, TickBatch
 from apportion.cost.ledger.history import History
 from apportion.cost.settlement.accrual import accrual_of, accrual_row
 
@@ -42,8 +33,10 @@ if TYPE_CHECKING:
     from apportion.agent.ingest import RingIdentity
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.device import MeteredDevice
+    from apportion.agent.pipeline.interned import EntityKey
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.open_root import OpenRoot
+    from apportion.agent.pipeline.ring_state import RingState
     from apportion.core.interval import Interval
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.ledger import Ledger
@@ -91,22 +84,9 @@ class Settlement:
         self.accruals = dict(map(accrual_of, tables.get("accrual", [])))
         self.verdicts: dict[int, Verdict] = {}
         self.metered = MeteredDevices(state, self.registry, time, rates_of)
-        watermarks = {row[0]: row[1] for row in tables.get("watermark", [])}
-        self.rings = restore_rings(state, self.registry, watermarks)
-        self._positions: dict[int, str] = {}
-        self._written: dict[int, Row] = {
-            row[0]: tuple(row) for row in tables.get("ring_position", [])
-        }
-        for row in tables.get("ring_position", []):
-            self._positions[row[0]] = row[1]
-        self._end_old_rings(state, max(watermarks.values(), default=0))
-
-    def _end_old_rings(self, state: LedgerState, last_ns: int) -> None:
-        """The processes of another boot are gone; what they had open ends as lost."""
-        for key, _, boot, *_ in state.tables.get("ring", []):
-            ring = self.rings.get(key)
-            if ring is not None and boot != self._time.boot and ring.ended_ns is None:
-                self.ended(ring, max(last_ns, ring.attached_ns))
+        self._known = KnownRings(state, self.registry, time)
+        for ring, ended_ns in self._known.of_other_boots():
+            self.ended(ring, ended_ns)
 
     # -- devices ---------------------------------------------------------------------------------
     @property
@@ -129,38 +109,14 @@ class Settlement:
         self.metered.disown(device)
 
     # -- rings -----------------------------------------------------------------------------------
+    @property
+    def rings(self) -> dict[int, RingState]:
+        """The rings that may still matter, by their key."""
+        return self._known.states
+
     def attach(self, identity: RingIdentity) -> RingState:
         """A ring that is being read from now on: its state, new or as the ledger has it."""
-        registry, name = self.registry, str(identity.ring)
-        is_new = name not in registry.rings
-        key = registry.rings.key(name)
-        known = self.rings.get(key)
-        if known is not None:
-            return known
-        said = {
-            "pid": identity.host_pid or identity.pid,
-            "uid": identity.uid,
-            "workload": identity.said.workload,
-            "run": identity.said.run,
-            "attempt": identity.said.attempt,
-            "rank": identity.said.rank,
-            "world_size": identity.said.world_size,
-            "tags": dict(identity.said.tags),
-            "resumed_from_step": identity.said.resumed_from_step,
-        }
-        attached_ns = self._time.of(identity.created_ns)
-        start_ns = identity.process_start_ns or identity.init_ns
-        process_start_ns = None if start_ns is None else self._time.of(start_ns)
-        pid = identity.host_pid or identity.pid
-        ring = RingState(key, run_entity(registry, said), attached_ns, pid, process_start_ns)
-        if is_new:
-            boot = identity.boot_id.replace("-", "")
-            times = (attached_ns, process_start_ns)
-            registry.note_ring((key, name, boot, json.dumps(said), *times))
-        else:  # so long dead that its state was forgotten: nothing more is charged to it
-            ring.ended_ns = attached_ns
-        self.rings[key] = ring
-        return ring
+        return self._known.attach(identity)
 
     def absorb(
         self,
@@ -205,7 +161,7 @@ class Settlement:
 
     def position(self, ring: RingState, position: str) -> None:
         """How far the ring has been read, as JSON."""
-        self._positions[ring.key] = position
+        self._known.read_to(ring, position)
 
     def bound(
         self, ring: RingState, device_keys: tuple[int, ...], source: str, now_ns: int
@@ -253,7 +209,8 @@ class Settlement:
             _LOG.warning("device %s has not come back: it is no longer metered", device)
         with ledger.read() as connection:
             history = History(connection, self._agent_id)
-            self._recall(history)
+            settled = {device.key: device.settled_ns for device in self.devices.values()}
+            self._known.recall(history, settled, self.metered.take_returned())
             outcome = compute(self._input(now_ns, limit_ns), history)
         begun_ns = ledger.clock.monotonic_ns()
         ledger.commit(self._batch(outcome, now_ns))
@@ -277,21 +234,6 @@ class Settlement:
             METHOD_KEY,
         )
 
-    def _recall(self, history: History) -> None:
-        """Bring back what is in the ledger and still to be settled; once, when it is needed."""
-        returned = self.metered.take_returned()
-        for ring in self.rings.values():
-            devices = {
-                device
-                for spell in ring.spells()
-                for device in self.registry.groups.value(spell.group)
-            }
-            ring.recalled &= devices.isdisjoint(returned)
-        waiting = [r for r in self.rings.values() if r.bindings and not r.recalled]
-        if waiting:
-            marks = {device.key: device.settled_ns for device in self.devices.values()}
-            recall(waiting, self.registry, marks, history)
-
     def _batch(self, outcome: TickOutcome, now_ns: int) -> TickBatch:
         unsaved, batch = self._unsaved, TickBatch()
         if self._new_boot:
@@ -313,29 +255,12 @@ class Settlement:
         ]
         batch.accruals_removed = [tuple(key) for key in outcome.posted.removed]
         self.metered.write(batch, outcome.targets)
-        batch.replace("ring_position", list(self._ring_rows(outcome).values()))
+        self._known.write(batch, outcome)
         return batch
-
-    def _charged_ns(self, ring: RingState, outcome: TickOutcome) -> int | None:
-        if not ring.bindings:
-            return None
-        value = self.registry.groups.value
-        return ring.charged_ns(lambda group: outcome.settled_ns(value(group)))
-
-    def _ring_rows(self, outcome: TickOutcome) -> dict[int, Row]:
-        """Rows of `ring_position` that differ from what the ledger has."""
-        rows: dict[int, Row] = {}
-        for key, ring in self.rings.items():
-            charged_ns = self._charged_ns(ring, outcome)
-            row = position_row(ring, self._positions.get(key, ""), charged_ns)
-            if row != self._written.get(key):
-                rows[key] = row
-        return rows
 
     def _apply(self, outcome: TickOutcome) -> None:
         """The batch is committed: it is the state now."""
         totals, unsaved = self.totals, self._unsaved
-        self._written.update(self._ring_rows(outcome))
         self.registry.committed()
         self._new_boot, self._new_methods = False, []
         self._next_charge_key = outcome.next_charge_key
@@ -351,10 +276,4 @@ class Settlement:
             totals.add_ended(span.kind, span.entity, status, 1)
         self._unsaved = Unsaved()
         self.metered.settled(outcome.targets)
-        for key, ring in list(self.rings.items()):
-            charged_ns = self._charged_ns(ring, outcome)
-            totals.unbound_spans += ring.committed(charged_ns)
-            if ring.ended_ns is not None and ring.ended_ns < outcome.limit_ns - HISTORY_NS:
-                del self.rings[key]
-                self._written.pop(key, None)
-                self._positions.pop(key, None)
+        totals.unbound_spans += self._known.committed(outcome)

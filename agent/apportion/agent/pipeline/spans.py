@@ -80,14 +80,15 @@ def is_root(decoded: Decoded) -> NDArray[np.bool_]:
 def claim_starts(decoded: Decoded, admits: NDArray[np.bool_]) -> NDArray[np.int64]:
     """From when each record competes: admission where known, else start.
 
-    Where requests say `scheduled()` (`admits`), one that never did only waited: it competes from
-    its end, for nothing.
+    Where requests say `scheduled()` (`admits`), one that never did and has no first token only
+    waited: it competes from its end, for nothing.
     """
     records = decoded.records
     request = decoded.kind == int(SpanKind.REQUEST)
     scheduled = records["scheduled_ns"]
     starts = np.where(request & (scheduled > 0), scheduled, records["start_ns"])
-    starts = np.where(request & (scheduled <= 0) & admits, records["end_ns"], starts)
+    waited = request & (scheduled <= 0) & (records["first_token_ns"] <= 0) & admits
+    starts = np.where(waited, records["end_ns"], starts)
     claims: NDArray[np.int64] = np.minimum(starts, records["end_ns"])
     return claims
 

@@ -46,7 +46,10 @@ def verdicts(
     `rings` and `roots` are those that use the device; `users_of` gives the entities of other
     processes on it, and is asked only where it matters; `last` is the verdict before these.
     """
-    pids = {ring.pid for ring in rings} if device.info.source == "cpu" else None
+    since_ns = device.settled_ns
+    # A process that is gone uses nothing: its silence is no evidence that the device was quiet.
+    living = [ring for ring in rings if ring.ended_ns is None or ring.ended_ns > since_ns]
+    pids = {ring.pid for ring in living} if device.info.source == "cpu" else None
     rows: list[Row] = []
     claims: list[Spanless] = []
     for window in device.windows(target_ns, patience_ns=patience_ns, cpu_of=pids):

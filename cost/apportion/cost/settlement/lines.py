@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.cost.ledger.batch import Row
-    from apportion.cost.settlement.settle import Amounts
+    from apportion.cost.settlement.amounts import Amounts
     from apportion.cost.settlement.work import Roots
 
     Column = NDArray[np.int64]

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.cost.ledger.batch import Row
-    from apportion.cost.settlement.settle import Amounts, Bucket, Settled
+    from apportion.cost.settlement.amounts import Amounts
+    from apportion.cost.settlement.settle import Bucket, Settled
     from apportion.cost.settlement.work import Roots
 
     Column = NDArray[np.int64]
@@ -224,7 +225,8 @@ class _Spanless:
         )
         metered = _sum_by(inverse, len(who), amounts.metered.astype(np.int64))
         found: list[tuple[AccrualKey, Accrual]] = []
-        for index, (group, category, entity, reason) in enumerate(who.tolist()):
+        table: list[list[int]] = who.tolist()
+        for index, (group, category, entity, reason) in enumerate(table):
             place = (bucket.minute_ns, bucket.rate, self._reasons[reason])
             key = AccrualKey(group, category, entity, 0, 0, *place)
             energy_mj = energies[index] if metered[index] else None

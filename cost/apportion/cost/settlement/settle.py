@@ -11,10 +11,11 @@ from apportion.core.category import Category
 from apportion.core.interval import Interval, subtract, union
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.apportionment import Claims, Shares, apportion
+from apportion.cost.settlement.amounts import Amounts
 from apportion.cost.settlement.work import NOBODY, Spanless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,70 +31,6 @@ class Bucket(NamedTuple):
 
     minute_ns: int
     rate: int
-
-
-@dataclass(slots=True)
-class Amounts:
-    """Columns of shape n over the tick's work: roots first, then spanless time.
-
-    `units` is None at no rate; `metered` tells where `energy_mj` means something.
-    """
-
-    device_ns: Column
-    units: Column | None
-    energy_mj: Column
-    metered: NDArray[np.bool_]
-
-    @classmethod
-    def zeros(cls, size: int, *, priced: bool) -> Amounts:
-        """Nothing yet, for `size` rows."""
-        return cls(
-            np.zeros(size, np.int64),
-            np.zeros(size, np.int64) if priced else None,
-            np.zeros(size, np.int64),
-            np.zeros(size, np.bool_),
-        )
-
-    @property
-    def some(self) -> NDArray[np.bool_]:
-        """The rows that have any amount: a unit can fall to one whose time rounds to nothing."""
-        some = (self.device_ns > 0) | (self.energy_mj > 0)
-        return some if self.units is None else some | (self.units > 0)
-
-    def take(self, rows: NDArray[np.bool_] | Column) -> Amounts:
-        """The amounts of some rows."""
-        units = None if self.units is None else self.units[rows]
-        return Amounts(self.device_ns[rows], units, self.energy_mj[rows], self.metered[rows])
-
-    def map(self, change: Callable[[Column], Column]) -> Amounts:
-        """Each column changed in the same way."""
-        units = None if self.units is None else change(self.units)
-        return Amounts(change(self.device_ns), units, change(self.energy_mj), self.metered)
-
-    def less(self, part: Amounts) -> Amounts:
-        """What is left without `part`."""
-        units = None
-        if self.units is not None and part.units is not None:
-            units = self.units - part.units
-        time_ns, energy_mj = self.device_ns - part.device_ns, self.energy_mj - part.energy_mj
-        return Amounts(time_ns, units, energy_mj, self.metered)
-
-    def plus(self, other: Amounts) -> Amounts:
-        """Both together; they have units, or not, alike."""
-        units = None
-        if self.units is not None and other.units is not None:
-            units = self.units + other.units
-        time_ns, energy_mj = self.device_ns + other.device_ns, self.energy_mj + other.energy_mj
-        return Amounts(time_ns, units, energy_mj, self.metered | other.metered)
-
-    def add(self, rows: Column, shares: Shares) -> None:
-        """Add `shares` of the claims that are `rows` (distinct) of the work."""
-        self.device_ns[rows] += shares.device_ns
-        if self.units is not None and shares.units is not None:
-            self.units[rows] += shares.units
-        if shares.energy_mj is not None:
-            self.energy_mj[rows] += shares.energy_mj
-            self.metered[rows] |= shares.some
 
 
 class SettlementRow(NamedTuple):

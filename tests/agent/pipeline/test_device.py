@@ -1,0 +1,152 @@
+"""One device's timeline: how far it may be settled, and what its energy was."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apportion.agent.pipeline.device import GIVE_UP_NS, Knot, MeteredDevice
+from apportion.core.ids import DeviceId
+from apportion.core.reading import DeviceInfo, Reading
+from apportion.core.units import NS_PER_SECOND, Millijoules, MonotonicNs
+
+SECOND = NS_PER_SECOND
+PATIENCE = 5 * SECOND
+INFO = DeviceInfo(DeviceId("GPU-0"), "H100", 0, "nvml")
+
+
+def device() -> MeteredDevice:
+    """Metered from 0 on."""
+    return MeteredDevice(1, 1, INFO, 0, 0)
+
+
+def reading(energy_mj: int | None, utilization: float | None = None) -> Reading:
+    """A reading; its time is given apart."""
+    energy = None if energy_mj is None else Millijoules(energy_mj)
+    return Reading(
+        INFO.device,
+        MonotonicNs(0),
+        energy_mj=energy,
+        energy_source="energy_counter",
+        utilization_ratio=utilization,
+    )
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9 * SECOND), st.integers(0, 10**6)), min_size=1),
+    st.lists(st.integers(0, 20 * SECOND), max_size=10),
+)
+def test_energy_is_the_counters_whatever_the_ticks(
+    steps: list[tuple[int, int]], ticks: list[int]
+) -> None:
+    """Resets, gaps and ticks at any time: all that the counter showed is accounted for, once."""
+    metered = device()
+    metered.add(reading(steps[0][1]), 0, "boot")
+    time_ns, last_mj, expected_mj, found_mj, limit_ns = 0, steps[0][1], 0, 0, 0
+    waiting = sorted(ticks)
+    for pause_ns, raw_mj in steps:
+        time_ns += pause_ns
+        while waiting and limit_ns + waiting[0] < time_ns:
+            limit_ns += waiting.pop(0)
+            found_mj += settle(metered, limit_ns)
+        metered.add(reading(raw_mj), time_ns, "boot")
+        expected_mj += raw_mj if raw_mj < last_mj else raw_mj - last_mj
+        last_mj = raw_mj
+    found_mj += settle(metered, max(time_ns, limit_ns))
+    found_mj += settle(metered, max(time_ns, limit_ns) + 1)
+    late_mj, _ = metered.late_mj(metered.settled_ns + 1)
+    assert found_mj + late_mj == expected_mj
+
+
+def settle(metered: MeteredDevice, limit_ns: int) -> int:
+    """What one tick accounts for, in millijoules."""
+    target_ns = metered.target_ns(limit_ns, patience_ns=PATIENCE)
+    if target_ns <= metered.settled_ns:
+        return 0
+    curve = metered.curve()
+    assert curve is not None
+    late_mj, _ = metered.late_mj(target_ns)
+    spent_mj = curve.at(target_ns) - curve.at(metered.settled_ns)
+    metered.settled(target_ns)
+    return spent_mj + late_mj
+
+
+def test_it_is_settled_to_a_reading_or_past_a_silence() -> None:
+    """A window is judged whole; only silence longer than patience is passed without one."""
+    metered = device()
+    for second in range(4):
+        metered.add(reading(second), second * SECOND, "boot")
+    assert metered.target_ns(2 * SECOND + 1, patience_ns=PATIENCE) == 2 * SECOND
+    assert metered.target_ns(8 * SECOND, patience_ns=PATIENCE) == 3 * SECOND
+    assert metered.target_ns(9 * SECOND, patience_ns=PATIENCE) == 9 * SECOND
+
+
+def test_windows_have_no_gaps_and_silence_no_ratio() -> None:
+    """Every instant up to the target is in one window."""
+    metered = device()
+    for second, ratio in ((0, 0.1), (1, 0.2), (2, None), (9, 0.9)):
+        metered.add(reading(0, ratio), second * SECOND, "boot")
+    windows = metered.windows(12 * SECOND, patience_ns=PATIENCE, cpu_of=None)
+    assert [(w.start_ns, w.end_ns, w.activity_ratio) for w in windows] == [
+        (0, SECOND, 0.2),
+        (SECOND, 2 * SECOND, None),
+        (2 * SECOND, 9 * SECOND, None),
+        (9 * SECOND, 12 * SECOND, None),
+    ]
+    assert [window.reason for window in windows] == ["", "", "telemetry_gap", "telemetry_gap"]
+
+
+def test_an_old_reading_is_no_news() -> None:
+    """Readings go forward in time."""
+    metered = device()
+    assert metered.add(reading(1), SECOND, "boot") is not None
+    assert metered.add(reading(2), SECOND, "boot") is None
+
+
+def test_the_cpu_of_instrumented_processes_is_its_activity() -> None:
+    """On the CPU device a neighbour's load is no evidence for this workload."""
+    metered = device()
+    for second in (0, 1):
+        metered.add(
+            Reading(
+                INFO.device,
+                MonotonicNs(0),
+                utilization_ratio=1.0,
+                cpu_ns_by_pid={7: second * SECOND // 4, 8: second * 9 * SECOND},
+            ),
+            second * SECOND,
+            "boot",
+        )
+    (window,) = metered.windows(SECOND, patience_ns=PATIENCE, cpu_of={7})
+    assert window.activity_ratio == 0.25
+    (all_of_it,) = metered.windows(SECOND, patience_ns=PATIENCE, cpu_of=set())
+    assert all_of_it.activity_ratio == 1.0
+
+
+def test_knots_survive_the_ledger() -> None:
+    """A restart goes on from the same counter."""
+    metered = device()
+    knot = metered.add(reading(500, 0.5), SECOND, "boot")
+    assert knot is not None
+    assert Knot.of_json(SECOND, knot.to_json()) == knot
+    again = device()
+    again.restore([knot])
+    later = again.add(reading(700), 2 * SECOND, "boot")
+    assert later is not None
+    assert later.total_mj == (knot.total_mj or 0) + 200
+    rebooted = device()
+    rebooted.restore([knot])
+    fresh = rebooted.add(reading(700), 2 * SECOND, "another boot")
+    assert fresh is not None
+    assert (fresh.total_mj, fresh.reset_mj) == (knot.total_mj, 700)
+
+
+def test_an_awaited_device_stands_still_and_is_given_up() -> None:
+    """After a restart its gap is settled with the first reading, or not at all."""
+    metered = device()
+    metered.awaited_since_ns = 10 * SECOND
+    assert metered.target_ns(60 * SECOND, patience_ns=PATIENCE) == 0
+    assert not metered.is_gone(10 * SECOND + GIVE_UP_NS)
+    assert metered.is_gone(10 * SECOND + GIVE_UP_NS + 1)
+    metered.add(reading(1), 61 * SECOND, "boot")
+    assert not metered.is_gone(10 * SECOND + GIVE_UP_NS + 1)
