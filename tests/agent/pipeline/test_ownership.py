@@ -49,3 +49,18 @@ def test_a_directory_that_cannot_be_made_is_a_reason(tmp_path: Path) -> None:
     locks = DeviceLocks(tmp_path / "file")
     assert not locks.own(ONE)
     assert "cannot open" in locks.reason[ONE]
+
+
+def test_a_device_is_taken_only_where_another_agent_holds_it(tmp_path: Path) -> None:
+    """What nobody meters yet is resumed later; what another one meters is given up."""
+    pod, other = DeviceLocks(tmp_path, pod=True), DeviceLocks(tmp_path)
+    assert not pod.own(ONE)
+    assert not pod.is_taken(ONE)
+    assert other.own(ONE)
+    pod.name([ONE])
+    assert not pod.own(ONE)
+    assert pod.is_taken(ONE)
+    other.close()
+    assert pod.own(ONE)
+    assert not pod.is_taken(ONE)
+    pod.close()

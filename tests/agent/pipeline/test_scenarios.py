@@ -429,3 +429,23 @@ def test_a_ring_changes_its_devices_for_what_is_not_settled() -> None:
     assert len({row["group_key"] for row in lines}) == 2
     assert sum(row["device_ns"] for row in lines) == 2 * whole_ns - left_ns
     assert audit(world.ledger).holds
+
+
+def test_a_device_that_is_owned_again_only_later_goes_on_from_its_watermark() -> None:
+    """A pod's agent learns from the rings what it owns: what ran meanwhile is still charged."""
+    world = World([PRICE])
+    trainer = world.process("train", started_ns=None)
+    world.read_all(0.9)
+    first = trainer.start(SpanKind.STEP, world.now_ns)
+    world.run(10 * SECOND, utilization=0.9)
+    trainer.finish(first, world.now_ns)
+    world.boot_agent(owns=False)
+    second = trainer.start(SpanKind.STEP, world.now_ns)
+    for _ in range(3):
+        world.clock.advance(5 * SECOND)
+        world.deliver(trainer)
+        world.tick()
+    trainer.finish(second, world.now_ns)
+    world.settle()
+    assert world.sums()["direct train"] == 25 * SECOND
+    assert audit(world.ledger).holds

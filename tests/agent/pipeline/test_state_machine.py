@@ -380,7 +380,7 @@ class SettlementMachine(RuleBasedStateMachine):
 
 TestSettlement = SettlementMachine.TestCase
 TestSettlement.settings = settings(
-    max_examples=50,
+    max_examples=100,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -197,8 +197,8 @@ class World:
         """Node time."""
         return self.time.of(monotonic_ns)
 
-    def boot_agent(self) -> Settlement:
-        """A new agent on the ledger as it is."""
+    def boot_agent(self, *, owns: bool = True) -> Settlement:
+        """A new agent on the ledger as it is; it may find out later that it owns its devices."""
         state = self.ledger.load_state(0)
         self.time = NodeTime.of_ledger(self.boot, self.clock, state)
         self.settlement = Settlement(
@@ -218,7 +218,7 @@ class World:
             process.state = None
             process.reported_dead = False
             process.delivered = self._delivered(positions.get(keys.get(process.ring, 0), ""))
-        for device in self.settlement.metered.remembered:
+        for device in self.settlement.metered.remembered if owns else ():
             self.settlement.resume(device, self.node(self.now_ns))
         return self.settlement
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from apportion.agent.ingest import DirectoryState
 from apportion.agent.pipeline.binding import RingSays
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.open_root import OpenRoot
@@ -91,7 +92,8 @@ class Intake:
             self._attach(identity)
         for ring, poll in polled.polls.items():
             self._poll(self.followed[ring], poll, begun_ns)
-        self._end_missing(begun_ns)
+        if polled.state is DirectoryState.READY:
+            self._end_missing(begun_ns)
         for refused in polled.refused:
             ring_state = self.followed.pop(refused.ring, None)
             if ring_state is not None:
