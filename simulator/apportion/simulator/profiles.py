@@ -2,10 +2,9 @@
 
 H100: the identifiers, memory, clocks, limits and idle power that an `nvidia-smi -q` of a real
 H100 80GB HBM3 on driver 590.48.01 shows, as published with utkuozdemir/nvidia_gpu_exporter; its
-thermal thresholds are those of NVIDIA/k8s-test-infra's mocknvml profile. The others: NVIDIA's
-product briefs for limits, clocks, memory and links; what those do not give (identifiers below the
-product, idle power and clocks, reserved memory, thresholds) is the commonly reported figure and
-was not checked on hardware. Traffic and heat are assumptions of the model, not data.
+thermal thresholds are those of NVIDIA/k8s-test-infra's mocknvml profile. The others are commonly
+reported figures, UNVERIFIED: neither looked up nor checked on hardware. Traffic and heat are
+assumptions of the model, not data.
 """
 
 from __future__ import annotations
