@@ -380,8 +380,9 @@ class SettlementMachine(RuleBasedStateMachine):
 
 TestSettlement = SettlementMachine.TestCase
 TestSettlement.settings = settings(
-    max_examples=100,
+    max_examples=50,
     stateful_step_count=40,
+    derandomize=True,  # the same examples everywhere: a longer search is made by hand
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from apportion.cost.rate import PriceTable
 
 _LOG: Final = logging.getLogger(__name__)
-POLL_NS: Final = 100_000_000
+POLL_NS: Final = 40_000_000
 LOOKS: Final = 3
 """A record counts after so many polls, so what ended before the first of the last few is read."""
 LAST_LOOKS: Final = 5
@@ -128,7 +128,7 @@ class Engine:
         now_ns = self._clock.monotonic_ns()
         self._board.beat(now_ns)
         if now_ns >= self._due["bind"]:
-            self._due["bind"] = now_ns + NS_PER_SECOND // 2
+            self._due["bind"] = now_ns + NS_PER_SECOND // 4
             self._bind()
         if now_ns >= self._due["tick"]:
             self._facts.tick_lateness_ns = now_ns - self._due["tick"]
