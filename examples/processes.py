@@ -24,6 +24,7 @@ class Child:
         self, name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path
     ) -> None:
         self.name = name
+        self._asked = False
         self._output = directory / f"{name}.out"
         self._errors = directory / f"{name}.err"
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
@@ -63,15 +64,19 @@ class Child:
         """Check how it ended.
 
         Raises:
-            ChildFailedError: neither with exit status 0 nor by SIGTERM, which only the demo sends;
-                with the end of what it wrote.
+            ChildFailedError: not with exit status 0; with the end of what it wrote.
         """
-        if self._process.wait(STOP_SECONDS) not in {0, -signal.SIGTERM}:
+        if self._process.wait(STOP_SECONDS) != 0:
             raise self._failure()
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM if it runs, and do not wait."""
-        if self.running():
+        """Send SIGTERM if it runs, and do not wait.
+
+        Once only: an interpreter that is ending has given its handlers back, and a second one
+        would kill it.
+        """
+        if self.running() and not self._asked:
+            self._asked = True
             self._process.terminate()
 
     def stop(self) -> None:

@@ -380,9 +380,8 @@ class SettlementMachine(RuleBasedStateMachine):
 
 TestSettlement = SettlementMachine.TestCase
 TestSettlement.settings = settings(
-    max_examples=50,
+    max_examples=50,  # 100 outlast the time limit of a test where both cores are busy
     stateful_step_count=40,
-    derandomize=True,  # the same examples everywhere: a longer search is made by hand
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
