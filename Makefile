@@ -29,7 +29,7 @@ export PATH := $(CURDIR)/build/debian/usr/bin:$(PATH)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: packages $(VENV)/.stamp-dev $(VENV)/.stamp-torch ## A real trainer and server, and what they cost (DEMO_SECONDS=60, KEEP=1 stays up)
@@ -46,6 +46,14 @@ check: lint type layers docs-check ## Everything that can be said without runnin
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## Measure, beside the peers; writes benchmarks/results
 	$(VENV)/bin/python -m benchmarks
+
+.PHONY: eval
+eval: $(VENV)/.stamp-dev ## Every method's error and conservation, against benchmarks/baseline.json
+	$(VENV)/bin/python -m benchmarks.evaluation
+
+.PHONY: eval-update
+eval-update: $(VENV)/.stamp-dev ## Accept today's figures as the baseline; look at the difference
+	$(VENV)/bin/python -m benchmarks.evaluation --update
 
 .PHONY: fmt
 fmt: $(VENV)/.stamp-locked ## Format, and fix what can be fixed

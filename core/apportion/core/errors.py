@@ -2,7 +2,8 @@
 
     ApportionError
     ├── ConfigError            a file, flag or variable that a person wrote is wrong
-    │   └── PriceTableError    ... in a price table
+    │   ├── PriceTableError    ... in a price table
+    │   └── TraceFileError     ... in a recorded trace
     ├── RingError              a ring file is not what its layout promises
     ├── CollectorError         a source of facts failed
     │   ├── NoData             the source is absent on this machine: not a fault
@@ -41,6 +42,10 @@ class ConfigError(ApportionError):
 
 class PriceTableError(ConfigError):
     """A price table is malformed or contradicts itself."""
+
+
+class TraceFileError(ConfigError):
+    """A recorded trace of requests or engine iterations is malformed or contradicts itself."""
 
 
 class RingError(ApportionError):

@@ -1,0 +1,1 @@
+"""How requests that run together share a device: one method a module, and the oracle."""

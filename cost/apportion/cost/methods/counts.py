@@ -1,0 +1,105 @@
+"""`roofline-counts/1`: iterations known by counts and end times, as vLLM and SGLang report them.
+
+The batch of each is rebuilt from the requests' own windows: who had a first token and had not
+finished decoded one token; who was admitted and had none was in prefill, and got of the
+iteration's prefill tokens what was left of its prompt, first come, first served. Then the batch
+is divided as by `roofline-two-part/1`.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from apportion.cost.methods.engine_time import laid
+from apportion.cost.methods.trace import Iterations
+from apportion.cost.methods.two_part import by_iteration, two_part_s
+
+if TYPE_CHECKING:
+    from apportion.cost.methods.roofline import Roofline
+    from apportion.cost.methods.shares import TraceShares
+    from apportion.cost.methods.trace import Column, IterationCounts, Trace
+
+NAME: Final = "roofline-counts/1"
+
+
+def roofline_counts(trace: Trace, counts: IterationCounts, roofline: Roofline) -> TraceShares:
+    """Weights by iteration, over batches that are rebuilt."""
+    iterations = rebuilt(trace, counts)
+    return by_iteration(NAME, trace, iterations, two_part_s(iterations, roofline))
+
+
+def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
+    """Iterations with the batches that the requests' windows allow.
+
+    `elapsed_ns` is a lower bound (an engine that schedules ahead measures less), so iterations
+    are laid end to end while requests are in flight.
+    """
+    start_ns, end_ns = laid(trace, counts.end_ns - counts.elapsed_ns, counts.end_ns)
+    # Half of an iteration decides who was in it: stamps of one moment differ by a little.
+    middle_ns = start_ns + (np.minimum(end_ns, counts.end_ns) - start_ns) // 2
+    prefills = _prefills(trace, counts, middle_ns)
+    decodes = _decodes(trace, middle_ns)
+    table = np.concatenate([prefills, decodes])
+    # By iteration, then by request: the order that members are summed in is part of the result.
+    table = table[np.lexsort((table[:, 1], table[:, 0]))]
+    sizes = np.bincount(table[:, 0], minlength=start_ns.size)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    return Iterations(start_ns, end_ns, offsets, *table[:, 1:].T.copy())
+
+
+def _decodes(trace: Trace, middle_ns: Column) -> Column:
+    """Rows (iteration, request, 1, context)."""
+    first = np.searchsorted(middle_ns, trace.first_token_ns)
+    last = np.searchsorted(middle_ns, trace.finish_ns)
+    lengths = np.maximum(last - first, 0)
+    request = np.repeat(np.arange(trace.size), lengths)
+    step = np.arange(request.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    # Speculative decoding makes several tokens an iteration: the context grows accordingly.
+    made = np.maximum(trace.output_tokens - 1, 0)[request]
+    grown = step * made // np.maximum(lengths, 1)[request]
+    new = np.maximum(1, (step + 1) * made // np.maximum(lengths, 1)[request] - grown)
+    context = trace.input_tokens[request] + grown
+    return np.stack([first[request] + step, request, new, context], axis=1)
+
+
+def _prefills(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column:
+    """Rows (iteration, request, tokens, context)."""
+    last_place = max(middle_ns.size - 1, 0)
+    opens = np.searchsorted(middle_ns, trace.start_ns)
+    # The iteration that made the first token is the last one of the prefill.
+    closes = np.clip(np.searchsorted(middle_ns, trace.first_token_ns) - 1, 0, last_place)
+    opens = np.minimum(opens, closes)
+    left = np.maximum(trace.computed_tokens, 1).tolist()
+    context = trace.cached_input_tokens.tolist()
+    rows: list[tuple[int, int, int, int]] = []
+
+    def give(iteration: int, request: int, tokens: int) -> None:
+        rows.append((iteration, request, tokens, context[request]))
+        left[request] -= tokens
+        context[request] += tokens
+
+    arrivals = sorted(range(trace.size), key=lambda r: (int(opens[r]), r), reverse=True)
+    ends: list[tuple[int, int]] = []
+    for iteration, prefill_tokens in enumerate(counts.prefill_tokens.tolist()):
+        budget = prefill_tokens
+        while arrivals and opens[arrivals[-1]] <= iteration:
+            request = arrivals.pop()
+            heappush(ends, (int(closes[request]), request))
+        while ends and ends[0][0] <= iteration:
+            _, request = heappop(ends)
+            budget -= left[request]
+            give(iteration, request, left[request])
+        waiting: list[tuple[int, int]] = []
+        while ends and budget > 0:
+            entry = heappop(ends)
+            tokens = min(budget, left[entry[1]] - 1)
+            if tokens > 0:
+                budget -= tokens
+                give(iteration, entry[1], tokens)
+            waiting.append(entry)
+        for entry in waiting:
+            heappush(ends, entry)
+    return np.array(rows, dtype=np.int64).reshape(-1, 4)

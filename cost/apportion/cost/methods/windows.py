@@ -1,0 +1,52 @@
+"""`roofline-windows/1`: only admission, first token, finish and token counts are known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from apportion.cost.methods.occupancy import (
+    covering,
+    needs,
+    occupancy,
+    own_rate,
+    prefill_starts,
+)
+from apportion.cost.methods.shares import FIXED_BITS, Busy, TraceShares
+
+if TYPE_CHECKING:
+    from apportion.cost.methods.roofline import Roofline
+    from apportion.cost.methods.trace import Trace
+
+NAME: Final = "roofline-windows/1"
+
+
+def roofline_windows(trace: Trace, roofline: Roofline) -> TraceShares:
+    """A sweep over exact event boundaries, prefills first come, first served; see `occupancy`.
+
+    Time in which somebody is admitted and no window runs goes to those who wait.
+    """
+    prefill_s, decode_s = needs(
+        roofline, trace.input_tokens, trace.cached_input_tokens, trace.output_tokens
+    )
+    admitted_ns, token_ns, finish_ns = trace.start_ns, trace.first_token_ns, trace.finish_ns
+    begun_ns = prefill_starts(admitted_ns, token_ns, np.rint(prefill_s * 1e9).astype(np.int64))
+    edges = np.unique(np.concatenate([admitted_ns, begun_ns, token_ns, finish_ns]))
+    dt_ns = np.diff(edges)
+    admitted, begun, token, finish = (
+        np.searchsorted(edges, times) for times in (admitted_ns, begun_ns, token_ns, finish_ns)
+    )
+    first, last = np.concatenate([begun, token]), np.concatenate([token, finish])
+    own = np.concatenate(
+        [own_rate(prefill_s, token_ns - begun_ns), own_rate(decode_s, finish_ns - token_ns)]
+    )
+    running = covering(first, last, None, dt_ns.size) > 0
+    weights = occupancy(dt_ns, first, last, own, FIXED_BITS)
+    waited = occupancy(
+        np.where(running, 0, dt_ns), admitted, begun, np.zeros_like(begun), FIXED_BITS
+    )
+    prefill = weights[: trace.size] + waited
+    return TraceShares(
+        NAME, prefill + weights[trace.size :], prefill, Busy.of(admitted_ns, finish_ns)
+    )

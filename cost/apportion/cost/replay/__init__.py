@@ -1,0 +1,1 @@
+"""Recorded traces: read strictly, apportioned without an agent."""
