@@ -23,7 +23,14 @@ from typing import cast
 from apportion.core.clock import SystemClock
 from apportion.core.units import NS_PER_SECOND
 
-NAMES = ("client_span", "settlement", "ledger_commit", "metrics_latency", "agent_cost")
+NAMES = (
+    "client_span",
+    "settlement",
+    "apportion_million",
+    "ledger_commit",
+    "metrics_latency",
+    "agent_cost",
+)
 RESULTS = Path(__file__).parent / "results"
 WHOLE_FROM = 1000
 """Figures from here on are shown without decimals."""

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from apportion.core.category import SETTLED, Category
 from apportion.core.units import NS_PER_HOUR
-from apportion.cost.apportionment import Claims, Shares, TimeShare, apportion
+from apportion.cost.apportionment import Claims, Shares, TimeShare, Windows, apportion
 from apportion.cost.energy import EnergyCurve
 from apportion.cost.meter import Meter
+from apportion.cost.methods.occupancy import OWN_BITS
+from apportion.cost.methods.window_share import WindowShare
 from apportion.cost.rounding import stable_hash
 
 T0 = 1_790_000 * NS_PER_HOUR
@@ -148,3 +150,91 @@ def test_without_a_rate_there_is_no_amount() -> None:
     assert shares.units is None
     assert shares.energy_mj is None
     assert int(shares.device_ns.sum()) == LENGTH
+
+
+NEEDS = st.lists(
+    st.tuples(
+        st.integers(-LENGTH // 5, LENGTH),
+        st.integers(0, LENGTH),
+        st.floats(0, 1),
+        st.floats(0, 1),
+        st.floats(0, 3),
+        st.floats(0, 3),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def needing(rows: list[tuple[int, int, float, float, float, float]]) -> Claims:
+    """Direct claims (start, length, begun, first token, needs), and one that covers everything.
+
+    `begun` and the first token are parts of the length.
+    """
+    table: list[tuple[int, int, Category, int]] = []
+    windows: list[tuple[int, int, int, int]] = []
+    for key, (start, length, begun, token, prefill, decode) in enumerate(rows):
+        begin_ns = T0 + start
+        table.append((begin_ns, begin_ns + length, Category.DIRECT, key))
+        token_ns = begin_ns + int(length * max(begun, token))
+        begun_ns = begin_ns + int(length * min(begun, token))
+        own = (round(prefill * 2**OWN_BITS), round(decode * 2**OWN_BITS))
+        windows.append((begun_ns, token_ns, *own))
+    table.append((T0, T0 + LENGTH, Category.UNATTRIBUTED, len(rows)))
+    windows.append((T0, T0 + LENGTH, 0, 0))
+    claims = Claims.of(table)
+    columns = np.array(windows, dtype=np.int64).T
+    return Claims(
+        claims.start_ns, claims.end_ns, claims.category, claims.key, Windows(*columns.copy())
+    )
+
+
+def by_need(claims: Claims, start: int = T0, end: int = T0 + LENGTH) -> Shares:
+    """Apportion by needs."""
+    return apportion(
+        start, end, claims, meter=METER, energy=ENERGY, apportioner=WindowShare(), tie=hashes
+    )
+
+
+@given(NEEDS)
+def test_needs_change_nothing_about_the_sum(
+    rows: list[tuple[int, int, float, float, float, float]],
+) -> None:
+    """By need as by time: every nanosecond, unit and millijoule has exactly one payer."""
+    shares, evenly = by_need(needing(rows)), run(needing(rows))
+    assert shares.totals == evenly.totals
+    assert shares.units is not None
+    assert shares.energy_mj is not None
+    assert shares.prefill_ns is None or bool((shares.prefill_ns <= shares.device_ns).all())
+    assert int(shares.device_ns.sum()) == LENGTH
+    assert int(shares.units.sum()) == METER.at(T0 + LENGTH) - METER.at(T0)
+    assert int(shares.energy_mj.sum()) == ENERGY.at(T0 + LENGTH) - ENERGY.at(T0)
+
+
+@given(NEEDS)
+def test_needs_in_another_order_pay_the_same(
+    rows: list[tuple[int, int, float, float, float, float]],
+) -> None:
+    """A permutation is bit-identical, also where floats made the weights."""
+    claims = needing(rows)
+    order = np.random.default_rng(len(rows)).permutation(claims.key.size)
+    one, two = by_need(claims), by_need(claims.take(order))
+    assert one.units is not None
+    assert two.units is not None
+    assert one.units[order].tolist() == two.units.tolist()
+    assert one.device_ns[order].tolist() == two.device_ns.tolist()
+
+
+@given(NEEDS, st.integers(1, LENGTH - 1))
+def test_needs_settled_in_two_pieces_pay_the_same(
+    rows: list[tuple[int, int, float, float, float, float]], cut: int
+) -> None:
+    """A tick in between leaves totals identical, and each claim within a unit a piece."""
+    claims = needing(rows)
+    whole = by_need(claims)
+    first, second = by_need(claims, T0, T0 + cut), by_need(claims, T0 + cut, T0 + LENGTH)
+    for name in ("units", "device_ns"):
+        one = getattr(first, name) + getattr(second, name)
+        assert int(one.sum()) == int(getattr(whole, name).sum())
+    apart = first.device_ns + second.device_ns - whole.device_ns
+    assert int(np.abs(apart).max()) <= 4

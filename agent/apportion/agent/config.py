@@ -41,6 +41,16 @@ def _listed(value: object) -> object:
     return value
 
 
+def _by_name(value: object) -> object:
+    """`a=b,c=d`, as an environment variable or a flag gives a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+    if not all(name.strip() and text.strip() for name, _, text in pairs):
+        raise ValueError("give pairs such as my-model=/models/my-model/config.json, with commas")
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
 def _address(value: object) -> object:
     if isinstance(value, str):
         match = _HOST_PORT.fullmatch(value.strip())
@@ -54,6 +64,7 @@ Period = Annotated[
     Duration, NoDecode, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)
 ]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+ByName = Annotated[dict[str, str], NoDecode, BeforeValidator(_by_name)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_listed)]
 
 
@@ -105,6 +116,11 @@ class AgentConfig(BaseSettings):
         None,
         pattern=_CURRENCY,
         description="The currency that the price table must have. Unset: the table's own.",
+    )
+    models: ByName = Field(
+        default_factory=dict[str, str],
+        description="Facts about models by the name that requests carry: the path of a Hugging "
+        "Face config.json, or a known model's name. Known names need none.",
     )
     state_dir: Path = Field(
         Path("/var/lib/apportion"),

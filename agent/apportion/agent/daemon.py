@@ -30,6 +30,7 @@ from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
+from apportion.cost.methods.model_catalogue import model_facts
 from apportion.cost.rate import PriceTable
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def run(config: AgentConfig) -> int:
         clock=clock,
         locks=locks,
         prices=prices,
+        models={name: model_facts(where) for name, where in config.models.items()},
         processes=Processes(config.proc_root),
         folder=folder,
         board=board,

@@ -24,8 +24,31 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.int64]
 
-_WEIGHT_BITS: Final = 20
+WEIGHT_BITS: Final = 20
 """Fixed point of a share of an instant: an hour in ns (2^42) and these fit 63 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What is known of claims' needs, int64 columns beside them (`methods.occupancy`).
+
+    A claim is in prefill from `begun_ns` to `first_token_ns` and in decode from there on, and
+    needs `prefill_own` and `decode_own` of the device meanwhile (fixed point, see `own_fixed`).
+    """
+
+    begun_ns: Column
+    first_token_ns: Column
+    prefill_own: Column
+    decode_own: Column
+
+    def take(self, chosen: NDArray[np.bool_] | Column) -> Windows:
+        """The chosen rows."""
+        return Windows(
+            self.begun_ns[chosen],
+            self.first_token_ns[chosen],
+            self.prefill_own[chosen],
+            self.decode_own[chosen],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +56,14 @@ class Claims:
     """Columns of equal length n, one row a claim; `tie` decides between equal remainders.
 
     `start_ns`, `end_ns`: int64, node time. `category`: uint8. `key`: int64, the caller's own
-    index of who claims; it is not looked at here.
+    index of who claims; it is not looked at here. `windows` is None where no needs are known.
     """
 
     start_ns: Column
     end_ns: Column
     category: NDArray[np.uint8]
     key: Column
+    windows: Windows | None = None
 
     @classmethod
     def of(cls, rows: list[tuple[int, int, Category, int]]) -> Claims:
@@ -50,16 +74,11 @@ class Claims:
     def take(self, chosen: NDArray[np.bool_] | Column) -> Claims:
         """The chosen rows."""
         return Claims(
-            self.start_ns[chosen], self.end_ns[chosen], self.category[chosen], self.key[chosen]
-        )
-
-    def joined(self, other: Claims) -> Claims:
-        """These rows and those of `other`."""
-        return Claims(
-            np.concatenate([self.start_ns, other.start_ns]),
-            np.concatenate([self.end_ns, other.end_ns]),
-            np.concatenate([self.category, other.category]),
-            np.concatenate([self.key, other.key]),
+            self.start_ns[chosen],
+            self.end_ns[chosen],
+            self.category[chosen],
+            self.key[chosen],
+            None if self.windows is None else self.windows.take(chosen),
         )
 
 
@@ -71,21 +90,43 @@ class Cumulative(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """The elementary intervals of one category, and those who share them.
+
+    `edges_ns` (shape k + 1) bound the intervals; `dt_ns` (k) are their lengths, 0 for those that
+    the category did not win; `sharing` (k) is how many claims share each. Claim i of `claims`
+    covers the intervals `first[i]` up to but not including `last[i]`.
+    """
+
+    edges_ns: Column
+    dt_ns: Column
+    sharing: Column
+    first: Column
+    last: Column
+    claims: Claims
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One integer weight a claim, shape n; `prefill` is the part of it before the first token.
+
+    `prefill` is None where the method does not tell phases: then time does.
+    """
+
+    whole: Column
+    prefill: Column | None = None
+
+
 class Apportioner(Protocol):
     """How those who hold an instant in the same category share it."""
 
-    @property
-    def name(self) -> str:
-        """Written into every line it produced as `allocation_method`."""
+    def cuts(self, claims: Claims) -> Column:
+        """Instants at which a claim's weight changes, beside where it starts and ends."""
         ...
 
-    def weights(self, dt_ns: Column, sharing: Column, first: Column, last: Column) -> Column:
-        """One integer weight a claim, shape n.
-
-        `dt_ns` (shape k): lengths of the elementary intervals that this category won, 0 for
-        those that it did not. `sharing` (k): how many claims share each. A claim covers the
-        elementary intervals `first[i]` up to but not including `last[i]`.
-        """
+    def weights(self, pieces: Pieces) -> Weights:
+        """The weights of one category's claims."""
         ...
 
 
@@ -93,14 +134,15 @@ class Apportioner(Protocol):
 class TimeShare:
     """`time-share/1`: an instant is divided evenly among those who claim it."""
 
-    name: str = "time-share/1"
-
-    def weights(self, dt_ns: Column, sharing: Column, first: Column, last: Column) -> Column:
+    def cuts(self, claims: Claims) -> Column:
         """See `Apportioner`."""
-        share = (dt_ns << _WEIGHT_BITS) // np.maximum(sharing, 1)
+        return claims.start_ns[:0]
+
+    def weights(self, pieces: Pieces) -> Weights:
+        """See `Apportioner`."""
+        share = (pieces.dt_ns << WEIGHT_BITS) // np.maximum(pieces.sharing, 1)
         cumulative = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(share)])
-        weights: Column = cumulative[last] - cumulative[first]
-        return weights
+        return Weights(cumulative[pieces.last] - cumulative[pieces.first])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +167,8 @@ class Shares:
     units: Column | None
     energy_mj: Column | None
     totals: dict[Category, CategoryTotal]
+    prefill_ns: Column | None = None
+    """Of `device_ns`, what the method gave to prefill; None where it does not tell."""
 
     @property
     def some(self) -> NDArray[np.bool_]:
@@ -156,7 +200,9 @@ def apportion(
     """
     starts = np.clip(claims.start_ns, start_ns, end_ns)
     ends = np.clip(claims.end_ns, start_ns, end_ns)
-    edges = np.unique(np.concatenate([starts, ends, np.array([start_ns, end_ns], np.int64)]))
+    cuts = np.clip(apportioner.cuts(claims), start_ns, end_ns)
+    bounds = np.array([start_ns, end_ns], np.int64)
+    edges = np.unique(np.concatenate([starts, ends, cuts, bounds]))
     dt = np.diff(edges)
     first = np.searchsorted(edges, starts)
     last = np.maximum(np.searchsorted(edges, ends), first)
@@ -171,6 +217,7 @@ def apportion(
         steps["energy_mj"] = np.diff(energy.at_all(edges))
 
     totals: dict[Category, CategoryTotal] = {}
+    prefill_ns: Column | None = None
     free = np.ones(dt.size, dtype=bool)
     for category in SETTLED:
         members = np.flatnonzero(claims.category == int(category))
@@ -188,16 +235,30 @@ def apportion(
         totals[category] = CategoryTotal(
             sums["device_ns"], sums.get("units"), sums.get("energy_mj")
         )
-        weights = apportioner.weights(np.where(won, dt, 0), sharing, first_in, last_in)
+        pieces = Pieces(
+            edges, np.where(won, dt, 0), sharing, first_in, last_in, claims.take(members)
+        )
+        found = apportioner.weights(pieces)
+        weights = found.whole
         paying = weights > 0
         payers = members[paying] if paying.any() else members
         shares = weights[paying] if paying.any() else weights
         for name, amount in sums.items():
             columns[name][payers] = largest_remainder(amount, shares, claims.key[payers], tie)
+        if found.prefill is not None:
+            if prefill_ns is None:
+                prefill_ns = np.zeros(count, np.int64)
+            part = found.prefill / np.maximum(weights, 1)
+            prefill_ns[members] = np.rint(columns["device_ns"][members] * part).astype(np.int64)
     if free.any():
         index = int(np.flatnonzero(free)[0])
         message = f"nobody claims [{edges[index]}, {edges[index + 1]}) of the interval"
         raise ValueError(message)
     return Shares(
-        claims, columns["device_ns"], columns.get("units"), columns.get("energy_mj"), totals
+        claims,
+        columns["device_ns"],
+        columns.get("units"),
+        columns.get("energy_mj"),
+        totals,
+        prefill_ns,
     )

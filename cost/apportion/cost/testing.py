@@ -308,5 +308,5 @@ def _accrual_row(line: _Line, amount: _Amount) -> tuple[object, ...]:
     return (
         *(*who, line.hour_ns, line.rate, ""),
         *(amount.start_ns, amount.end_ns, amount.device_ns, amount.energy_mj, amount.units),
-        *(METHOD_KEY, int(claim.incomplete)),
+        *(METHOD_KEY, int(claim.incomplete), 0),
     )

@@ -116,6 +116,8 @@ class Process:
     created_ns: int
     workload: str
     boot: str
+    model: str | None = None
+    """What its requests say."""
     spans: dict[int, Span] = field(default_factory=dict[int, Span])
     open: dict[int, Span] = field(default_factory=dict[int, Span])
     written: list[Span] = field(default_factory=list[Span])
@@ -377,7 +379,7 @@ class World:
         )
 
     def _entity(self, process: Process) -> int:
-        return self.settlement.entity(EntityKey(workload=process.workload))
+        return self.settlement.entity(EntityKey(workload=process.workload, model=process.model))
 
     def deliver(self, process: Process, sequences: Sequence[int] | None = None) -> int:
         """The agent reads records: these, or all that it has not read yet. How many."""

@@ -108,7 +108,7 @@ def test_commit_and_load_state(ledger: Ledger) -> None:
     batch.insert("span", [span_row(1, 1, 40), span_row(1, 2, 100)])
     batch.insert("charge", [charge_row(1), charge_row(2)])
     batch.replace("watermark", [(1, 90, 0, None, None)])
-    batch.accruals_changed = [(1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0)]
+    batch.accruals_changed = [(1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0, 0)]
     ledger.commit(batch)
 
     state = ledger.load_state(margin_ns=20)
@@ -151,7 +151,7 @@ def test_posted_rows_are_never_written_over(ledger: Ledger) -> None:
 
 def test_state_is_replaced_and_removed(ledger: Ledger) -> None:
     """Running sums, readings and evidence are state: they move on and go away."""
-    running = (1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0)
+    running = (1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0, 0)
     first = TickBatch(accruals_changed=[running])
     first.insert("reading", [(1, 10, "{}"), (1, 20, "{}"), (2, 10, "{}")])
     first.insert("evidence", [(1, 0, 5, 7, "1", "")])
@@ -329,7 +329,7 @@ def batch():
     made.insert("settlement", [(1, 0, 5, None, None, None, None)])
     made.insert("settlement_part", [(1, 0, 1, 1, 5, None, None)])
     made.insert("reading", [(1, 7, "{}")])
-    made.accruals_changed = [(1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0)]
+    made.accruals_changed = [(1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0, 0)]
     return made
 
 def attempt(path, statements):

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apportion.core.category import Category
+from apportion.cost.methods.names import Method
 from apportion.cost.settlement.amounts import Amounts
 from apportion.cost.settlement.lines import Lines, Quantity, Who
-from apportion.cost.settlement.phases import phase_durations
+from apportion.cost.settlement.phases import by_method, phase_durations
 from apportion.cost.settlement.work import ROOT
 
 START = 1_795_000_000_000_000_000
@@ -19,9 +20,9 @@ SPAN = st.tuples(
 )
 
 
-@given(st.lists(SPAN, min_size=1, max_size=8), st.booleans())
+@given(st.lists(SPAN, min_size=1, max_size=8), st.booleans(), st.booleans())
 def test_columns_are_equal_to_single_lines(
-    spans: list[tuple[int, int, int, int, int, bool]], priced: bool
+    spans: list[tuple[int, int, int, int, int, bool]], priced: bool, by_need: bool
 ) -> None:
     """Prefill and decode, rounding, NULLs: the fast way never differs from the plain one."""
     roots = np.zeros(len(spans), ROOT)
@@ -34,21 +35,27 @@ def test_columns_are_equal_to_single_lines(
     times, units, energy, metered = (
         np.array([span[index] for span in spans]) for index in (2, 3, 4, 5)
     )
-    amounts = Amounts(times, units if priced else None, np.where(metered, energy, 0), metered)
-    together, apart = Lines(1, 99, 1), Lines(1, 99, 1)
+    method = Method.ROOFLINE_WINDOWS if by_need else Method.TIME_SHARE
+    roots["method"] = int(method)
+    prefill = times // 3
+    known = units if priced else None
+    amounts = Amounts(times, known, np.where(metered, energy, 0), metered, prefill)
+    together, apart = Lines(1, 99), Lines(1, 99)
     together.post_many(roots, amounts, 5)
     for index, root in enumerate(roots):
         period = (int(root["start_ns"]), int(root["end_ns"]))
+        durations = phase_durations(*period, int(root["first_token_ns"]), [])
         apart.post(
             Who(3, int(Category.DIRECT), int(root["entity"]), 7, int(root["number"])),
             period,
-            phase_durations(*period, int(root["first_token_ns"]), []),
+            by_method(durations, int(prefill[index]), int(times[index])) if by_need else durations,
             Quantity(
                 int(times[index]),
                 int(energy[index]) if metered[index] else None,
                 int(units[index]) if priced else None,
             ),
             rate=5,
+            method=int(method),
             reason=None,
             incomplete=False,
         )

@@ -20,7 +20,7 @@ from apportion.core.ids import DeviceId
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from apportion.core.clock import Clock
     from apportion.cost.ledger.batch import LedgerState
     from apportion.cost.ledger.ledger import Ledger
+    from apportion.cost.methods.model_facts import ModelFacts
     from apportion.cost.rate import PriceTable
 
 _LOG: Final = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Engine:
         clock: Clock,
         locks: DeviceLocks,
         prices: PriceTable,
+        models: Mapping[str, ModelFacts],
         processes: Processes,
         folder: LabelFolder,
         board: SnapshotBoard,
@@ -85,6 +87,7 @@ class Engine:
             users_of=self._users_of,
             lateness_ns=lateness_ns,
             sample_period_ns=sample_period_ns,
+            models=models,
         )
         self._intake = Intake(self._settlement, time)
         self._polls: deque[int] = deque(maxlen=LOOKS)

@@ -27,6 +27,8 @@ class OpenRoot:
     first_token_ns: int
     seen_ns: int
     step: int
+    held: bool = False
+    """Its devices are settled for some of its time: without its tokens, by its presence."""
     applied_start_ns: int = 0
     applied_end_ns: int = 0
 
@@ -54,7 +56,9 @@ class OpenRoot:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> OpenRoot:
         """The inverse of `to_json`."""
-        return cls(**{**document, "kind": SpanKind(document["kind"])})
+        root = cls(**{**document, "kind": SpanKind(document["kind"])})
+        root.held = bool(root.held)
+        return root
 
     def apply(self, *, admits: bool) -> None:
         """Its devices are settled with what it claims now."""

@@ -11,6 +11,7 @@ from apportion.agent.pipeline.root_phases import RootPhases
 from apportion.agent.pipeline.surprises import HISTORY_NS, as_applied
 from apportion.core.category import Category, Phase, PhaseClock, SpanKind, SpanStatus
 from apportion.cost.energy import EnergyCurve
+from apportion.cost.methods.window_share import WindowShare
 from apportion.cost.settlement.late import Known, reallocate
 from apportion.cost.settlement.phases import PhaseSlice
 from apportion.cost.settlement.work import (
@@ -24,9 +25,9 @@ from apportion.cost.settlement.work import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from apportion.agent.pipeline.needs import RequestNeeds
     from apportion.agent.pipeline.ring_state import RingState
     from apportion.agent.pipeline.surprises import Surprise
-    from apportion.cost.apportionment import Apportioner
     from apportion.cost.ledger.history import History, RootRow, SettledPiece
     from apportion.cost.rounding import Tie
     from apportion.cost.settlement.late import Move, MoveKey
@@ -54,7 +55,7 @@ def reapportion(
     groups: Mapping[int, Sequence[int]],
     history: History,
     *,
-    apportioner: Apportioner,
+    needs: RequestNeeds,
     ties: Callable[[Roots, Sequence[Spanless]], Tie],
 ) -> Reallocated:
     """Apportion the surprised past twice, as it was known and as it is known now.
@@ -63,12 +64,14 @@ def reapportion(
     """
     past = _Past(surprise, rings, roots, groups, history)
     before, after = past.known(now=False), past.known(now=True)
+    for known in (before, after):
+        needs.tell(known.roots)
     moves = reallocate(
         past.works(),
         before,
         after,
         groups,
-        apportioner=apportioner,
+        apportioner=WindowShare(),
         tie=lambda known: ties(known.roots, known.spanless),
     )
     moves = past.with_lost(moves)
@@ -209,6 +212,9 @@ def _roots_of(ring: RingState, rows: Sequence[RootRow]) -> Roots:
         root["start_ns"], root["end_ns"] = claim_of(ring, row), row.end_ns
         root["first_token_ns"], root["number"] = row.first_token_ns or 0, row.number
         root["ring"], root["entity"] = row.ring, row.entity or NOBODY
+        root["input_tokens"] = row.input_tokens or 0
+        root["cached_input_tokens"] = row.cached_input_tokens or 0
+        root["output_tokens"] = row.output_tokens or 0
         root["category"], root["step"] = int(kind.category), kind is SpanKind.STEP
     roots["applied_start_ns"], roots["applied_end_ns"] = roots["start_ns"], roots["end_ns"]
     return roots

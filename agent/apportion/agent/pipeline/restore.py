@@ -153,6 +153,9 @@ def restore_spans(ring: RingState, rows: Sequence[Row], after_ns: int) -> None:
         root["start_ns"], root["end_ns"] = claim_of(ring, known), known.end_ns
         root["first_token_ns"], root["number"] = known.first_token_ns or 0, known.number
         root["ring"], root["entity"] = ring.key, known.entity or NOBODY
+        root["input_tokens"] = known.input_tokens or 0
+        root["cached_input_tokens"] = known.cached_input_tokens or 0
+        root["output_tokens"] = known.output_tokens or 0
         root["category"] = int(SpanKind(known.kind).category)
         root["step"] = known.kind == SpanKind.STEP
         root["incomplete"] = known.status == SpanStatus.OPEN
@@ -174,6 +177,9 @@ _ROOT_COLUMNS: Final = (
     "scheduled_ns",
     "first_token_ns",
     "end_ns",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
 )
 
 

@@ -87,6 +87,7 @@ class RingState:
                 span = self.open.pop(int(roots["number"][index]))
                 roots["applied_start_ns"][index] = span.applied_start_ns
                 roots["applied_end_ns"][index] = span.applied_end_ns
+                roots["held"][index] = span.held
         self._ended.append(roots)
 
     def observe(self, seen: Iterable[OpenRoot]) -> None:
@@ -253,6 +254,7 @@ class RingState:
         self._ended = [rest]
         for span in self.open.values():
             span.apply(admits=self.admits_from is not None)
+            span.held |= charged_ns > span.applied_start_ns
         self.startup_applied = self.startup_end_ns is not None
         self.unapplied = False
         self.losses = [loss for loss in self.losses if loss.end_ns > charged_ns]
@@ -273,5 +275,5 @@ def _open_rows(spans: Collection[OpenRoot], ring: int, *, admits: bool) -> Roots
         row["first_token_ns"], row["number"] = span.first_token_ns, span.number
         row["ring"], row["entity"] = ring, span.entity
         row["category"], row["step"] = int(span.kind.category), span.kind is SpanKind.STEP
-        row["open"] = True
+        row["open"], row["held"] = True, span.held
     return rows

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.known_rings import KnownRings
 from apportion.agent.pipeline.metered import MeteredDevices
+from apportion.agent.pipeline.needs import RequestNeeds
 from apportion.agent.pipeline.registry import Registry
 from apportion.agent.pipeline.spans import decode, span_rows, unrecorded_row
 from apportion.agent.pipeline.tick import (
@@ -19,13 +20,13 @@ from apportion.agent.pipeline.tick import (
 from apportion.agent.pipeline.totals import Totals
 from apportion.agent.pipeline.unsaved import Unsaved
 from apportion.core.category import SpanStatus
-from apportion.cost.apportionment import TimeShare
 from apportion.cost.ledger.batch import LedgerState, TickBatch
 from apportion.cost.ledger.history import History
+from apportion.cost.methods.names import Method
 from apportion.cost.settlement.accrual import accrual_of, accrual_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,14 +41,13 @@ if TYPE_CHECKING:
     from apportion.core.interval import Interval
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.ledger import Ledger
+    from apportion.cost.methods.model_facts import ModelFacts
     from apportion.cost.rate import Rate
     from apportion.cost.settlement.evidence import Verdict
 
 _LOG: Final = logging.getLogger(__name__)
 POLL_MARGIN_NS: Final = 200_000_000
 """What ended this long before the last poll of the rings has been accepted by it."""
-METHOD: Final = TimeShare()
-METHOD_KEY: Final = 1
 
 
 class Settlement:
@@ -67,6 +67,7 @@ class Settlement:
         users_of: Callable[[MeteredDevice], Sequence[int]],
         lateness_ns: int,
         sample_period_ns: int,
+        models: Mapping[str, ModelFacts] | None = None,
     ) -> None:
         self._agent_id = state.agent_id
         self._time = time
@@ -78,12 +79,14 @@ class Settlement:
         tables = state.tables
         boots = {row[0] for row in tables.get("boot", [])}
         self._new_boot = time.boot not in boots
-        self._new_methods = [] if tables.get("method") else [(METHOD_KEY, METHOD.name)]
+        known = {row[0] for row in tables.get("method", [])}
+        self._new_methods = [(int(m), m.label) for m in Method if int(m) not in known]
         self.registry = Registry.of(state)
         self.totals = Totals(folder, self.registry.entities)
         self.accruals = dict(map(accrual_of, tables.get("accrual", [])))
         self.verdicts: dict[int, Verdict] = {}
         self.metered = MeteredDevices(state, self.registry, time, rates_of)
+        self._needs = RequestNeeds(self.registry, models or {})
         self._known = KnownRings(state, self.registry, time)
         for ring, ended_ns in self._known.of_other_boots():
             self.ended(ring, ended_ns)
@@ -230,8 +233,7 @@ class Settlement:
             self.verdicts,
             self._users_of,
             self._next_charge_key,
-            METHOD,
-            METHOD_KEY,
+            self._needs,
         )
 
     def _batch(self, outcome: TickOutcome, now_ns: int) -> TickBatch:
@@ -251,7 +253,7 @@ class Settlement:
         batch.insert("charge", outcome.lines)
         batch.replace("evidence", outcome.evidence)
         batch.accruals_changed = [
-            accrual_row(key, accrual, METHOD_KEY) for key, accrual in outcome.posted.changed.items()
+            accrual_row(key, accrual) for key, accrual in outcome.posted.changed.items()
         ]
         batch.accruals_removed = [tuple(key) for key in outcome.posted.removed]
         self.metered.write(batch, outcome.targets)

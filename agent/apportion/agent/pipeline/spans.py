@@ -105,6 +105,8 @@ def roots_of(
     roots["number"] = records["number"]
     roots["ring"] = ring
     roots["entity"] = decoded.entity[chosen]
+    for name in ("input_tokens", "cached_input_tokens", "output_tokens"):
+        roots[name] = np.maximum(records[name], 0)
     roots["category"] = _CATEGORY[decoded.kind[chosen]]
     roots["step"] = decoded.kind[chosen] == int(SpanKind.STEP)
     return roots

@@ -12,6 +12,9 @@ from apportion.agent.pipeline.reapportion import Reallocated, reapportion
 from apportion.agent.pipeline.ring_state import NO_ROOTS
 from apportion.agent.pipeline.surprises import surprises
 from apportion.agent.pipeline.verdicts import verdicts
+from apportion.core.units import NS_PER_MINUTE
+from apportion.cost.methods.names import Method
+from apportion.cost.methods.window_share import WindowShare
 from apportion.cost.settlement.late import reallocation_rows
 from apportion.cost.settlement.posting import Book, Posted
 from apportion.cost.settlement.settle import Settled, settle
@@ -21,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from apportion.agent.pipeline.device import MeteredDevice
+    from apportion.agent.pipeline.needs import RequestNeeds
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
-    from apportion.cost.apportionment import Apportioner
     from apportion.cost.ledger.batch import Row
     from apportion.cost.ledger.history import History
     from apportion.cost.settlement.accrual import Accrual, AccrualKey
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 MIN_PATIENCE_NS: Final = 5_000_000_000
 """Telemetry that is silent for less than this is only late."""
 LEARNT_LATE: Final = "learnt_late"
+OPEN_BOUND_NS: Final = 10 * NS_PER_MINUTE
+APPORTIONER: Final = WindowShare()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,7 @@ class TickInput:
     verdicts: Mapping[int, Verdict]
     users_of: Callable[[MeteredDevice], Sequence[int]]
     next_charge_key: int
-    apportioner: Apportioner
-    method_key: int
+    needs: RequestNeeds
 
 
 @dataclass(slots=True)
@@ -101,9 +105,17 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
     groups = dict(registry.groups.items())
     rings = [ring for ring in tick.rings if ring.bindings]
     roots_by_ring = {ring.key: ring.roots() for ring in rings}
+    # One array for all, of which each ring's is a view: requests of several rings share an engine.
+    spans = np.concatenate([NO_ROOTS, *roots_by_ring.values()])
+    tick.needs.tell(spans)
+    edges = np.cumsum([0, *(own.size for own in roots_by_ring.values())]).tolist()
+    places = zip(roots_by_ring, edges[:-1], edges[1:], strict=True)
+    roots_by_ring = {key: spans[begin:end] for key, begin, end in places}
     outcome = TickOutcome(
         {
-            device.key: device.target_ns(tick.limit_ns, patience_ns=tick.patience_ns)
+            device.key: device.target_ns(
+                _limit_ns(tick, device, spans, groups), patience_ns=tick.patience_ns
+            )
             for device in tick.devices
         },
         tick.limit_ns,
@@ -115,12 +127,11 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
             roots_by_ring,
             groups,
             history,
-            apportioner=tick.apportioner,
+            needs=tick.needs,
             ties=registry.ties,
         )
         for surprise in surprises(tick.devices, rings, roots_by_ring, groups)
     ]
-    spans = np.concatenate([NO_ROOTS, *roots_by_ring.values()])
     own_time = [
         ring.own_time(ring.gaps(roots_by_ring[ring.key], ring.steps_end_ns), startup=True)
         for ring in rings
@@ -134,7 +145,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
         roots,
         spanless,
         groups,
-        apportioner=tick.apportioner,
+        apportioner=APPORTIONER,
         tie=registry.ties(roots, spanless),
     )
     book = Book(
@@ -144,7 +155,6 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
         with_phases=[ring.key for ring in rings if len(ring.phases)],
         first_charge_key=tick.next_charge_key,
         posted_ns=tick.now_ns,
-        method_key=tick.method_key,
     )
     outcome.posted = book.post(outcome.settled)
     outcome.lines = list(outcome.posted.charges)
@@ -152,6 +162,23 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
     _post_lost(tick, outcome, rings, groups, history)
     outcome.next_charge_key = tick.next_charge_key + len(outcome.lines)
     return outcome
+
+
+def _limit_ns(
+    tick: TickInput, device: MeteredDevice, spans: Roots, groups: Mapping[int, Sequence[int]]
+) -> int:
+    """How far the device may be settled: to its oldest request that runs, whose tokens come last.
+
+    A request that runs for longer than `OPEN_BOUND_NS` is settled by its presence.
+    """
+    waiting = spans["open"] & (spans["method"] == int(Method.ROOFLINE_WINDOWS))
+    starts = [
+        int(spans["start_ns"][index])
+        for index in np.flatnonzero(waiting).tolist()
+        if device.key in groups[int(spans["group"][index])]
+    ]
+    oldest_ns = max(min(starts, default=tick.limit_ns), tick.limit_ns - OPEN_BOUND_NS)
+    return min(tick.limit_ns, oldest_ns)
 
 
 def _judge(
@@ -214,7 +241,6 @@ def _post_moves(tick: TickInput, outcome: TickOutcome, rings: Sequence[RingState
             slices=slices,
             first_charge_key=tick.next_charge_key + len(outcome.lines),
             posted_ns=tick.now_ns,
-            method_key=tick.method_key,
         )
 
 

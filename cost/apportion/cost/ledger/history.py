@@ -41,6 +41,9 @@ class RootRow(NamedTuple):
     scheduled_ns: int | None
     first_token_ns: int | None
     end_ns: int
+    input_tokens: int | None
+    cached_input_tokens: int | None
+    output_tokens: int | None
 
 
 class InnerRow(NamedTuple):
@@ -87,8 +90,9 @@ class History:
         """Root spans of `rings` that meet [start_ns, end_ns): the `most` that ended last."""
         columns = ("ring_key", "sequence", "number", "kind", "status", "entity_key", "start_ns")
         times = ("scheduled_ns", "first_token_ns", "end_ns")
+        tokens = ("input_tokens", "cached_input_tokens", "output_tokens")
         query = (
-            self._spans(rings, start_ns, end_ns, (*columns, *times))
+            self._spans(rings, start_ns, end_ns, (*columns, *times, *tokens))
             .where(_ROOT)
             .order_by(span.c.end_ns.desc())
             .limit(most)

@@ -240,6 +240,7 @@ accrual = Table(
     Column("units", BigInteger),
     Column("method_key", SmallInteger, nullable=False),
     Column("incomplete", SmallInteger, nullable=False),
+    Column("prefill_ns", BigInteger, nullable=False, comment="of device_ns; 0: by time"),
     PrimaryKeyConstraint(
         "agent_id",
         "group_key",

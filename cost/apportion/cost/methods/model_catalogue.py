@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from apportion.core.errors import ConfigError
 from apportion.cost.methods.model_facts import ModelFacts
 
 
@@ -68,6 +70,23 @@ def named_model(name: str) -> ModelFacts | None:
         if model is not None:
             return _facts(base, model)
     return None
+
+
+def model_facts(where: str) -> ModelFacts:
+    """The facts that a person points at: the path of a `config.json`, or a known model's name.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(where)
+    if path.suffix == ".json" or path.is_file():
+        return ModelFacts.from_config(path)
+    model = named_model(where)
+    if model is None:
+        raise ConfigError(
+            f"model {where!r} is not known ({', '.join(known_models())}); give its config.json"
+        )
+    return model
 
 
 def known_models() -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from apportion.cost.methods.names import Method
+
 if TYPE_CHECKING:
     from apportion.cost.ledger.batch import Row
 
@@ -32,6 +34,9 @@ class Accrual:
     energy_mj: int | None
     units: int | None
     incomplete: bool = False
+    prefill_ns: int = 0
+    """Of `device_ns`, what the method gave to prefill."""
+    method: int = int(Method.TIME_SHARE)
 
     def plus(self, other: Accrual) -> Accrual:
         """Both together."""
@@ -42,6 +47,8 @@ class Accrual:
             _sum(self.energy_mj, other.energy_mj),
             _sum(self.units, other.units),
             self.incomplete or other.incomplete,
+            self.prefill_ns + other.prefill_ns,
+            max(self.method, other.method),
         )
 
 
@@ -51,7 +58,7 @@ def _sum(one: int | None, other: int | None) -> int | None:
     return one + other
 
 
-def accrual_row(key: AccrualKey, accrual: Accrual, method_key: int) -> Row:
+def accrual_row(key: AccrualKey, accrual: Accrual) -> Row:
     """The row of `accrual`, without agent_id."""
     return (
         *key,
@@ -60,13 +67,14 @@ def accrual_row(key: AccrualKey, accrual: Accrual, method_key: int) -> Row:
         accrual.device_ns,
         accrual.energy_mj,
         accrual.units,
-        method_key,
+        accrual.method,
         int(accrual.incomplete),
+        accrual.prefill_ns,
     )
 
 
 def accrual_of(row: Row) -> tuple[AccrualKey, Accrual]:
     """The inverse of `accrual_row`."""
-    start_ns, end_ns, device_ns, energy_mj, units, _, incomplete = row[8:]
-    key = AccrualKey(*row[:8])
-    return key, Accrual(start_ns, end_ns, device_ns, energy_mj, units, bool(incomplete))
+    start_ns, end_ns, device_ns, energy_mj, units, method, incomplete, prefill_ns = row[8:]
+    sums = (start_ns, end_ns, device_ns, energy_mj, units, bool(incomplete), prefill_ns, method)
+    return AccrualKey(*row[:8]), Accrual(*sums)

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class Amounts:
     """Columns of shape n over the tick's work: roots first, then spanless time.
 
-    `units` is None at no rate; `metered` tells where `energy_mj` means something.
+    `units` is None at no rate; `metered` tells where `energy_mj` means something. `prefill_ns` is
+    the part of `device_ns` that a method gave to prefill, 0 where it does not tell.
     """
 
     device_ns: Column
     units: Column | None
     energy_mj: Column
     metered: NDArray[np.bool_]
+    prefill_ns: Column
 
     @classmethod
     def zeros(cls, size: int, *, priced: bool) -> Amounts:
@@ -37,6 +39,7 @@ class Amounts:
             np.zeros(size, np.int64) if priced else None,
             np.zeros(size, np.int64),
             np.zeros(size, np.bool_),
+            np.zeros(size, np.int64),
         )
 
     @property
@@ -48,12 +51,19 @@ class Amounts:
     def take(self, rows: NDArray[np.bool_] | Column) -> Amounts:
         """The amounts of some rows."""
         units = None if self.units is None else self.units[rows]
-        return Amounts(self.device_ns[rows], units, self.energy_mj[rows], self.metered[rows])
+        return Amounts(
+            self.device_ns[rows],
+            units,
+            self.energy_mj[rows],
+            self.metered[rows],
+            self.prefill_ns[rows],
+        )
 
     def map(self, change: Callable[[Column], Column]) -> Amounts:
         """Each column changed in the same way."""
         units = None if self.units is None else change(self.units)
-        return Amounts(change(self.device_ns), units, change(self.energy_mj), self.metered)
+        device_ns, energy_mj = change(self.device_ns), change(self.energy_mj)
+        return Amounts(device_ns, units, energy_mj, self.metered, self.prefill_ns)
 
     def less(self, part: Amounts) -> Amounts:
         """What is left without `part`."""
@@ -61,7 +71,7 @@ class Amounts:
         if self.units is not None and part.units is not None:
             units = self.units - part.units
         time_ns, energy_mj = self.device_ns - part.device_ns, self.energy_mj - part.energy_mj
-        return Amounts(time_ns, units, energy_mj, self.metered)
+        return Amounts(time_ns, units, energy_mj, self.metered, self.prefill_ns)
 
     def plus(self, other: Amounts) -> Amounts:
         """Both together; they have units, or not, alike."""
@@ -69,11 +79,14 @@ class Amounts:
         if self.units is not None and other.units is not None:
             units = self.units + other.units
         time_ns, energy_mj = self.device_ns + other.device_ns, self.energy_mj + other.energy_mj
-        return Amounts(time_ns, units, energy_mj, self.metered | other.metered)
+        metered, prefill_ns = self.metered | other.metered, self.prefill_ns + other.prefill_ns
+        return Amounts(time_ns, units, energy_mj, metered, prefill_ns)
 
     def add(self, rows: Column, shares: Shares) -> None:
         """Add `shares` of the claims that are `rows` (distinct) of the work."""
         self.device_ns[rows] += shares.device_ns
+        if shares.prefill_ns is not None:
+            self.prefill_ns[rows] += shares.prefill_ns
         if self.units is not None and shares.units is not None:
             self.units[rows] += shares.units
         if shares.energy_mj is not None:

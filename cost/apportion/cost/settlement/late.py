@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from apportion.core.category import Category
+from apportion.core.category import Category, Phase
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.methods.names import Method
 from apportion.cost.settlement.phases import PhaseSlice, phase_durations, split
 from apportion.cost.settlement.settle import settle
 
@@ -35,6 +36,9 @@ class Payer(NamedTuple):
     ring: int
     number: int
     reason: str
+    phase: Phase = Phase.NONE
+    """Where a method told phases; `NONE`: they are divided by time."""
+    method: int = int(Method.TIME_SHARE)
 
 
 class MoveKey(NamedTuple):
@@ -97,12 +101,30 @@ def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]
             payer = payers.get(index)
             if payer is None:
                 payer = payers[index] = _payer(settled, index)
-            row = moves.setdefault(MoveKey(payer, hour_ns, bucket.rate), [0, None, None])
-            row[0] = (row[0] or 0) + sign * device_ns
-            if metered:
-                row[1] = (row[1] or 0) + sign * energy_mj
-            if cost is not None:
-                row[2] = (row[2] or 0) + sign * cost
+            parts = [(payer, device_ns, energy_mj if metered else None, cost)]
+            if payer.method == Method.ROOFLINE_WINDOWS and payer.ring:
+                prefill_ns = int(amounts.prefill_ns[index])
+                parts = _by_phase(payer, parts[0][1:], prefill_ns)
+            for part, *values_of in parts:
+                row = moves.setdefault(MoveKey(part, hour_ns, bucket.rate), [0, None, None])
+                for place, value in enumerate(values_of):
+                    if value is not None:
+                        row[place] = (row[place] or 0) + sign * value
+
+
+def _by_phase(
+    payer: Payer, amounts: tuple[int, int | None, int | None], prefill_ns: int
+) -> list[tuple[Payer, int, int | None, int | None]]:
+    """A request's amounts in prefill and in decode, as the method divided its time."""
+    durations = [(Phase.PREFILL, prefill_ns), (Phase.DECODE, amounts[0] - prefill_ns)]
+    if amounts[0] <= 0:
+        durations = [(Phase.PREFILL, 0), (Phase.DECODE, 1)]
+    columns = [[None, None] if a is None else split(a, durations) for a in amounts]
+    times, energies, costs = columns
+    return [
+        (payer._replace(phase=phase), times[place] or 0, energies[place], costs[place])
+        for place, (phase, _) in enumerate(durations)
+    ]
 
 
 def _payer(settled: Settled, index: int) -> Payer:
@@ -115,6 +137,7 @@ def _payer(settled: Settled, index: int) -> Payer:
             int(root["ring"]),
             int(root["number"]),
             "",
+            method=max(int(root["method"]), int(Method.TIME_SHARE)),
         )
     claim = settled.spanless[index - settled.roots.size]
     return Payer(claim.group, claim.category, claim.entity, 0, 0, claim.reason)
@@ -129,7 +152,6 @@ def reallocation_rows(
     slices: Callable[[int, int], list[PhaseSlice]],
     first_charge_key: int,
     posted_ns: int,
-    method_key: int,
 ) -> list[Row]:
     """The ledger lines of `moves`; a span's is divided among its phases as its charge is."""
     payers = {(key.payer.ring, key.payer.number) for key in moves if key.payer.ring}
@@ -153,6 +175,8 @@ def reallocation_rows(
                 int(root["first_token_ns"]),
                 slices(key.payer.ring, key.payer.number),
             )
+        if key.payer.phase:
+            durations = [(key.payer.phase, 1)]
         times = split(move.device_ns, durations)
         energies = None if move.energy_mj is None else split(move.energy_mj, durations)
         costs = None if move.units is None else split(move.units, durations)
@@ -174,7 +198,7 @@ def reallocation_rows(
                     None if energies is None else energies[index],
                     None if costs is None else costs[index],
                     key.rate or None,
-                    method_key,
+                    key.payer.method,
                     reason,
                     0,
                 )

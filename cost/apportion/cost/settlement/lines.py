@@ -9,6 +9,7 @@ import numpy as np
 
 from apportion.core.category import Phase
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.methods.names import Method
 from apportion.cost.rounding import split_in_two
 from apportion.cost.settlement.phases import Durations, split
 
@@ -46,8 +47,8 @@ class Quantity(NamedTuple):
 class Lines:
     """Charges of one tick."""
 
-    def __init__(self, first_charge_key: int, posted_ns: int, method_key: int) -> None:
-        self._first_key, self._posted_ns, self._method_key = first_charge_key, posted_ns, method_key
+    def __init__(self, first_charge_key: int, posted_ns: int) -> None:
+        self._first_key, self._posted_ns = first_charge_key, posted_ns
         self.rows: list[Row] = []
 
     def post(
@@ -58,6 +59,7 @@ class Lines:
         whole: Quantity,
         *,
         rate: int,
+        method: int,
         reason: str | None,
         incomplete: bool,
     ) -> None:
@@ -82,7 +84,7 @@ class Lines:
                     None if energies is None else energies[index],
                     None if costs is None else costs[index],
                     rate or None,
-                    self._method_key,
+                    method,
                     reason,
                     int(incomplete),
                 )
@@ -91,19 +93,24 @@ class Lines:
     def post_many(self, roots: Roots, amounts: Amounts, rate: int) -> None:
         """Root spans without named phases, `amounts` beside them: prefill and decode, or one line.
 
-        Equal to `post` of each, by columns.
+        Divided by what the method gave to each, else by time. Equal to `post` of each, by columns.
         """
         first, length = roots["first_token_ns"], roots["end_ns"] - roots["start_ns"]
         lead = np.clip(first - roots["start_ns"], 0, length)
+        by_need = (roots["method"] == int(Method.ROOFLINE_WINDOWS)) & (length > 0)
+        by_need &= amounts.device_ns > 0
+        length = np.where(by_need, amounts.device_ns, length)
+        lead = np.where(by_need, amounts.prefill_ns, lead)
         both = (first > 0) & (lead > 0) & (lead < length)
         only = np.where(lead > 0, int(Phase.PREFILL), int(Phase.DECODE))
         only = np.where((first > 0) & (length > 0), only, _NO_PHASE)
         self._append(roots[~both], amounts.take(~both), only[~both], rate)
         if both.any():
-            self._append_two(roots[both], amounts.take(both), lead[both], rate)
+            self._append_two(roots[both], amounts.take(both), lead[both], length[both], rate)
 
-    def _append_two(self, roots: Roots, whole: Amounts, lead: Column, rate: int) -> None:
-        length = roots["end_ns"] - roots["start_ns"]
+    def _append_two(
+        self, roots: Roots, whole: Amounts, lead: Column, length: Column, rate: int
+    ) -> None:
         prefill = whole.map(lambda amounts: split_in_two(amounts, lead, length))
         phases = np.full(roots.size, int(Phase.PREFILL))
         self._append(roots, prefill, phases, rate)
@@ -128,7 +135,7 @@ class Lines:
             _where(amounts.metered, amounts.energy_mj),
             units,
             repeat(rate or None),
-            repeat(self._method_key),
+            np.maximum(roots["method"], int(Method.TIME_SHARE)).tolist(),
             repeat(None),
             roots["incomplete"].astype(np.int64).tolist(),
             strict=False,

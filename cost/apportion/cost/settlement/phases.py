@@ -55,6 +55,22 @@ def phase_durations(
     return [(phase, duration_ns) for phase, duration_ns in durations.items() if duration_ns > 0]
 
 
+def by_method(durations: Durations, prefill_ns: int, device_ns: int) -> Durations:
+    """`durations` with prefill and decode in the proportion that a method gave them.
+
+    Together they keep their part; phases that a request names itself lie above them, by time.
+    """
+    known = dict(durations)
+    both = known.get(Phase.PREFILL, 0) + known.get(Phase.DECODE, 0)
+    if both == 0 or device_ns <= 0:
+        return durations
+    if len(known) == len({Phase.PREFILL, Phase.DECODE} & set(known)):
+        both = device_ns
+    known[Phase.PREFILL] = both * prefill_ns // device_ns
+    known[Phase.DECODE] = both - known[Phase.PREFILL]
+    return [(phase, known[phase]) for phase in Phase if known.get(phase)]
+
+
 def _innermost(start_ns: int, end_ns: int, named: list[PhaseSlice]) -> list[tuple[Phase, int, int]]:
     """(phase, start, end) of [start_ns, end_ns): of those that cover it the largest number."""
     pieces = sorted(

@@ -13,9 +13,10 @@ import numpy as np
 
 from apportion.core.category import Phase
 from apportion.core.units import NS_PER_HOUR, NS_PER_MINUTE
+from apportion.cost.methods.names import Method
 from apportion.cost.settlement.accrual import Accrual, AccrualKey
 from apportion.cost.settlement.lines import Lines, Quantity, Who
-from apportion.cost.settlement.phases import PhaseSlice, phase_durations
+from apportion.cost.settlement.phases import PhaseSlice, by_method, phase_durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,12 +61,11 @@ class Book:
         with_phases: list[int],
         first_charge_key: int,
         posted_ns: int,
-        method_key: int,
     ) -> None:
         self._before, self._accruals = accruals, dict(accruals)
         self._touched: dict[AccrualKey, None] = {}
         self._settled_ns, self._slices, self._with_phases = settled_ns, slices, with_phases
-        self._lines = Lines(first_charge_key, posted_ns, method_key)
+        self._lines = Lines(first_charge_key, posted_ns)
 
     def post(self, settled: Settled) -> Posted:
         """The whole tick: add its amounts, post what is complete, keep the rest running."""
@@ -99,7 +99,8 @@ class Book:
             at_once = some & ended & fresh & inside
             self._post_at_once(roots[at_once], amounts.take(at_once), rate)
             for index in np.flatnonzero(some & ~at_once).tolist():
-                self._accrue_span(roots[index], _quantity(amounts, index), hour_ns, rate)
+                quantity, prefill_ns = _quantity(amounts, index), int(amounts.prefill_ns[index])
+                self._accrue_span(roots[index], quantity, prefill_ns, hour_ns, rate)
 
     def _post_at_once(self, roots: Roots, amounts: Amounts, rate: int) -> None:
         """Charges of spans that lie in one hour and never had a running sum: nearly all."""
@@ -111,24 +112,33 @@ class Book:
                 continue
             named[index] = True
             period = (int(root["start_ns"]), int(root["end_ns"]))
+            quantity, method = _quantity(amounts, index), _method(root)
+            durations = phase_durations(*period, int(root["first_token_ns"]), slices)
+            if method == Method.ROOFLINE_WINDOWS:
+                prefill_ns = int(amounts.prefill_ns[index])
+                durations = by_method(durations, prefill_ns, quantity.device_ns)
             self._lines.post(
                 who,
                 period,
-                phase_durations(*period, int(root["first_token_ns"]), slices),
-                _quantity(amounts, index),
+                durations,
+                quantity,
                 rate=rate,
+                method=method,
                 reason=None,
                 incomplete=bool(root["incomplete"]),
             )
         self._lines.post_many(roots[~named], amounts.take(~named), rate)
 
-    def _accrue_span(self, root: np.void, amount: Quantity, hour_ns: int, rate: int) -> None:
+    def _accrue_span(
+        self, root: np.void, amount: Quantity, prefill_ns: int, hour_ns: int, rate: int
+    ) -> None:
         key = AccrualKey(*_who(root), hour_ns, rate, "")
         settled_ns = self._settled_ns(key.group)
         start_ns = min(max(int(root["start_ns"]), hour_ns), settled_ns)
         end_ns = min(int(root["end_ns"]), hour_ns + NS_PER_HOUR, settled_ns)
         end_ns = max(start_ns, end_ns)
-        self._accrue(key, Accrual(start_ns, end_ns, *amount, bool(root["incomplete"])))
+        state = (bool(root["incomplete"]), prefill_ns, _method(root))
+        self._accrue(key, Accrual(start_ns, end_ns, *amount, *state))
 
     # -- time without a span -----------------------------------------------------------------
     def _add_spanless(self, settled: Settled) -> None:
@@ -173,12 +183,15 @@ class Book:
             end_ns = max(start_ns, min(accrual.end_ns, int(root["end_ns"])))
             period, slices = (start_ns, end_ns), self._slices(key.ring, key.number)
             durations = phase_durations(*period, int(root["first_token_ns"]), slices)
+            if accrual.method == Method.ROOFLINE_WINDOWS:
+                durations = by_method(durations, accrual.prefill_ns, accrual.device_ns)
         self._lines.post(
             Who(*key[:5]),
             period,
             durations,
             Quantity(accrual.device_ns, accrual.energy_mj, accrual.units),
             rate=key.rate,
+            method=accrual.method,
             reason=key.reason or None,
             incomplete=accrual.incomplete,
         )
@@ -256,6 +269,10 @@ def _among(roots: Roots, spans: set[tuple[int, int]]) -> Flags:
 
 def _who(root: np.void) -> Who:
     return Who(*(int(root[name]) for name in Who._fields))
+
+
+def _method(root: np.void) -> int:
+    return max(int(root["method"]), int(Method.TIME_SHARE))
 
 
 def _quantity(amounts: Amounts, row: int) -> Quantity:

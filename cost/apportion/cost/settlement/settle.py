@@ -10,7 +10,8 @@ import numpy as np
 from apportion.core.category import Category
 from apportion.core.interval import Interval, subtract, union
 from apportion.core.units import NS_PER_MINUTE
-from apportion.cost.apportionment import Claims, Shares, apportion
+from apportion.cost.apportionment import Claims, Shares, Windows, apportion
+from apportion.cost.methods.names import Method
 from apportion.cost.settlement.amounts import Amounts
 from apportion.cost.settlement.work import NOBODY, Spanless
 
@@ -139,8 +140,24 @@ def _work(roots: Roots, rest: Sequence[Spanless]) -> tuple[Claims, Column]:
         np.concatenate([roots["end_ns"], table[:, 1]]),
         np.concatenate([roots["category"], table[:, 2].astype(np.uint8)]),
         np.arange(roots.size + len(rest), dtype=np.int64),
+        _windows(roots, table),
     )
     return claims, np.concatenate([roots["group"].astype(np.int64), table[:, 3]])
+
+
+def _windows(roots: Roots, rest: Column) -> Windows | None:
+    """The needs of the work; None where none is known."""
+    by_need = roots["method"] == int(Method.ROOFLINE_WINDOWS)
+    if not by_need.any():
+        return None
+    token_ns = np.where(roots["first_token_ns"] > 0, roots["first_token_ns"], roots["end_ns"])
+    nothing = np.zeros(rest.shape[0], np.int64)
+    return Windows(
+        np.concatenate([np.where(by_need, roots["begun_ns"], roots["start_ns"]), rest[:, 0]]),
+        np.concatenate([np.where(by_need, token_ns, roots["end_ns"]), rest[:, 1]]),
+        np.concatenate([np.where(by_need, roots["prefill_own"], 0), nothing]),
+        np.concatenate([np.where(by_need, roots["decode_own"], 0), nothing]),
+    )
 
 
 def _rows_of(
@@ -172,10 +189,12 @@ def _settle_device(
     apportioner: Apportioner,
     tie: Tie,
 ) -> None:
+    rows = rows[np.argsort(work.start_ns[rows], kind="stable")]
+    starts_ns, taken, inside = work.start_ns[rows], 0, rows[:0]
     for number, segment in enumerate(device.segments()):
-        inside = rows[
-            (work.start_ns[rows] < segment.end_ns) & (work.end_ns[rows] > segment.start_ns)
-        ]
+        until = int(np.searchsorted(starts_ns, segment.end_ns))
+        inside = np.concatenate([inside, rows[taken:until]])
+        inside, taken = inside[work.end_ns[inside] > segment.start_ns], until
         shares = apportion(
             segment.start_ns,
             segment.end_ns,

@@ -26,6 +26,12 @@ ROOT: Final = np.dtype(
         ("number", "i8"),
         ("applied_start_ns", "i8"),  # what it claimed when its devices were last settled;
         ("applied_end_ns", "i8"),  # equal: nothing yet
+        ("input_tokens", "i8"),
+        ("cached_input_tokens", "i8"),
+        ("output_tokens", "i8"),
+        ("begun_ns", "i8"),  # when its prefill began, and what it needs for itself in prefill
+        ("prefill_own", "i8"),  # and in decode (methods.occupancy); with method
+        ("decode_own", "i8"),  # ROOFLINE_WINDOWS alone
         ("ring", "i4"),
         ("entity", "i4"),
         ("group", "i4"),
@@ -33,6 +39,8 @@ ROOT: Final = np.dtype(
         ("step", "?"),
         ("open", "?"),
         ("incomplete", "?"),
+        ("held", "?"),  # it was settled while it ran, without its tokens
+        ("method", "u1"),  # methods.names.Method; 0 is TIME_SHARE
     ]
 )
 """Columns of root spans; keys are the ledger's, times node time."""

@@ -32,6 +32,9 @@ def upgrade() -> None:
         sa.Column("units", sa.BigInteger(), nullable=True),
         sa.Column("method_key", sa.SmallInteger(), nullable=False),
         sa.Column("incomplete", sa.SmallInteger(), nullable=False),
+        sa.Column(
+            "prefill_ns", sa.BigInteger(), nullable=False, comment="of device_ns; 0: by time"
+        ),
         sa.PrimaryKeyConstraint(
             "agent_id",
             "group_key",

@@ -1,0 +1,101 @@
+"""What requests need of their devices: from their tokens and facts about model and device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from apportion.core.category import Category
+from apportion.cost.methods.device_facts import DeviceFacts
+from apportion.cost.methods.model_catalogue import named_model
+from apportion.cost.methods.names import Method
+from apportion.cost.methods.occupancy import needs, own_rate, prefill_starts
+from apportion.cost.methods.roofline import Roofline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from apportion.agent.pipeline.registry import Registry
+    from apportion.cost.methods.model_facts import ModelFacts
+    from apportion.cost.settlement.work import Roots
+
+    Flags = NDArray[np.bool_]
+
+
+class RequestNeeds:
+    """Chooses each root's method, and tells what its requests need.
+
+    `models` are the facts of models that the built-in list does not know, or knows otherwise, by
+    the name that requests carry.
+    """
+
+    def __init__(self, registry: Registry, models: Mapping[str, ModelFacts]) -> None:
+        self._registry = registry
+        self._models = models
+        self._rooflines: dict[tuple[int, int], Roofline | None] = {}
+
+    def tell(self, roots: Roots) -> None:
+        """Fill in `method`, `begun_ns` and the needs of `roots`, which the caller owns.
+
+        Requests of one device group share an engine: their prefills are served in turn. One
+        that runs, or was settled while it ran, has no tokens to go by and needs nothing.
+        """
+        direct = (roots["number"] > 0) & (roots["category"] == int(Category.DIRECT))
+        steps = direct & roots["step"]
+        roots["method"] = np.where(steps, int(Method.STEP_EXCLUSIVE), int(Method.TIME_SHARE))
+        roots["begun_ns"], roots["prefill_own"], roots["decode_own"] = roots["start_ns"], 0, 0
+        requests = direct & ~steps
+        by_group: dict[int, Flags] = {}
+        pairs = np.unique(roots[["group", "entity"]][requests])
+        for group, entity in pairs.tolist():
+            roofline = self._roofline(group, entity)
+            if roofline is None:
+                continue
+            mine = requests & (roots["group"] == group) & (roots["entity"] == entity)
+            roots["method"][mine] = int(Method.ROOFLINE_WINDOWS)
+            known = mine & ~roots["open"] & ~roots["held"]
+            _fill(roots, known, roofline)
+            by_group[group] = by_group.get(group, np.zeros(roots.size, np.bool_)) | known
+        for known in by_group.values():
+            _serve_in_turn(roots, known)
+
+    def _roofline(self, group: int, entity: int) -> Roofline | None:
+        key = (group, entity)
+        if key not in self._rooflines:
+            self._rooflines[key] = self._found(group, entity)
+        return self._rooflines[key]
+
+    def _found(self, group: int, entity: int) -> Roofline | None:
+        model_name = self._registry.entities.value(entity).model if entity else None
+        if model_name is None:
+            return None
+        model = self._models.get(model_name) or named_model(model_name)
+        members = self._registry.groups.value(group)
+        names = {self._registry.devices.value(device).name for device in members}
+        device = DeviceFacts.named(names.pop()) if len(names) == 1 else None
+        if model is None or device is None:
+            return None
+        return Roofline.of(model, device, devices=len(members))
+
+
+def _fill(roots: Roots, known: Flags, roofline: Roofline) -> None:
+    """Needs in nanoseconds; `_serve_in_turn` spreads them over their windows."""
+    rows = roots[known]
+    cached = np.minimum(rows["cached_input_tokens"], rows["input_tokens"])
+    prefill_s, decode_s = needs(roofline, rows["input_tokens"], cached, rows["output_tokens"])
+    roots["prefill_own"][known] = np.rint(prefill_s * 1e9).astype(np.int64)
+    roots["decode_own"][known] = np.rint(decode_s * 1e9).astype(np.int64)
+
+
+def _serve_in_turn(roots: Roots, known: Flags) -> None:
+    rows = roots[known]
+    start_ns, end_ns = rows["start_ns"], rows["end_ns"]
+    token_ns = np.where(rows["first_token_ns"] > 0, rows["first_token_ns"], end_ns)
+    token_ns = np.clip(token_ns, start_ns, end_ns)
+    begun_ns = prefill_starts(start_ns, token_ns, rows["prefill_own"])
+    roots["begun_ns"][known] = begun_ns
+    roots["prefill_own"][known] = own_rate(rows["prefill_own"] / 1e9, token_ns - begun_ns)
+    roots["decode_own"][known] = own_rate(rows["decode_own"] / 1e9, end_ns - token_ns)

@@ -1,0 +1,25 @@
+"""The methods that the running agent settles by: what `allocation_method` says, and its key."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Method(IntEnum):
+    """Stored in ledgers (`method.method_key`): a number never changes its meaning."""
+
+    TIME_SHARE = 1
+    STEP_EXCLUSIVE = 2
+    ROOFLINE_WINDOWS = 3
+
+    @property
+    def label(self) -> str:
+        """The name and version of the method."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    Method.TIME_SHARE: "time-share/1",
+    Method.STEP_EXCLUSIVE: "step-exclusive/1",
+    Method.ROOFLINE_WINDOWS: "roofline-windows/1",
+}

@@ -1,0 +1,47 @@
+"""The running agent's way to share an instant: by needs where they are known, else evenly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from apportion.cost.apportionment import WEIGHT_BITS, TimeShare, Weights
+from apportion.cost.methods.occupancy import covering, occupancy
+
+if TYPE_CHECKING:
+    from apportion.cost.apportionment import Claims, Pieces
+    from apportion.cost.methods.trace import Column
+
+_EVENLY: Final = TimeShare()
+
+
+class WindowShare:
+    """`roofline-windows/1` for claims with needs; without any among them, `time-share/1`.
+
+    Claims without needs (a step beside requests, a request of an unknown model) get their part
+    of what nobody needs for himself.
+    """
+
+    def cuts(self, claims: Claims) -> Column:
+        """See `Apportioner`."""
+        if claims.windows is None:
+            return np.zeros(0, np.int64)
+        return np.concatenate([claims.windows.begun_ns, claims.windows.first_token_ns])
+
+    def weights(self, pieces: Pieces) -> Weights:
+        """See `Apportioner`."""
+        windows = pieces.claims.windows
+        if windows is None or not (windows.prefill_own.any() or windows.decode_own.any()):
+            return _EVENLY.weights(pieces)
+        first, last, size = pieces.first, pieces.last, pieces.first.size
+        begun = np.clip(np.searchsorted(pieces.edges_ns, windows.begun_ns), first, last)
+        token = np.clip(np.searchsorted(pieces.edges_ns, windows.first_token_ns), begun, last)
+        starts, ends = np.concatenate([begun, token]), np.concatenate([token, last])
+        own = np.concatenate([windows.prefill_own, windows.decode_own])
+        by_need = occupancy(pieces.dt_ns, starts, ends, own, WEIGHT_BITS)
+        running = covering(starts, ends, None, pieces.dt_ns.size) > 0
+        unused_ns = np.where(running, 0, pieces.dt_ns)
+        waited = occupancy(unused_ns, first, begun, np.zeros(size, np.int64), WEIGHT_BITS)
+        prefill = by_need[:size] + waited
+        return Weights(prefill + by_need[size:], prefill)
