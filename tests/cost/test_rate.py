@@ -258,3 +258,89 @@ def test_no_text_gives_another_error(tmp_path_factory: pytest.TempPathFactory, t
     except PriceTableError as error:
         refusal = str(error)
     assert str(path) in refusal
+
+
+def _matched(**match: str) -> str:
+    asked = ", ".join(f"{key}: {value}" for key, value in match.items())
+    return _row(match=f"{{{asked}}}")
+
+
+def test_a_row_asks_for_nodes(tmp_path: Path) -> None:
+    """One row a cloud: each node has its own price, and a node elsewhere has none."""
+    text = _matched(cloud="a") + _matched(cloud="b", labels="{pool: x}").replace("2.40", "9")
+    table = _table(tmp_path, text)
+    placements: dict[str, dict[str, str]] = {
+        "a": {"cloud": "a"},
+        "b": {"cloud": "b", "labels.pool": "x"},
+        "other pool": {"cloud": "b", "labels.pool": "y"},
+        "nowhere": {},
+    }
+    prices = {
+        name: table.at(placement).rate_for(H100, MAY_FIRST_NS)
+        for name, placement in placements.items()
+    }
+    assert {name: rate and rate.per_hour for name, rate in prices.items()} == {
+        "a": "2.40",
+        "b": "9",
+        "other pool": None,
+        "nowhere": None,
+    }
+
+
+def test_rows_that_a_node_could_both_match_are_refused(tmp_path: Path) -> None:
+    """Also where they ask about different things: nothing would say which of them holds."""
+    for text in (
+        _matched(cloud="a") + _row(),
+        _matched(cloud="a") + _matched(region="r"),
+        _matched(cloud="a", region="r") + _matched(region="r", cloud="a"),
+    ):
+        assert "ask for different nodes" in str(_refusal(tmp_path, text))
+    table = _table(tmp_path, _matched(cloud="a", region="r") + _matched(cloud="b"))
+    assert len(table.rates) == 2
+
+
+def test_a_quote_gives_its_reason(tmp_path: Path) -> None:
+    """Why there is no price is part of the answer."""
+    table = _table(tmp_path, _matched(cloud="a") + _row(device="T4", from_="2026-06-01"))
+    nowhere: dict[str, str] = {}
+    assert table.quote(H100, {"cloud": "a"}, MAY_FIRST_NS).rate is not None
+    assert "they ask for cloud" in table.quote(H100, nowhere, MAY_FIRST_NS).reason
+    assert "no row is valid" in table.quote("Tesla T4", nowhere, MAY_FIRST_NS).reason
+    assert table.quote("X", nowhere, MAY_FIRST_NS).reason == "no row for this device"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"match": "{planet: x}"}, "unknown key 'planet'"),
+        ({"match": "[a]"}, "match is a mapping"),
+        ({"match": "{capacity: best}"}, "capacity 'best' is not one of"),
+        ({"match": "{cloud: [a]}"}, "cloud must be text"),
+        ({"currency": "XQZ"}, "not a currency of ISO 4217"),
+        ({"per_hour": '"0.0000000000001"'}, r"below 10\^-12"),
+    ],
+)
+def test_what_a_row_cannot_ask_is_refused(
+    tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    """With file and line, like everything else in a row."""
+    with pytest.raises(PriceTableError, match=message):
+        _table(tmp_path, _row(**change))
+
+
+def test_a_csv_table_says_the_same(tmp_path: Path) -> None:
+    """Columns by name in any order, lines counted, a cloud's name of the device translated."""
+    path = tmp_path / "prices.csv"
+    path.write_text(
+        "as_of,device,unit,devices,per_hour,currency,covers,basis,source,match.cloud,"
+        "match.labels.pool\n"
+        "2026-05-01,H100-SXM,instance,8,98.32,USD,gpu+host,list,a test,aws,x\n"
+        "2026-05-01,T4,,,0.35,USD,gpu,list,a test,,\n"
+    )
+    eight, single = PriceTable.load(path).rates
+    assert (eight.device_name, eight.units_per_hour) == (H100, Fraction(12_290_000_000_000))
+    assert eight.match == (("cloud", "aws"), ("labels.pool", "x"))
+    assert (single.device_name, single.line) == ("Tesla T4", 3)
+    path.write_text(path.read_text().replace("0.35", "x"))
+    with pytest.raises(PriceTableError, match=r"prices.csv:3: per_hour 'x'"):
+        PriceTable.load(path)

@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
+from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
 DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
@@ -117,6 +118,11 @@ class AgentConfig(BaseSettings):
         pattern=_CURRENCY,
         description="The currency that the price table must have. Unset: the table's own.",
     )
+    placement: ByName = Field(
+        default_factory=dict[str, str],
+        description="What this node is, for rows of the price table that ask with `match`: cloud, "
+        "region, zone, instance_type, capacity (on-demand, spot, reserved, owned), labels.NAME.",
+    )
     models: ByName = Field(
         default_factory=dict[str, str],
         description="Facts about models by the name that requests carry: the path of a Hugging "
@@ -206,6 +212,17 @@ class AgentConfig(BaseSettings):
                 raise ValueError(
                     f"{key} is {value}; it must be from {Duration(least_ns)} to {Duration(most_ns)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _placement_is_known(self) -> AgentConfig:
+        for name in self.placement:
+            if name not in MATCHED and not name.startswith(LABEL):
+                raise ValueError(
+                    f"placement has {name!r}; it takes {', '.join(MATCHED)}, labels.NAME"
+                )
+        if self.placement.get("capacity", CAPACITIES[0]) not in CAPACITIES:
+            raise ValueError(f"placement: capacity must be one of {', '.join(CAPACITIES)}")
         return self
 
     @property

@@ -24,7 +24,16 @@ def config_problems(config: AgentConfig) -> list[str]:
 
 
 def load_prices(config: AgentConfig) -> PriceTable:
-    """The price table that the configuration names, or one without rates.
+    """The rows for this node of the price table that the configuration names.
+
+    Raises:
+        PriceTableError: as `load_price_table`.
+    """
+    return load_price_table(config).at(config.placement)
+
+
+def load_price_table(config: AgentConfig) -> PriceTable:
+    """The whole price table that the configuration names, or one without rates.
 
     Raises:
         PriceTableError: it cannot be used, or its currency is not the configured one.

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent.config_problems import load_prices
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import ClockPair, Heartbeat, Position, RingDirectory
 from apportion.agent.metrics.exposition import Exposition
@@ -31,7 +32,6 @@ from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
 from apportion.cost.methods.model_catalogue import model_facts
-from apportion.cost.rate import PriceTable
 
 if TYPE_CHECKING:
     from apportion.agent.config import AgentConfig
@@ -52,7 +52,7 @@ def run(config: AgentConfig) -> int:
     """
     _log_to_stderr(config.log_level)
     clock = SystemClock()
-    prices = PriceTable() if config.prices is None else PriceTable.load(config.prices)
+    prices = load_prices(config)
     found = discover(config.devices, sys_root=config.sys_root, proc_root=config.proc_root)
     _LOG.info("devices: %s", found.reason)
     lock = LedgerLock.take(config.ledger_location)

@@ -15,8 +15,8 @@ usage: apportion COMMAND ...
 
 Who caused the GPU's cost: money and joules per request, per token and per training step.
 
-The base install holds the client alone. The commands (agent, report, replay, audit, doctor,
-once, check-config, ledger) come with the extra:
+The base install holds the client alone. The commands (agent, report, prices, replay, audit,
+doctor, once, check-config, ledger) come with the extra:
 
     pip install 'apportion[agent]'
 

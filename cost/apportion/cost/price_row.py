@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -14,6 +14,8 @@ from typing import Final, TypeVar
 from apportion.core.errors import PriceTableError
 from apportion.core.units import UNITS_PER_CURRENCY, UnixNs
 from apportion.cost.document import Marked
+from apportion.cost.prices.currency import CURRENCIES
+from apportion.cost.prices.device_names import nvml_name
 
 COVERS: Final = ("gpu", "gpu+host", "host")
 BASES: Final = ("list-estimate", "list", "contract", "amortised")
@@ -23,10 +25,13 @@ MAX_UNITS_PER_HOUR: Final = (1 << 63) - 1
 """A ledger line is at most a device-hour and must fit 64 bits."""
 
 _REQUIRED: Final = ("device", "per_hour", "currency", "covers", "basis", "source", "as_of")
-_OPTIONAL: Final = ("unit", "devices", "from", "to")
+_OPTIONAL: Final = ("unit", "devices", "match", "from", "to")
+MATCHED: Final = ("cloud", "region", "zone", "instance_type", "capacity")
+"""What a row may ask of a node, beside its labels (`labels.NAME`)."""
+CAPACITIES: Final = ("on-demand", "spot", "reserved", "owned")
+LABEL: Final = "labels."
 _DECIMAL: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
 _NEGATIVE: Final = re.compile(r"-\s*\d[\d.]*", re.ASCII)
-_CURRENCY: Final = re.compile(r"[A-Z]{3}", re.ASCII)
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _INSTANT: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.(\d{3}|\d{6}))?)?(Z|[+-]\d{2}:\d{2})?)?", re.ASCII
@@ -57,6 +62,19 @@ class Rate:
     as_of: date
     valid_from_ns: UnixNs | None = None
     valid_to_ns: UnixNs | None = None
+    match: tuple[tuple[str, str], ...] = ()
+    """What a node must be for the row to hold there, sorted: (cloud, aws), (labels.pool, a)."""
+    line: int = field(default=0, compare=False)
+    """Where the row stands in its file; 0: in none."""
+
+    def holds_on(self, placement: Mapping[str, str]) -> bool:
+        """Whether a node that is placed so is one that the row asks for."""
+        return all(placement.get(name) == value for name, value in self.match)
+
+    def may_meet(self, other: Rate) -> bool:
+        """Whether some node could be one that both ask for."""
+        theirs = dict(other.match)
+        return all(theirs.get(name, value) == value for name, value in self.match)
 
     def holds_at(self, unix_ns: int) -> bool:
         """Whether `unix_ns` is in its validity."""
@@ -83,9 +101,9 @@ class _RowReader:
             raise self._error(f"a row is a mapping of keys to values, this is {entry.kind}")
         self._fields = entry.value
         known = (*_REQUIRED, *_OPTIONAL)
-        for key, field in self._fields.items():
+        for key, entry_field in self._fields.items():
             if key not in known:
-                raise self._error(f"unknown key {key!r}; a row has {', '.join(known)}", field)
+                raise self._error(f"unknown key {key!r}; a row has {', '.join(known)}", entry_field)
         for key in _REQUIRED:
             if key not in self._fields:
                 raise self._error(f"the row has no {key!r}; every row needs one")
@@ -96,13 +114,13 @@ class _RowReader:
         if valid_from_ns is not None and valid_to_ns is not None and valid_to_ns <= valid_from_ns:
             raise self._error("`to` is not later than `from`", self._fields["to"])
         currency = self._text("currency")
-        if not _CURRENCY.fullmatch(currency):
+        if currency not in CURRENCIES:
             raise self._error(
-                f"currency {currency!r} is not an ISO 4217 code of three capital letters",
+                f"currency {currency!r} is not a currency of ISO 4217 such as USD",
                 self._fields["currency"],
             )
         return Rate(
-            device_name=self._text("device"),
+            device_name=self._device_name(),
             units_per_hour=per_device,
             per_hour=per_hour,
             currency=currency,
@@ -112,7 +130,45 @@ class _RowReader:
             as_of=self._parse("as_of", _date, "a date such as 2026-05-01"),
             valid_from_ns=valid_from_ns,
             valid_to_ns=valid_to_ns,
+            match=self._match(),
+            line=self._line,
         )
+
+    def _device_name(self) -> str:
+        """NVML's name; a cloud's name is translated, any other is taken to be NVML's."""
+        name = self._text("device")
+        return nvml_name(name) or name
+
+    def _match(self) -> tuple[tuple[str, str], ...]:
+        field = self._fields.get("match")
+        if field is None or field.value is None:
+            return ()
+        if not isinstance(field.value, Mapping):
+            raise self._error(
+                f"match is a mapping with {', '.join(MATCHED)} or labels, this is {field.kind}",
+                field,
+            )
+        found: dict[str, str] = {}
+        for key, entry in field.value.items():
+            if key == "labels" and isinstance(entry.value, Mapping):
+                for label, value in entry.value.items():
+                    found[f"{LABEL}{label}"] = self._matched(f"label {label}", value)
+            elif key in MATCHED:
+                found[key] = self._matched(key, entry)
+            else:
+                raise self._error(
+                    f"unknown key {key!r}; match has {', '.join(MATCHED)} and labels", entry
+                )
+        if found.get("capacity", CAPACITIES[0]) not in CAPACITIES:
+            choices = ", ".join(CAPACITIES)
+            raise self._error(f"capacity {found['capacity']!r} is not one of {choices}", field)
+        return tuple(sorted(found.items()))
+
+    def _matched(self, key: str, entry: Marked) -> str:
+        text = entry.text if isinstance(entry.value, int | float | bool) else entry.value
+        if not isinstance(text, str) or not text.strip() or len(text) > _MAX_TEXT:
+            raise self._error(f"match: {key} must be text, this is {entry.kind}", entry)
+        return text
 
     def _price(self) -> tuple[Fraction, str]:
         field = self._fields["per_hour"]
@@ -129,6 +185,8 @@ class _RowReader:
                 f'per_hour {field.text!r} is not a decimal string such as "2.40"', field
             )
         units = Fraction(field.value) * UNITS_PER_CURRENCY
+        if 0 < units < 1:
+            raise self._error(f"per_hour {field.text} is below 10^-12: money cannot say it", field)
         devices = self._devices()
         if units / devices > MAX_UNITS_PER_HOUR:
             raise self._error("the price of a device-hour is above 9.2 million", field)

@@ -14,24 +14,32 @@ A price table is a YAML file with a list of rows (or a mapping with the one key 
         as_of: 2026-05-01
         from: 2026-05-01                 # optional; UTC, half-open [from, to)
         to: 2026-07-01T12:00:00Z         # optional
+        match:                           # optional: on which nodes it holds
+          cloud: aws                     # cloud, region, zone, instance_type,
+          capacity: spot                 # capacity: on-demand, spot, reserved, owned
+          labels: {pool: a}
 
-A device without a row has quantities and no amount. Two rows for one device must not overlap in
-time, so a rate is found by its one match and never by its place in the file.
+or a CSV file with the same columns, by name and in any order: `match.cloud`, `match.labels.pool`.
+
+A device without a row has quantities and no amount. Two rows that could hold for one device of
+one node must not overlap in time, so a rate is found by its one match and never by its place in
+the file; where none or several match, the device has no price.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, product
 from pathlib import Path
 from typing import Final
 
 from apportion.core.errors import PriceTableError
 from apportion.cost.document import Marked, read_document
 from apportion.cost.price_row import Rate, read_rate
+from apportion.cost.prices.csv_rows import read_csv_rows
 
-__all__ = ["PriceTable", "Rate"]
+__all__ = ["PriceTable", "Quote", "Rate"]
 
 MAX_ROWS: Final = 10_000
 
@@ -40,6 +48,14 @@ MAX_ROWS: Final = 10_000
 class _Row:
     line: int
     rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A price, or why there is none."""
+
+    rate: Rate | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +73,40 @@ class PriceTable:
             PriceTableError: the file cannot be read, is not a price table or contradicts
                 itself; with file and line.
         """
-        document = read_document(path, PriceTableError)
-        rows = [_Row(entry.line, read_rate(entry, path)) for entry in _entries(document, path)]
+        if path.suffix.lower() == ".csv":
+            entries = read_csv_rows(path)
+        else:
+            entries = _entries(read_document(path, PriceTableError), path)
+        if len(entries) > MAX_ROWS:
+            raise PriceTableError(f"has more than {MAX_ROWS} rows", path=path)
+        rows = [_Row(entry.line, read_rate(entry, path)) for entry in entries]
         _check_one_currency(rows, path)
         _check_no_overlap(rows, path)
         return cls(tuple(row.rate for row in rows), path)
+
+    def at(self, placement: Mapping[str, str]) -> PriceTable:
+        """The rows that hold on a node that is placed so (`cloud`, `region`, `labels.NAME`)."""
+        held = tuple(rate for rate in self.rates if rate.holds_on(placement))
+        return PriceTable(held, self.path)
+
+    def quote(self, device_name: str, placement: Mapping[str, str], unix_ns: int) -> Quote:
+        """What the device costs there and then, by which row, or why it has no price."""
+        named = [rate for rate in self.rates if rate.device_name == device_name]
+        here = [rate for rate in named if rate.holds_on(placement)]
+        now = [rate for rate in here if rate.holds_at(unix_ns)]
+        if len(now) == 1:
+            return Quote(now[0], "")
+        if now:
+            lines = ", ".join(str(rate.line) for rate in now)
+            return Quote(None, f"the rows of lines {lines} all match; none is chosen")
+        if here:
+            return Quote(None, "no row is valid at that time")
+        if named:
+            asked = sorted({name for rate in named for name, _ in rate.match})
+            return Quote(
+                None, f"{len(named)} rows, none matches this node; they ask for {', '.join(asked)}"
+            )
+        return Quote(None, "no row for this device")
 
     @property
     def currency(self) -> str | None:
@@ -114,8 +159,6 @@ def _entries(document: Marked, path: Path) -> tuple[Marked, ...]:
         raise PriceTableError(
             f"a price table is a list of rows, this is {rows.kind}", path=path, line=rows.line
         )
-    if len(rows.value) > MAX_ROWS:
-        raise PriceTableError(f"has more than {MAX_ROWS} rows", path=path, line=rows.line)
     return rows.value
 
 
@@ -136,19 +179,40 @@ def _check_no_overlap(rows: list[_Row], path: Path) -> None:
     for row in rows:
         by_device.setdefault(row.rate.device_name, []).append(row)
     for of_device in by_device.values():
-        ordered = sorted(of_device, key=_validity_start)
-        for earlier, later in pairwise(ordered):
-            end_ns, start_ns = earlier.rate.valid_to_ns, later.rate.valid_from_ns
-            if end_ns is None or start_ns is None or start_ns < end_ns:
-                first, second = sorted((earlier, later), key=lambda row: row.line)
+        for first, second in _that_may_meet(of_device):
+            if _overlap(first.rate, second.rate):
                 raise PriceTableError(
                     f"the dates for {second.rate.device_name!r} overlap those of line "
-                    f"{first.line}; end one with `to` where the other begins with `from`",
+                    f"{first.line}; end one with `to` where the other begins with `from`, or let "
+                    "them ask for different nodes with `match`",
                     path=path,
                     line=second.line,
                 )
 
 
-def _validity_start(row: _Row) -> tuple[bool, int, int]:
-    start_ns = row.rate.valid_from_ns
-    return (start_ns is not None, start_ns or 0, row.line)
+def _that_may_meet(rows: list[_Row]) -> Iterator[tuple[_Row, _Row]]:
+    """Pairs of rows that some node could both match, in the order of the file.
+
+    Rows that ask about the same things meet only where they ask the same of them: a catalogue of
+    thousands of rows is not compared pair by pair.
+    """
+    by_match: dict[tuple[tuple[str, str], ...], list[_Row]] = {}
+    for row in rows:
+        by_match.setdefault(row.rate.match, []).append(row)
+    for alike in by_match.values():
+        yield from combinations(alike, 2)
+    by_names: dict[tuple[str, ...], list[_Row]] = {}
+    for row in rows:
+        by_names.setdefault(tuple(name for name, _ in row.rate.match), []).append(row)
+    for some, others in combinations(by_names.values(), 2):
+        for one, other in product(some, others):
+            if one.rate.may_meet(other.rate):
+                yield (one, other) if one.line < other.line else (other, one)
+
+
+def _overlap(one: Rate, other: Rate) -> bool:
+    ends = [(one.valid_to_ns, other.valid_from_ns), (other.valid_to_ns, one.valid_from_ns)]
+    return not any(
+        end_ns is not None and start_ns is not None and end_ns <= start_ns
+        for end_ns, start_ns in ends
+    )

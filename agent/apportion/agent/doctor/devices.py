@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from apportion.agent.config import AgentConfig
-from apportion.agent.config_problems import load_prices
+from apportion.agent.config_problems import load_price_table
 from apportion.agent.doctor.finding import Finding, Level
 from apportion.collectors.discovery import discover
 from apportion.collectors.once import collect_once
@@ -71,15 +71,16 @@ def examine_price(device: Mapping[str, Any], config: AgentConfig, clock: Clock) 
     """Whether a device has a price now."""
     check, name = "price", str(device["name"])
     try:
-        table = load_prices(config)
+        table = load_price_table(config)
     except PriceTableError as refusal:
         return Finding(check, Level.FAIL, str(refusal), "correct the price table")
-    rate = table.rate_for(name, clock.realtime_ns())
+    quote = table.quote(name, config.placement, clock.realtime_ns())
+    rate = quote.rate
     if rate is None:
         return Finding(
             check,
             Level.WARN,
-            f"{name!r} has no price now: quantities without amounts",
+            f"{name!r} has no price now ({quote.reason}): quantities without amounts",
             "set `prices`" if config.prices is None else f"add a row to {config.prices}",
         )
     return Finding(

@@ -1,0 +1,1 @@
+"""Where prices come from: names of devices, importers, what owned hardware costs."""
