@@ -117,7 +117,8 @@ def test_a_quote_says_by_which_row(table: Path, capsys: pytest.CaptureFixture[st
     assert (row["per_hour"], row["device"]) == ("1.25", "NVIDIA H100 80GB HBM3")
     assert (row["source"], row["as_of"]) == ("skypilot nebius", "2026-10-01")
     assert row["age_days"] >= 0
-    line = table.read_text().splitlines()[row["line"] - 1]
+    number: int = row["line"]
+    line = table.read_text().splitlines()[number - 1]
     assert line.startswith("- device: NVIDIA H100")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.listing import add_format, render
+from apportion.agent.cli.prices_owned import configure_owned, run_owned
 from apportion.core.clock import SystemClock
 from apportion.core.errors import ConfigError, PriceTableError
 from apportion.core.units import NS_PER_SECOND
@@ -57,6 +58,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     diff.add_argument("before", type=Path, metavar="BEFORE")
     diff.add_argument("after", type=Path, metavar="AFTER")
     add_format(diff)
+    configure_owned(commands.add_parser("owned", help="what hardware of one's own costs"))
     check = commands.add_parser("check", help="read a table and say what is doubtful about it")
     check.add_argument("table", type=Path, metavar="TABLE")
 
@@ -291,5 +293,6 @@ _ACTIONS: Final = {
     "quote": _quote,
     "diff": _diff,
     "check": _check,
+    "owned": run_owned,
 }
 COMMAND = Command("Reads, writes and compares price tables.", _configure, _run)

@@ -56,7 +56,8 @@ class OpenRoot:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> OpenRoot:
         """The inverse of `to_json`."""
-        root = cls(**{**document, "kind": SpanKind(document["kind"])})
+        said: dict[str, Any] = {**document, "kind": SpanKind(document["kind"])}
+        root = cls(**said)
         root.held = bool(root.held)
         return root
 
