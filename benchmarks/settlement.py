@@ -35,6 +35,9 @@ from apportion.core.units import NS_PER_SECOND, Millijoules, MonotonicNs
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.price_row import Rate
 
+DEVICE = "NVIDIA H100 80GB HBM3"
+MODEL = "llama-3.1-8b"
+"""Known: its requests are settled by need."""
 RINGS = 8
 TICKS = 6
 TICK_SECONDS = 5
@@ -68,18 +71,18 @@ def records(kind: SpanKind, first: int, start_ns: int, count: int) -> NDArray[np
     return found
 
 
-def spans_per_second(kind: SpanKind, folder: Path) -> float:
+def spans_per_second(kind: SpanKind, folder: Path, model: str | None = None) -> float:
     """Spans a second of the process's CPU clock, over `TICKS` ticks: a neighbour does not count."""
     clock = ManualClock(1_000 * NS_PER_SECOND, 1_780_000_200 * NS_PER_SECOND)
-    path = folder / f"{kind.label}.db"
+    path = folder / f"{kind.label} {model}.db"
     ledger = Ledger.open(
         path, node="n", cluster=None, currency="USD", version="benchmark", clock=clock
     )
     state = ledger.load_state(0)
     node_time = NodeTime.of_ledger("0" * 32, clock, state)
-    info = DeviceInfo(DeviceId("GPU-0"), "H100", 0, "nvml")
+    info = DeviceInfo(DeviceId("GPU-0"), DEVICE, 0, "nvml")
     price = Rate(
-        "H100",
+        DEVICE,
         Fraction(2_490_000_000_000),
         "2.49",
         "USD",
@@ -117,7 +120,7 @@ def spans_per_second(kind: SpanKind, folder: Path) -> float:
     ]
 
     def entity(tenant: int, _model: int) -> int:
-        return settlement.entity(EntityKey(workload="llm", tenant=f"tenant {tenant}"))
+        return settlement.entity(EntityKey(workload="llm", model=model, tenant=f"tenant {tenant}"))
 
     def read() -> None:
         now_ns = MonotonicNs(clock.monotonic_ns())
@@ -166,9 +169,14 @@ def spans_per_second(kind: SpanKind, folder: Path) -> float:
 def run() -> dict[str, object]:
     """The result of each scenario, in spans a second."""
     with tempfile.TemporaryDirectory() as folder:
+        scenarios = {
+            "step": (SpanKind.STEP, None),
+            "request": (SpanKind.REQUEST, None),
+            "request_by_need": (SpanKind.REQUEST, MODEL),
+        }
         return {
-            f"{kind.label}_spans_per_second": round(spans_per_second(kind, Path(folder)))
-            for kind in (SpanKind.STEP, SpanKind.REQUEST)
+            f"{name}_spans_per_second": round(spans_per_second(kind, Path(folder), model))
+            for name, (kind, model) in scenarios.items()
         }
 
 
