@@ -25,7 +25,7 @@ from apportion.cost.ledger.engine import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The newest revision in migrations/versions, which this release writes."""
 
 MIGRATIONS: Final = Path(__file__).resolve().parents[1] / "migrations"
