@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from apportion.agent.metrics import docs
 from apportion.agent.metrics.catalogue import FAMILIES, by_name
 from apportion.agent.metrics.exposition import Emission, Exposition, UndeclaredSampleError
-from apportion.agent.metrics.family import BOUNDS, Family
 from apportion.agent.metrics.labels import MAX_CHARACTERS, OTHER, BoundedLabel, LabelFolder, clean
 from apportion.agent.metrics.rendering import MetricsText, accepts_gzip
 from apportion.agent.process_usage import ProcessUsage
@@ -34,6 +33,7 @@ from apportion.agent.snapshot import (
 )
 from apportion.agent.testing import GPU, UNPRICED_GPU, full_snapshot
 from apportion.core.category import Category
+from apportion.core.family import BOUNDS, Family
 from apportion.core.ids import DeviceId
 
 # prometheus_client's OpenMetrics parser has no types

@@ -30,6 +30,7 @@ from apportion.collectors.nvml_messages import (
 )
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, ProcessReading, Reading
+from apportion.core.sample import Sample
 from apportion.core.units import Bytes, Millijoules, Milliwatts, MonotonicNs
 
 GPU = DeviceId("GPU-1")
@@ -44,6 +45,7 @@ READING = Reading(
     temperature_celsius=41.0,
     nvlink_tx_bytes=Bytes(2**50),
     processes=(ProcessReading(7, Bytes(5), 0.25), ProcessReading(8, None, None)),
+    samples=(Sample("device_ecc_errors_total", 3, (("memory", "dram"),)), Sample("device_x", 0.5)),
 )
 INFO = DeviceInfo(GPU, "NVIDIA H100 80GB HBM3", 3, "nvml", simulated=True, driver_version="580")
 MESSAGES: list[Message] = [

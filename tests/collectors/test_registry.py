@@ -63,3 +63,20 @@ def test_built_in_collectors_make_what_they_name() -> None:
         collector = registration.factory(CollectorOptions(), ManualClock())
         assert collector.name == registration.name
         collector.close()
+
+
+def test_sources_beside_the_devices_are_chosen_by_name() -> None:
+    """`default` and names add up; a source of devices is not one of them."""
+    registry = Registry()
+    registry.register("gpus", default=True)(make_quiet)
+    registry.register("network", default=True, devices=False)(make_quiet)
+    registry.register("engines", default=False, devices=False)(make_quiet)
+
+    def chosen(*wanted: str) -> list[str]:
+        return [each.name for each in registry.beside(wanted)]
+
+    assert chosen() == []
+    assert chosen("default") == ["network"]
+    assert chosen("engines", "default", "network") == ["engines", "network"]
+    with pytest.raises(ConfigError, match="'gpus' to run; known are default, engines, network"):
+        chosen("gpus")

@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
+from apportion.collectors.registry import DEFAULT
 from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
@@ -105,6 +106,11 @@ class AgentConfig(BaseSettings):
         "auto",
         description="Where devices come from. `auto` takes the host's CPU only where sysfs shows "
         "no NVIDIA device at all.",
+    )
+    collectors: Words = Field(
+        (DEFAULT,),
+        description="Sources of facts beside the devices, by name; `default` stands for those "
+        "that run without being asked for. Empty: none.",
     )
     own: Words = Field(
         (),

@@ -78,15 +78,24 @@ def run(config: AgentConfig) -> int:
     options = CollectorOptions(
         proc_root=config.proc_root, sys_root=config.sys_root, period_ns=config.sample_period.ns
     )
-    registration = built_in().get(found.collector)
-    collector = Observed(registration.factory(options, clock), clock)
-    sampler = Sampler(collector, clock, period_ns=max(config.sample_period.ns // 4, 50_000_000))
+    known = built_in()
+    samplers = [
+        Sampler(
+            Observed(known.get(found.collector).factory(options, clock), clock),
+            clock,
+            period_ns=max(config.sample_period.ns // 4, 50_000_000),
+        )
+    ]
+    samplers += [
+        Sampler(Observed(each.factory(options, clock), clock), clock, period_ns=each.period_ns)
+        for each in known.beside(config.collectors)
+    ]
     board = SnapshotBoard()
     engine = Engine(
         state,
         ledger,
         _directory(config, state, time, clock),
-        [sampler],
+        samplers,
         time=time,
         clock=clock,
         locks=locks,
@@ -106,7 +115,7 @@ def run(config: AgentConfig) -> int:
     server = HttpService(
         create_app(text, health, _version()), config.listen_host, config.listen_port
     )
-    group = RunGroup([server, engine, sampler], clock, drain_ns=config.drain.ns)
+    group = RunGroup([server, engine, *samplers], clock, drain_ns=config.drain.ns)
     try:
         return group.run(on_stopping=board.stop)
     finally:

@@ -19,6 +19,7 @@ from apportion.collectors.observed import CollectorStatus
 from apportion.core.category import Category, Phase, SpanStatus
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, Reading
+from apportion.core.sample import Sample
 from apportion.cost.rate import Rate
 
 
@@ -155,6 +156,8 @@ class Snapshot:
     currency: str | None = None
     simulated: bool = False
     devices: tuple[DeviceState, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    """Of sources that are not about devices."""
     spend: Mapping[SpendKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     phases: Mapping[PhaseKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     requests: Mapping[RequestKey, int] = field(default_factory=lambda: MappingProxyType({}))

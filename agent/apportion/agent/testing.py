@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
+from apportion.agent.metrics.catalogue import COLLECTED
 from apportion.agent.process_usage import ProcessUsage
 from apportion.agent.snapshot import (
     DeviceState,
@@ -24,8 +26,10 @@ from apportion.agent.snapshot import (
 )
 from apportion.collectors.observed import CollectorStatus
 from apportion.core.category import Category, Phase, SpanStatus
+from apportion.core.family import Family
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, Reading
+from apportion.core.sample import Sample
 from apportion.core.units import (
     NS_PER_SECOND,
     Bytes,
@@ -50,6 +54,7 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
         currency="USD",
         simulated=simulated,
         devices=_devices(simulated=simulated, scale=scale),
+        samples=samples_of((each for each in COLLECTED if not is_of_device(each)), scale),
         spend=MappingProxyType(
             {
                 SpendKey(Category.DIRECT, "llm", model="llama-3.1-8b", tenant="search"): Spend(
@@ -117,6 +122,23 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
     )
 
 
+def is_of_device(family: Family) -> bool:
+    """Does a reading carry its samples, and the exporter add the device?"""
+    return "device" in family.labels
+
+
+def samples_of(families: Iterable[Family], scale: int = 1) -> tuple[Sample, ...]:
+    """A sample of each family, with all of its labels but the device."""
+    return tuple(
+        Sample(
+            family.name.removeprefix("apportion_"),
+            scale,
+            tuple((label, label) for label in family.labels if label != "device"),
+        )
+        for family in families
+    )
+
+
 def _devices(*, simulated: bool, scale: int) -> tuple[DeviceState, ...]:
     info = DeviceInfo(
         GPU,
@@ -146,6 +168,7 @@ def _devices(*, simulated: bool, scale: int) -> tuple[DeviceState, ...]:
         pcie_rx_bytes=Bytes(2_000 * scale),
         nvlink_tx_bytes=Bytes(3_000 * scale),
         nvlink_rx_bytes=Bytes(4_000 * scale),
+        samples=samples_of(filter(is_of_device, COLLECTED), scale),
     )
     rate = Rate(
         info.name,

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, Reading
+from apportion.core.sample import Sample
 
 WHOLE: Final = Fraction(1)
 
@@ -42,13 +43,16 @@ class DeviceSources:
 class Batch:
     """What arrived since the last `collect`; several readings of one device are in time order.
 
-    `devices` and `sources` hold what is new or changed, not everything that is known.
+    `devices` and `sources` hold what is new or changed, not everything that is known. `samples`
+    is everything that a source which is not about devices knows now, in place of what it said
+    before; None: nothing new.
     """
 
     readings: tuple[Reading, ...] = ()
     devices: tuple[DeviceInfo, ...] = ()
     failures: tuple[DeviceFailure, ...] = ()
     sources: tuple[DeviceSources, ...] = ()
+    samples: tuple[Sample, ...] | None = None
 
 
 class Collector(Protocol):

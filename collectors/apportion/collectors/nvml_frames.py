@@ -38,6 +38,7 @@ from apportion.collectors.schema import (
 )
 from apportion.core.errors import CollectorError
 from apportion.core.reading import DeviceInfo, ProcessReading, Reading
+from apportion.core.sample import Sample
 
 LONGEST_FRAME_BYTES: Final = 256 * 1024
 LONGEST_REASON: Final = 2_000
@@ -118,9 +119,22 @@ def _process(value: object) -> ProcessReading:
     return ProcessReading(*cast("Any", told))
 
 
+def _sample(value: object) -> Sample:
+    items = as_list(value, 3)
+    if len(items) != 3:
+        raise ValueError("a sample is a list of name, value and labels")
+    name, number = _NAME(items[0]), _VALUE(items[1])
+    labels = [as_list(pair, 2) for pair in as_list(items[2], 8)]
+    if any(len(pair) != 2 for pair in labels):
+        raise ValueError("a label is a list of its name and text")
+    pairs = tuple(tuple(_NAME(text) for text in pair) for pair in labels)
+    return Sample(*cast("Any", (name, number, pairs)))
+
+
 _COUNT: Final = whole(2**63 - 1)
 _INDEX: Final = whole(65_535)
 _RATIO: Final = real(0, 1)
+_VALUE: Final = real(-(2.0**64), 2.0**64)
 _NAME: Final = text(256)
 _SENTENCE: Final = text(LONGEST_REASON)
 _PROCESS: Final = (whole(2**31 - 1), _COUNT, _RATIO)
@@ -155,6 +169,7 @@ _RECORDS: Final[dict[type, _Record]] = {
             "nvlink_tx_bytes": _COUNT,
             "nvlink_rx_bytes": _COUNT,
             "processes": list_of(_process, 4_096),
+            "samples": list_of(_sample, 4_096),
         },
         ("device", "time_ns"),
     ),
@@ -219,6 +234,9 @@ def _flat(record: Reading | DeviceInfo | DeviceFailure | DeviceSources) -> dict[
                 value = [[row.pid, row.memory_bytes, row.sm_ratio] for row in rows]
             case "reason":
                 value = one_line(str(value), LONGEST_REASON)
+            case "samples":
+                samples = cast("tuple[Sample, ...]", value)
+                value = [[row.name, row.value, [*map(list, row.labels)]] for row in samples]
             case "unsupported":
                 value = list(cast("tuple[str, ...]", value))
             case _:

@@ -45,7 +45,7 @@ def collect_once(
     status = observed.status
     result: dict[str, Any] = {
         "collector": name,
-        "success": status.success and bool(batch.readings),
+        "success": status.success and _told(batch),
         "duration_ns": status.duration_ns,
         "error": status.error,
         "absent": status.absent,
@@ -53,6 +53,10 @@ def collect_once(
         "sources": [_plain(sources) for sources in batch.sources],
         "readings": [_plain(reading) for reading in batch.readings],
         "failures": [_plain(failure) for failure in batch.failures],
+        "samples": [
+            {"name": name, "value": value, "labels": dict(labels)}
+            for name, value, labels in batch.samples or ()
+        ],
     }
     if isinstance(collector, NvmlProcess):
         result["state"] = collector.state.value
@@ -61,14 +65,14 @@ def collect_once(
 
 
 def _first(observed: Observed, options: CollectorOptions, clock: Clock) -> Batch:
-    """The first batch with readings, after one period; the last one where none comes."""
+    """The first batch that tells something, after one period; the last one where none does."""
     never = threading.Event()
     deadline_ns = clock.monotonic_ns() + options.period_ns + options.connect_deadline_ns
     clock.wait(never, options.period_ns)
     while True:
         batch = observed.collect()
         lost = observed.status.error is not None
-        if batch.readings:
+        if _told(batch):
             break
         if lost or clock.monotonic_ns() >= deadline_ns:
             return batch
@@ -77,6 +81,10 @@ def _first(observed: Observed, options: CollectorOptions, clock: Clock) -> Batch
         clock.wait(never, _LOOK_NS)
         batch = _joined(batch, observed.collect())
     return batch
+
+
+def _told(batch: Batch) -> bool:
+    return bool(batch.readings) or batch.samples is not None
 
 
 def _is_unfinished(observed: Observed) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,10 +11,13 @@ from apportion.collectors.collector import Collector
 from apportion.collectors.options import CollectorOptions
 from apportion.core.clock import Clock
 from apportion.core.errors import ConfigError
+from apportion.core.units import NS_PER_SECOND
 
 Factory = Callable[[CollectorOptions, Clock], Collector]
 """Makes a collector that has not been started."""
 
+DEFAULT: Final = "default"
+PERIOD_NS: Final = 5 * NS_PER_SECOND
 _MODULES: Final = (
     "apportion.collectors.host",
     "apportion.collectors.nvml_process",
@@ -23,11 +26,17 @@ _MODULES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A source under its name; `default` says whether it runs without being asked for."""
+    """A source under its name; `default` says whether it runs without being asked for.
+
+    One source of `devices` runs at a time, by the configuration's `devices`. The others run
+    beside it, called every `period_ns`.
+    """
 
     name: str
     default: bool
     factory: Factory
+    devices: bool = True
+    period_ns: int = PERIOD_NS
 
 
 class Registry:
@@ -36,8 +45,15 @@ class Registry:
     def __init__(self) -> None:
         self._registrations: dict[str, Registration] = {}
 
-    def register(self, name: str, *, default: bool) -> Callable[[Factory], Factory]:
-        """A decorator for a factory function.
+    def register(
+        self,
+        name: str,
+        *,
+        default: bool,
+        devices: bool = True,
+        period_ns: int = PERIOD_NS,
+    ) -> Callable[[Factory], Factory]:
+        """A decorator for a factory function; see `Registration`.
 
         Raises:
             ValueError: the name is taken; both factories are named.
@@ -50,7 +66,7 @@ class Registry:
                     f"collector {name!r} is registered twice: by {_origin(taken.factory)} "
                     f"and by {_origin(factory)}"
                 )
-            self._registrations[name] = Registration(name, default, factory)
+            self._registrations[name] = Registration(name, default, factory, devices, period_ns)
             return factory
 
         return enter
@@ -58,6 +74,26 @@ class Registry:
     def registrations(self) -> tuple[Registration, ...]:
         """All of them, by name."""
         return tuple(self._registrations[name] for name in sorted(self._registrations))
+
+    def beside(self, wanted: Sequence[str]) -> tuple[Registration, ...]:
+        """The sources that `wanted` names beside the one of devices, by name.
+
+        The word `default` stands for those that run without being asked for.
+
+        Raises:
+            ConfigError: a name is unknown, or that of a source of devices.
+        """
+        others = {each.name: each for each in self.registrations() if not each.devices}
+        chosen: set[str] = set()
+        for name in wanted:
+            if name == DEFAULT:
+                chosen.update(each.name for each in others.values() if each.default)
+            elif name in others:
+                chosen.add(name)
+            else:
+                known = ", ".join((DEFAULT, *others))
+                raise ConfigError(f"collectors: there is no {name!r} to run; known are {known}")
+        return tuple(others[name] for name in sorted(chosen))
 
     def get(self, name: str) -> Registration:
         """The registration of `name`.

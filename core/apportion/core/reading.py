@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from apportion.core.ids import DeviceId
+from apportion.core.sample import Sample
 from apportion.core.units import Bytes, Millijoules, Milliwatts, MonotonicNs
 
 
@@ -42,6 +43,7 @@ class Reading:
     `energy_counter`, `power_integrated` or `rapl`. `utilization_ratio` is activity evidence in
     0..1 over the source's last sample period; `activity_source` names where it came from.
     `cpu_ns_by_pid` is for the CPU device only: cumulative CPU time of the instrumented pids.
+    `samples` is telemetry that settlement does not need; the label `device` goes without saying.
     """
 
     device: DeviceId
@@ -63,3 +65,4 @@ class Reading:
     nvlink_rx_bytes: Bytes | None = None
     processes: tuple[ProcessReading, ...] | None = None
     cpu_ns_by_pid: dict[int, int] = field(default_factory=dict[int, int])
+    samples: tuple[Sample, ...] = ()

@@ -1,6 +1,7 @@
 """Every metric family, declared once.
 
-The exporter emits nothing else, docs/metrics.md is made from it, and dashboards and alerts may
+Those of a collector stand in its own file (`COLLECTED` gathers them), the rest here. The
+exporter emits nothing else, docs/metrics.md is made from it, and dashboards and alerts may
 use no other name.
 
 `{currency}` in a name stands for the ledger's currency in lower case: `apportion_cost_usd_total`.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.agent.metrics.family import Family, Kind
+from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
 SPEND: Final = ("workload", "run", "model", "tenant", "category")
@@ -33,6 +34,9 @@ def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) 
     kind: Kind = "counter" if name.endswith("_total") else "gauge"
     return Family(f"apportion_{name}", kind, unit, labels, text, source)
 
+
+COLLECTED: Final[tuple[Family, ...]] = ()
+"""The blocks of the collectors, one after the other."""
 
 FAMILIES: Final = (
     # -- devices --------------------------------------------------------------------------
@@ -66,6 +70,7 @@ FAMILIES: Final = (
     _device("clock_hertz", "hertz", "Clock frequency.", labels=("clock",)),
     _device("pcie_bytes_total", "bytes", "Bytes over PCIe.", labels=("direction",)),
     _device("nvlink_bytes_total", "bytes", "Bytes over NVLink, all links.", labels=("direction",)),
+    *COLLECTED,
     # -- rates and the watermark ----------------------------------------------------------
     _settled(
         "device_rate_{currency}_per_hour",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apportion.agent.metrics.catalogue import FAMILIES
-from apportion.agent.metrics.family import BOUNDS, Family
+from apportion.core.family import BOUNDS, Family
 
 
 def document() -> str:

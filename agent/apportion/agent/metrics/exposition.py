@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from apportion.agent.metrics.catalogue import FAMILIES, by_name
-from apportion.agent.metrics.family import Family
 from apportion.agent.snapshot import DeviceState, Snapshot, SnapshotBoard, Spend
 from apportion.core.category import Phase
+from apportion.core.family import Family
 from apportion.core.reading import Reading
 from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY, joules, seconds
 
@@ -121,6 +121,8 @@ def emit(snapshot: Snapshot, to: Emission) -> None:
     """Every sample of a snapshot."""
     for device in snapshot.devices:
         _device(device, to)
+    for sample in snapshot.samples:
+        to.put(sample.name, sample.value, dict(sample.labels))
     _settled(snapshot, to)
     _workloads(snapshot, to)
     _rings(snapshot, to)
@@ -185,6 +187,8 @@ def _reading(reading: Reading, to: Emission, *, simulated: bool) -> None:
     ):
         labels = {**device, "direction": direction}
         to.put(f"device_{name}_bytes_total", count, labels, simulated=simulated)
+    for sample in reading.samples:
+        to.put(sample.name, sample.value, {**device, **dict(sample.labels)}, simulated=simulated)
 
 
 def _settled(snapshot: Snapshot, to: Emission) -> None:

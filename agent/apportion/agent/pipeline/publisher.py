@@ -96,6 +96,7 @@ def publish(
         currency=prices.currency,
         simulated=any(info.simulated for info in infos.values()),
         devices=tuple(devices),
+        samples=tuple(each for sampler in samplers for each in sampler.samples(monotonic_ns)),
         spend=totals.spend,
         phases=totals.phases,
         requests=MappingProxyType(dict(totals.requests)),

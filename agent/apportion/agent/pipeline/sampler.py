@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from apportion.collectors.collector import Batch
     from apportion.collectors.observed import CollectorStatus, Observed
     from apportion.core.clock import Clock
+    from apportion.core.sample import Sample
 
 QUEUE_BATCHES: Final = 600
 """Ten minutes at 1 Hz: longer than any outage that settlement waits for."""
+SILENT_PERIODS: Final = 5
+"""After so many periods without news the series of a source end."""
 
 
 class Sampler:
@@ -24,6 +27,7 @@ class Sampler:
         self._period_ns = period_ns
         self._queue: deque[Batch] = deque()
         self.dropped = 0
+        self._samples: tuple[int, tuple[Sample, ...]] = (0, ())
 
     @property
     def name(self) -> str:
@@ -54,6 +58,11 @@ class Sampler:
             batches.append(self._queue.popleft())
         return batches
 
+    def samples(self, now_ns: int) -> tuple[Sample, ...]:
+        """What a source that is not about devices says now; nothing once it has fallen silent."""
+        time_ns, samples = self._samples
+        return samples if now_ns - time_ns <= SILENT_PERIODS * self._period_ns else ()
+
     def start(self) -> None:
         """Open the source; where it fails, `run` tries again."""
         self._observed.start()
@@ -63,6 +72,8 @@ class Sampler:
         due_ns: int = self._clock.monotonic_ns()
         while not stop.is_set():
             batch = self._observed.collect()
+            if batch.samples is not None:
+                self._samples = (self._clock.monotonic_ns(), batch.samples)
             if batch.readings or batch.devices or batch.failures or batch.sources:
                 if len(self._queue) >= QUEUE_BATCHES:
                     self._queue.popleft()
