@@ -20,6 +20,7 @@ DEFAULT: Final = "default"
 PERIOD_NS: Final = 5 * NS_PER_SECOND
 _MODULES: Final = (
     "apportion.collectors.host",
+    "apportion.collectors.network",
     "apportion.collectors.nvml_process",
 )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from apportion.collectors import network
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
@@ -35,7 +36,7 @@ def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) 
     return Family(f"apportion_{name}", kind, unit, labels, text, source)
 
 
-COLLECTED: Final[tuple[Family, ...]] = ()
+COLLECTED: Final[tuple[Family, ...]] = (*network.FAMILIES,)
 """The blocks of the collectors, one after the other."""
 
 FAMILIES: Final = (
