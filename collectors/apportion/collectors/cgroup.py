@@ -28,11 +28,13 @@ class Cgroup:
         text = _text(self.used_ns_file)
         if self.used_ns_file.name != "cpu.stat":
             return int(text) if text.isdecimal() else None
-        for line in text.splitlines():
-            key, _, value = line.partition(" ")
-            if key == "usage_usec" and value.strip().isdecimal():
-                return int(value) * _NS_PER_MICROSECOND
-        return None
+        return _microseconds(text, "usage_usec")
+
+    def throttled_cpu_ns(self) -> int | None:
+        """Time that its tasks have waited for their quota; None where it has none or is v1."""
+        if self.cpus is None or self.used_ns_file is None or self.used_ns_file.name != "cpu.stat":
+            return None
+        return _microseconds(_text(self.used_ns_file), "throttled_usec")
 
     def used_memory_bytes(self) -> int | None:
         """Memory charged to the container."""
@@ -72,6 +74,15 @@ def _quota(words: list[str]) -> Fraction | None:
     if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:
         return None
     return Fraction(int(words[0]), int(words[1])) or None
+
+
+def _microseconds(text: str, name: str) -> int | None:
+    """The nanoseconds of one line of cpu.stat."""
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == name and value.strip().isdecimal():
+            return int(value) * _NS_PER_MICROSECOND
+    return None
 
 
 def _limit(text: str) -> int | None:

@@ -38,7 +38,20 @@ class ProcFs:
         self._root = root
 
     def cpu_times(self) -> CpuTimes:
-        """The first line of /proc/stat: guests' time is in the user time already.
+        """Busy and all time of all CPUs together.
+
+        Raises:
+            CollectorError: the file is unreadable or has another form.
+        """
+        user, nice, system, idle, io_wait, hard, soft, steal = self.cpu_ticks()
+        busy = user + nice + system + hard + soft
+        tick_ns = NS_PER_SECOND // os.sysconf("SC_CLK_TCK")
+        return CpuTimes(busy * tick_ns, (busy + idle + io_wait + steal) * tick_ns)
+
+    def cpu_ticks(self) -> tuple[int, ...]:
+        """Ticks in user, nice, system, idle, iowait, irq, softirq and steal, in this order.
+
+        They are the first line of /proc/stat: guests' time is in the user time already.
 
         Raises:
             CollectorError: the file is unreadable or has another form.
@@ -47,10 +60,7 @@ class ProcFs:
         words = _read(path).partition("\n")[0].split()
         if len(words) < 9 or words[0] != "cpu" or not all(word.isdecimal() for word in words[1:]):
             raise CollectorError(f"{path}: the first line is not the sum of all CPUs' times")
-        user, nice, system, idle, io_wait, hard, soft, steal = (int(word) for word in words[1:9])
-        busy = user + nice + system + hard + soft
-        tick_ns = NS_PER_SECOND // os.sysconf("SC_CLK_TCK")
-        return CpuTimes(busy * tick_ns, (busy + idle + io_wait + steal) * tick_ns)
+        return tuple(int(word) for word in words[1:9])
 
     def memory(self) -> Memory:
         """Total less available.

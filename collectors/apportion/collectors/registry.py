@@ -22,6 +22,7 @@ _MODULES: Final = (
     "apportion.collectors.host",
     "apportion.collectors.network",
     "apportion.collectors.nvml_process",
+    "apportion.collectors.system",
 )
 
 
