@@ -97,6 +97,7 @@ def spans_per_second(kind: SpanKind, folder: Path, model: str | None = None) -> 
         folder=LabelFolder({"workload": 20, "run": 20, "tenant": 20, "model": 20}),
         rates_of=lambda _name: [price],
         users_of=lambda _device: [],
+        holders_of=lambda _device: [],
         lateness_ns=2 * NS_PER_SECOND,
         sample_period_ns=NS_PER_SECOND,
     )

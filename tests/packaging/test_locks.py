@@ -51,7 +51,11 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("agent.txt", ["agent"]), ("dev.txt", ["agent", "bench", "demo", "dev"])]
+    ("name", "extras"),
+    [
+        ("agent.txt", ["agent", "kubernetes"]),
+        ("dev.txt", ["agent", "bench", "demo", "dev", "kubernetes"]),
+    ],
 )
 def test_lock_covers_its_extras(repository: Path, name: str, extras: list[str]) -> None:
     """A dependency that was added to pyproject.toml is pinned in the same change."""

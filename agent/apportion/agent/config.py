@@ -185,6 +185,13 @@ class AgentConfig(BaseSettings):
         default_factory=lambda: LabelLimits.model_validate({}),
         description="Bounds of label values on /metrics.",
     )
+    kubelet_socket: Path = Field(
+        Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
+        description="The kubelet's pod-resources socket: which pod was given which device.",
+    )
+    job_mapping_dir: Path | None = Field(
+        None, description="Where Slurm's prolog writes a file for each GPU, a job id a line."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe messages to log."
     )

@@ -76,7 +76,11 @@ def run(config: AgentConfig) -> int:
         }
     )
     options = CollectorOptions(
-        proc_root=config.proc_root, sys_root=config.sys_root, period_ns=config.sample_period.ns
+        proc_root=config.proc_root,
+        sys_root=config.sys_root,
+        kubelet_socket=config.kubelet_socket,
+        job_mapping_dir=config.job_mapping_dir,
+        period_ns=config.sample_period.ns,
     )
     known = built_in()
     samplers = [

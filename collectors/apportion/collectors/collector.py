@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Protocol
 
+from apportion.core.allocation import Allocation
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, Reading
 from apportion.core.sample import Sample
@@ -45,7 +46,7 @@ class Batch:
 
     `devices` and `sources` hold what is new or changed, not everything that is known. `samples`
     is everything that a source which is not about devices knows now, in place of what it said
-    before; None: nothing new.
+    before; None: nothing new. `allocations` are those of a scheduler, in the same way.
     """
 
     readings: tuple[Reading, ...] = ()
@@ -53,6 +54,7 @@ class Batch:
     failures: tuple[DeviceFailure, ...] = ()
     sources: tuple[DeviceSources, ...] = ()
     samples: tuple[Sample, ...] | None = None
+    allocations: tuple[Allocation, ...] | None = None
 
 
 class Collector(Protocol):

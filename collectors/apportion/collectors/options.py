@@ -24,6 +24,8 @@ class CollectorOptions:
     proc_root: Path = Path("/proc")
     sys_root: Path = Path("/sys")
     host_name: str | None = None
+    kubelet_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    job_mapping_dir: Path | None = None
     period_ns: int = NS_PER_SECOND
     deadline_ns: int = 5 * NS_PER_SECOND
     connect_deadline_ns: int = 30 * NS_PER_SECOND
@@ -50,7 +52,7 @@ class CollectorOptions:
         return cls(**values)
 
 
-_PATHS: Final = ("proc_root", "sys_root")
+_PATHS: Final = ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir")
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
 
 

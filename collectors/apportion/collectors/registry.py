@@ -20,8 +20,10 @@ DEFAULT: Final = "default"
 PERIOD_NS: Final = 5 * NS_PER_SECOND
 _MODULES: Final = (
     "apportion.collectors.host",
+    "apportion.collectors.kubernetes",
     "apportion.collectors.network",
     "apportion.collectors.nvml_process",
+    "apportion.collectors.slurm",
     "apportion.collectors.system",
 )
 

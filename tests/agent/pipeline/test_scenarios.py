@@ -28,6 +28,23 @@ def test_busy_without_a_client_is_uninstrumented_and_never_idle() -> None:
     assert sums["uninstrumented uid:1000"] >= 50 * SECOND
 
 
+def test_a_pod_that_holds_a_device_is_somebody() -> None:
+    """Given to pods that say nothing: their idle and uninstrumented time, by their replicas."""
+    world = World([PRICE])
+    world.users = ["uid:0"]
+    world.holders = ["pod:ml/a", "pod:ml/a", "pod:ml/b"]
+    world.read_all(0.0)
+    world.run(30 * SECOND, utilization=0.0)
+    world.run(30 * SECOND, utilization=0.9)
+    sums = world.sums()
+    assert {name.partition(" ")[0] for name in sums} == {"allocated_idle", "uninstrumented"}
+    for category in ("allocated_idle", "uninstrumented"):
+        of_a, of_b = sums[f"{category} pod:ml/a"], sums[f"{category} pod:ml/b"]
+        assert of_a + of_b > 25 * SECOND
+        assert abs(of_a - 2 * of_b) <= 60
+    assert audit(world.ledger).holds
+
+
 def test_quiet_and_unheld_is_unallocated() -> None:
     """0 % and nobody there: unallocated."""
     world = World([PRICE])

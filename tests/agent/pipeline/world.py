@@ -181,6 +181,7 @@ class World:
         self.energy_mj = dict.fromkeys((info.device for info in self.infos), 7_000)
         self.processes: dict[str, Process] = {}
         self.users: list[str] = []
+        self.holders: list[str] = []
         self.ticks = 0
         self.settlement = self.boot_agent()
 
@@ -210,6 +211,9 @@ class World:
             rates_of=lambda name: [rate for rate in self.rates if rate.device_name == name],
             users_of=lambda _device: [
                 self.settlement.entity(EntityKey(owner=owner)) for owner in self.users
+            ],
+            holders_of=lambda _device: [
+                self.settlement.entity(EntityKey(owner=owner)) for owner in self.holders
             ],
             lateness_ns=2 * SECOND,
             sample_period_ns=SECOND,

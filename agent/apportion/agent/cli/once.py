@@ -28,6 +28,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collector", required=True, choices=names, help="which source to read")
     parser.add_argument("--proc-root", metavar="DIR", help="procfs (default: /proc)")
     parser.add_argument("--sys-root", metavar="DIR", help="sysfs (default: /sys)")
+    parser.add_argument("--kubelet-socket", metavar="PATH", help="the kubelet's socket")
+    parser.add_argument("--job-mapping-dir", metavar="DIR", help="Slurm's jobs, a file a GPU")
     parser.add_argument("--period", metavar="SECONDS", help="time between two readings")
     add_format(parser)
 
@@ -35,7 +37,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     texts = {
         name: text
-        for name in ("proc_root", "sys_root", "period")
+        for name in ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir", "period")
         if (text := getattr(options, name)) is not None
     }
     result: dict[str, Any] = collect_once(options.collector, texts)

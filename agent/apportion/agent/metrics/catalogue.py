@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.collectors import network, system
+from apportion.collectors import kubernetes, network, system
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
@@ -36,7 +36,11 @@ def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) 
     return Family(f"apportion_{name}", kind, unit, labels, text, source)
 
 
-COLLECTED: Final[tuple[Family, ...]] = (*network.FAMILIES, *system.FAMILIES)
+COLLECTED: Final[tuple[Family, ...]] = (
+    *network.FAMILIES,
+    *system.FAMILIES,
+    *kubernetes.FAMILIES,
+)
 """The blocks of the collectors, one after the other."""
 
 FAMILIES: Final = (

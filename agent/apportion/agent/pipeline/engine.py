@@ -20,7 +20,7 @@ from apportion.core.ids import DeviceId
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
@@ -85,6 +85,7 @@ class Engine:
             folder=folder,
             rates_of=self._seen.rates_of,
             users_of=self._users_of,
+            holders_of=self._holders_of,
             lateness_ns=lateness_ns,
             sample_period_ns=sample_period_ns,
             models=models,
@@ -169,7 +170,7 @@ class Engine:
     def _read_collectors(self) -> None:
         for sampler in self._samplers:
             for batch in sampler.drain():
-                self._take(batch)
+                self._take(batch, sampler.name)
 
     def _resume(self) -> None:
         """Devices of the ledger are awaited where no other agent has taken them."""
@@ -178,8 +179,8 @@ class Engine:
             if self._locks.own(DeviceId(device)):
                 self._settlement.resume(device, now_ns)
 
-    def _take(self, batch: Batch) -> None:
-        self._seen.take(batch)
+    def _take(self, batch: Batch, source: str) -> None:
+        self._seen.take(batch, source, self._clock.monotonic_ns())
         for failure in batch.failures:
             _LOG.debug("device %s: %s", failure.device or failure.index, failure.reason)
         for reading in batch.readings:
@@ -195,11 +196,16 @@ class Engine:
         """Entities of the owners of processes that compute on a device without a ring."""
         known = {ring.state.pid for ring in self._intake.followed.values()}
         pids = self._seen.pids(device.info.device) or frozenset()
-        owners = {self._processes.uid_of(pid) for pid in pids - known}
-        return [
-            self._settlement.entity(EntityKey(owner=f"uid:{uid}"))
-            for uid in sorted(uid for uid in owners if uid is not None)
-        ]
+        owners = {self._processes.owner_of(pid) for pid in pids - known}
+        return self._owners(owner for owner in owners if owner is not None)
+
+    def _holders_of(self, device: MeteredDevice) -> list[int]:
+        """Entities of the pods and jobs that a scheduler gave the device to."""
+        now_ns = self._clock.monotonic_ns()
+        return self._owners(self._seen.holders(device.info.device, now_ns))
+
+    def _owners(self, owners: Iterable[str]) -> list[int]:
+        return [self._settlement.entity(EntityKey(owner=owner)) for owner in sorted(owners)]
 
     def _bind(self) -> None:
         node = self._seen.node(self._processes)

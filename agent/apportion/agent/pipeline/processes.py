@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from apportion.collectors.process_owner import process_owner
+
 _PARENT_FIELD: Final = 1
 _GROUP_FIELD: Final = 2
 """Of /proc/PID/stat, counted after the command's closing bracket."""
@@ -31,6 +33,14 @@ class Processes:
             return (self.proc_root / str(pid)).stat().st_uid
         except OSError:
             return None
+
+    def owner_of(self, pid: int) -> str | None:
+        """Its pod or Slurm job, else its user; None where the process is gone or hidden."""
+        owner = process_owner(pid, self.proc_root)
+        if owner is not None:
+            return owner
+        uid = self.uid_of(pid)
+        return None if uid is None else f"uid:{uid}"
 
     def _stat(self, pid: int, field: int) -> int | None:
         try:

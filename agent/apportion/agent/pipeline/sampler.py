@@ -74,7 +74,7 @@ class Sampler:
             batch = self._observed.collect()
             if batch.samples is not None:
                 self._samples = (self._clock.monotonic_ns(), batch.samples)
-            if batch.readings or batch.devices or batch.failures or batch.sources:
+            if _concerns_devices(batch):
                 if len(self._queue) >= QUEUE_BATCHES:
                     self._queue.popleft()
                     self.dropped += 1
@@ -88,3 +88,8 @@ class Sampler:
         """Close the source."""
         del timeout_ns
         self._observed.close()
+
+
+def _concerns_devices(batch: Batch) -> bool:
+    told = batch.readings or batch.devices or batch.failures or batch.sources
+    return bool(told) or batch.allocations is not None

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import Node
+from apportion.core.units import NS_PER_MINUTE
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from apportion.agent.pipeline.processes import Processes
     from apportion.collectors.collector import Batch
+    from apportion.core.allocation import Allocation
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.rate import PriceTable, Rate
 
+SILENT_NS: Final = 5 * NS_PER_MINUTE
+
 
 class Seen:
-    """Static facts and the latest reading of every device, owned or not."""
+    """Static facts, the latest reading and the holders of every device, owned or not."""
 
     def __init__(self, prices: PriceTable) -> None:
         self._prices = prices
         self._shares: dict[DeviceId, Fraction] = {}
         self.infos: dict[DeviceId, DeviceInfo] = {}
         self.latest: dict[DeviceId, Reading] = {}
+        self._allocations: dict[str, tuple[int, tuple[Allocation, ...]]] = {}
 
-    def take(self, batch: Batch) -> None:
-        """What one collection brought."""
+    def take(self, batch: Batch, source: str = "", now_ns: int = 0) -> None:
+        """What one collection of `source` brought at `now_ns` (host monotonic)."""
+        if batch.allocations is not None:
+            self._allocations[source] = (now_ns, batch.allocations)
         for info in batch.devices:
             self.infos[info.device] = info
         for sources in batch.sources:
@@ -57,6 +64,21 @@ class Seen:
         if reading is None or reading.processes is None:
             return None
         return frozenset(process.pid for process in reading.processes)
+
+    def holders(self, device: DeviceId, now_ns: int) -> list[str]:
+        """Who was given the device by a scheduler, once for each replica of it.
+
+        A source that has been silent for `SILENT_NS` is no longer believed: its pods may be gone.
+        """
+        info = self.infos.get(device)
+        names = {device, str(info.index)} if info is not None and info.index >= 0 else {device}
+        return sorted(
+            allocation.owner
+            for told_ns, allocations in self._allocations.values()
+            if now_ns - told_ns <= SILENT_NS
+            for allocation in allocations
+            if allocation.device in names
+        )
 
     def node(self, processes: Processes) -> Node:
         """What binding needs to know of the host."""

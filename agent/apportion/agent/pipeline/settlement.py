@@ -65,13 +65,14 @@ class Settlement:
         folder: LabelFolder,
         rates_of: Callable[[str], Sequence[Rate]],
         users_of: Callable[[MeteredDevice], Sequence[int]],
+        holders_of: Callable[[MeteredDevice], Sequence[int]],
         lateness_ns: int,
         sample_period_ns: int,
         models: Mapping[str, ModelFacts] | None = None,
     ) -> None:
         self._agent_id = state.agent_id
         self._time = time
-        self._users_of = users_of
+        self._users_of, self._holders_of = users_of, holders_of
         self._lateness_ns = lateness_ns
         self._patience_ns = max(MIN_PATIENCE_NS, 3 * sample_period_ns)
         self._next_charge_key = state.next_charge_key
@@ -232,6 +233,7 @@ class Settlement:
             self.accruals,
             self.verdicts,
             self._users_of,
+            self._holders_of,
             self._next_charge_key,
             self._needs,
         )

@@ -54,6 +54,7 @@ class TickInput:
     accruals: Mapping[AccrualKey, Accrual]
     verdicts: Mapping[int, Verdict]
     users_of: Callable[[MeteredDevice], Sequence[int]]
+    holders_of: Callable[[MeteredDevice], Sequence[int]]
     next_charge_key: int
     needs: RequestNeeds
 
@@ -197,6 +198,7 @@ def _judge(
         roots[np.isin(roots["group"], mine)],
         patience_ns=tick.patience_ns,
         users_of=lambda: tick.users_of(device),
+        holders_of=lambda: tick.holders_of(device),
         last=tick.verdicts.get(device.key),
     )
     outcome.evidence += judged.rows

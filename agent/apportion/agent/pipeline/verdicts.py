@@ -39,12 +39,14 @@ def verdicts(
     *,
     patience_ns: int,
     users_of: Callable[[], Sequence[int]],
+    holders_of: Callable[[], Sequence[int]],
     last: Verdict | None,
 ) -> Verdicts:
     """Judge the reading windows of `device` up to `target_ns`.
 
     `rings` and `roots` are those that use the device; `users_of` gives the entities of other
-    processes on it, and is asked only where it matters; `last` is the verdict before these.
+    processes on it, `holders_of` those of the pods and jobs that were given it; they are asked
+    only where no ring holds it. `last` is the verdict before these.
     """
     since_ns = device.settled_ns
     # A process that is gone uses nothing: its silence is no evidence that the device was quiet.
@@ -55,7 +57,11 @@ def verdicts(
     for window in device.windows(target_ns, patience_ns=patience_ns, cpu_of=pids):
         inside = roots[(roots["start_ns"] < window.end_ns) & (roots["end_ns"] > window.start_ns)]
         covered_ns = _covered_ns(inside, window.start_ns, window.end_ns)
-        holders = [ring.run_entity for ring in rings if ring.holds(window.start_ns)]
+        holders: Sequence[int] = sorted(
+            {ring.run_entity for ring in rings if ring.holds(window.start_ns)}
+        )
+        if not holders and window.activity_ratio is not None:
+            holders = holders_of()
         users = () if holders or window.activity_ratio is None else users_of()
         judged = judge(window, covered_ns, holders, users)
         for verdict in _without_losses(judged, rings):

@@ -37,8 +37,9 @@ class Verdict(NamedTuple):
 def judge(window: Window, covered_ns: int, holders: Sequence[int], users: Sequence[int]) -> Verdict:
     """Classify the time of `window` that spans, which cover `covered_ns` of it, leave.
 
-    `holders` are the entities of the workloads that hold the device, `users` those of other
-    processes on it: uninstrumented activity goes to the former, else to the latter.
+    `holders` are the entities of the workloads that hold the device (one that holds several
+    replicas of it is there several times), `users` those of other processes on it:
+    uninstrumented activity goes to the former, else to the latter.
     """
     if window.activity_ratio is None:
         reason = window.reason or "no_activity_source"
@@ -47,9 +48,9 @@ def judge(window: Window, covered_ns: int, holders: Sequence[int], users: Sequen
     uncovered_ns = duration_ns - covered_ns
     active_ns = round(window.activity_ratio * duration_ns)
     if (active_ns - covered_ns) * TOLERATED_PART > uncovered_ns:
-        who = tuple(sorted(set(holders) or set(users)))
+        who = tuple(sorted(holders or users))
         return Verdict(window.start_ns, window.end_ns, Category.UNINSTRUMENTED, who, "")
     if holders:
-        who = tuple(sorted(set(holders)))
+        who = tuple(sorted(holders))
         return Verdict(window.start_ns, window.end_ns, Category.ALLOCATED_IDLE, who, "")
     return Verdict(window.start_ns, window.end_ns, Category.UNALLOCATED, (), "")
