@@ -66,6 +66,7 @@ Period = Annotated[
     Duration, NoDecode, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)
 ]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
 ByName = Annotated[dict[str, str], NoDecode, BeforeValidator(_by_name)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_listed)]
 
@@ -191,6 +192,11 @@ class AgentConfig(BaseSettings):
     )
     job_mapping_dir: Path | None = Field(
         None, description="Where Slurm's prolog writes a file for each GPU, a job id a line."
+    )
+    nccl_dirs: Paths = Field(
+        (),
+        description="Where NCCL's Inspector writes its logs, and PyTorch its own Flight Recorder "
+        "dumps. The client's dumps, beside the rings, need no key.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe messages to log."

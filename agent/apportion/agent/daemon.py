@@ -80,6 +80,8 @@ def run(config: AgentConfig) -> int:
         sys_root=config.sys_root,
         kubelet_socket=config.kubelet_socket,
         job_mapping_dir=config.job_mapping_dir,
+        ring_dir=config.ring_dir,
+        nccl_dirs=config.nccl_dirs,
         period_ns=config.sample_period.ns,
     )
     known = built_in()

@@ -12,6 +12,8 @@ Reason: TypeAlias = Literal[
     "arrival_ignored",  # arrival_ns that is not a plain int in the past
     "counter_ignored",  # add() with an unknown name, no plain int, or an impossible value
     "ring_gone",  # a span whose ring was closed under it, or is the parent's of a forked child
+    "dump_failed",  # the Flight Recorder could not be dumped: no further try
+    "dump_too_dear",  # its dumps cost more than a thousandth of the time: no further one
     "span_dropped",  # start() whose span nobody held any more: ended as cancelled
     "identity_shortened",  # an identity that did not fit the header
     "internal_error",  # a defect of the client

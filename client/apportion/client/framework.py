@@ -6,9 +6,11 @@ On CUDA the host's clock measures launches, not execution, so spans say which cl
 from __future__ import annotations
 
 import sys
+from time import monotonic_ns
 from typing import Any, Final
 
 from apportion.client.counting import count
+from apportion.client.flight_recorder import flight_recorder
 from apportion.client.layout import CLOCK_HOST_LAUNCH, CLOCK_SHIFT, WORD_DEVICE
 from apportion.client.ring import Ring
 from apportion.client.session import session
@@ -48,6 +50,8 @@ def clock_bits_of(ring: Ring) -> int:
     """
     try:
         surroundings.look()
+        if surroundings.torch:
+            flight_recorder.look(ring.path, monotonic_ns())
         if not ring.clock_bits and surroundings.torch and cuda_initialised():
             ring.clock_bits = LAUNCH_CLOCK
             device = current_device()

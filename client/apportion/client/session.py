@@ -14,6 +14,7 @@ from typing import Final
 
 from apportion.client.counting import count, forget_counts
 from apportion.client.directory import candidates
+from apportion.client.flight_recorder import flight_recorder
 from apportion.client.identity import Arguments, Names, identity_json, identity_of, names_of
 from apportion.client.layout import DEFAULT_RECORD_CAPACITY
 from apportion.client.process import Process, read_process
@@ -45,7 +46,8 @@ class Session:
         self.short: Ring | None = None
         """The ring, while a root span may take the short way.
 
-        Not while a trace, or whether CUDA is initialised, has to be looked up at each.
+        Not while a trace, whether CUDA is initialised, or a dump that may be due has to be looked
+        up at each.
         """
         self.problem: str | None = None
         """Why there is no ring, after a try."""
@@ -104,7 +106,8 @@ class Session:
         """Allow the short way, or not, by what the long one or a phase has just seen."""
         if ring is self.ring:
             settled = ring.clock_bits or not surroundings.torch
-            self.short = ring if settled and self.read_trace is None else None
+            looks = flight_recorder.on or self.read_trace is not None
+            self.short = ring if settled and not looks else None
 
     def adopt(self, ring: Ring) -> None:
         """Write into a ring that somebody else made: the self-test's."""

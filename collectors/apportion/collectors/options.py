@@ -26,6 +26,8 @@ class CollectorOptions:
     host_name: str | None = None
     kubelet_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
     job_mapping_dir: Path | None = None
+    ring_dir: Path | None = None
+    nccl_dirs: tuple[Path, ...] = ()
     period_ns: int = NS_PER_SECOND
     deadline_ns: int = 5 * NS_PER_SECOND
     connect_deadline_ns: int = 30 * NS_PER_SECOND
@@ -44,15 +46,17 @@ class CollectorOptions:
                 values[name] = Path(text)
             elif name in _DURATIONS:
                 values[f"{name}_ns"] = _duration_ns(name, text)
+            elif name == "nccl_dirs":
+                values[name] = tuple(Path(part) for part in text.split(",") if part)
             elif name == "host_name":
                 values[name] = text
             else:
-                known = ", ".join((*_PATHS, *_DURATIONS, "host_name"))
+                known = ", ".join((*_PATHS, *_DURATIONS, "nccl_dirs", "host_name"))
                 raise ConfigError(f"unknown collector option {name!r}; known are {known}")
         return cls(**values)
 
 
-_PATHS: Final = ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir")
+_PATHS: Final = ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir", "ring_dir")
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
 
 

@@ -21,6 +21,7 @@ PERIOD_NS: Final = 5 * NS_PER_SECOND
 _MODULES: Final = (
     "apportion.collectors.host",
     "apportion.collectors.kubernetes",
+    "apportion.collectors.nccl",
     "apportion.collectors.network",
     "apportion.collectors.nvml_process",
     "apportion.collectors.slurm",

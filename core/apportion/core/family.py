@@ -21,6 +21,8 @@ BOUNDS: Final = {
     "interface": "adapters and interfaces of the host, at most 64 of the latter",
     "port": "ports of an adapter",
     "link_layer": "InfiniBand, Ethernet, unknown",
+    "communicator": "64, then `other`",
+    "collective": "the 12 collectives",
     "gpu": "devices of the host",
     "owner": "pods and jobs that hold devices of the host",
     "container": "containers of those pods",

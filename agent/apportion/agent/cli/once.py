@@ -21,6 +21,15 @@ _COLUMNS: Final = (
     "memory_total_bytes",
     "temperature_celsius",
 )
+_OPTIONS: Final = (
+    "proc_root",
+    "sys_root",
+    "kubelet_socket",
+    "job_mapping_dir",
+    "ring_dir",
+    "nccl_dirs",
+    "period",
+)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +39,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sys-root", metavar="DIR", help="sysfs (default: /sys)")
     parser.add_argument("--kubelet-socket", metavar="PATH", help="the kubelet's socket")
     parser.add_argument("--job-mapping-dir", metavar="DIR", help="Slurm's jobs, a file a GPU")
+    parser.add_argument("--ring-dir", metavar="DIR", help="where the rings are")
+    parser.add_argument("--nccl-dirs", metavar="DIR,DIR", help="logs of NCCL's Inspector, dumps")
     parser.add_argument("--period", metavar="SECONDS", help="time between two readings")
     add_format(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
-    texts = {
-        name: text
-        for name in ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir", "period")
-        if (text := getattr(options, name)) is not None
-    }
+    texts = {name: text for name in _OPTIONS if (text := getattr(options, name)) is not None}
     result: dict[str, Any] = collect_once(options.collector, texts)
     if options.format == "json":
         sys.stdout.write(f"{json.dumps(result, indent=2)}\n")

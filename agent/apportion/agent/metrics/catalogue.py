@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.collectors import kubernetes, network, system
+from apportion.collectors import kubernetes, nccl, network, system
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
@@ -39,6 +39,7 @@ def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) 
 COLLECTED: Final[tuple[Family, ...]] = (
     *network.FAMILIES,
     *system.FAMILIES,
+    *nccl.FAMILIES,
     *kubernetes.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""
