@@ -76,7 +76,7 @@ def test_an_empty_file_or_value_leaves_the_default(tmp_path: Path) -> None:
     """A key without a value, as in a commented template, counts as unset."""
     assert _load(_file(tmp_path, "")).config == _load().config
     assert _load(_file(tmp_path, "prices:\nlabels:\n")).config == _load().config
-    assert _load(None, {"APPORTION_PRICES": ""}).config.prices is None
+    assert _load(None, {"APPORTION_PRICES": ""}).config.prices == "built-in"
 
 
 def test_defaults_suit_a_plain_user() -> None:
@@ -232,7 +232,23 @@ def test_problems_are_found_before_the_daemon_starts(tmp_path: Path) -> None:
         load_prices(_load(None, NOTHING, flags).config)
     flags["currency"] = "USD"
     assert load_prices(_load(None, NOTHING, flags).config).currency == "USD"
-    assert load_prices(_load().config).rates == ()
+
+
+def test_without_a_table_the_built_in_estimates_hold(tmp_path: Path) -> None:
+    """A newcomer sees money; `none` switches it off, and a file of that name is still a file."""
+    assert {rate.basis for rate in load_prices(_load().config).rates} == {"list-estimate"}
+    off = {"prices": "none"}
+    for config in (
+        _load(None, {"APPORTION_PRICES": "none"}).config,
+        _load(None, NOTHING, off).config,
+    ):
+        assert (load_prices(config).rates, config.effective()["prices"]) == ((), "none")
+    assert load_prices(_load(_file(tmp_path, "prices: none\n")).config).rates == ()
+    euros = _load(None, NOTHING, {"currency": "EUR"}).config
+    assert "built-in: the table is in USD but `currency` is EUR" in config_problems(euros)[0]
+    assert config_problems(_load(None, NOTHING, {"currency": "EUR", "prices": "none"}).config) == []
+    named = _load(None, NOTHING, {"prices": "./none"}).config
+    assert "cannot be read" in config_problems(named)[0]
     late = _load(None, NOTHING, {"lateness": "100ms"}).config
     assert "two sample periods" in config_problems(late)[0]
 

@@ -21,6 +21,7 @@ from apportion.core.clock import ManualClock, SystemClock
 from apportion.cost.ledger.migration import migrate
 
 NOW_NS = 5_000 * 10**9
+MAY_FIRST_2026_NS = 1_777_593_600 * 10**9
 
 
 def _load(tmp_path: Path, **flags: str) -> LoadedConfig:
@@ -73,13 +74,29 @@ def test_a_price_is_found_by_the_device_name(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     config = _load(tmp_path, prices=str(prices)).config
-    clock = ManualClock()
+    clock = ManualClock(realtime_ns=MAY_FIRST_2026_NS)
     found = examine_price({"name": "NVIDIA H100 80GB HBM3"}, config, clock)
     assert found.level is Level.OK
-    assert "2.40 USD/h, list of a test, as of 2026-05-01" in found.found
+    assert "2.40 USD/h, list of a test, as of 2026-05-01 (0 days ago)" in found.found
+    later = ManualClock(realtime_ns=MAY_FIRST_2026_NS + 91 * 86_400 * 10**9)
+    old = examine_price({"name": "NVIDIA H100 80GB HBM3"}, config, later)
+    assert (old.level, old.remedy) == (Level.WARN, "look the price up again")
     missing = examine_price({"name": "Tesla T4"}, config, clock)
     assert missing.level is Level.WARN
     assert str(prices) in missing.remedy
+
+
+def test_an_estimate_is_called_one(tmp_path: Path) -> None:
+    """Money without a table comes from the built-in one, which is nobody's bill; or from none."""
+    clock = ManualClock(realtime_ns=MAY_FIRST_2026_NS)
+    found = examine_price({"name": "NVIDIA H100 80GB HBM3"}, _load(tmp_path).config, clock)
+    assert found.level is Level.WARN
+    assert "2.95 USD/h, list-estimate of Nebius" in found.found
+    assert "an estimate of nobody's bill" in found.remedy
+    none = _load(tmp_path, prices="none").config
+    missing = examine_price({"name": "NVIDIA H100 80GB HBM3"}, none, clock)
+    assert "has no price now" in missing.found
+    assert "set `prices`" in missing.remedy
 
 
 def test_rings_are_counted_and_bad_ones_seen(tmp_path: Path) -> None:

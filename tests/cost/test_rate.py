@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apportion.core.errors import PriceTableError
-from apportion.cost.document import MAX_BYTES
-from apportion.cost.rate import PriceTable, Rate
+from apportion.core.units import NS_PER_SECOND
+from apportion.cost.prices.billing import AS_METERED, BillingRule
+from apportion.cost.rate import MAX_BYTES, MAX_ROWS, PriceTable, Rate
 
 H100 = "NVIDIA H100 80GB HBM3"
 DAY_NS = 86_400 * 10**9
@@ -196,6 +197,31 @@ def test_a_float_is_refused_with_the_remedy(tmp_path: Path) -> None:
         (_row(from_="2026-05-02", to="2026-05-02"), 9, "not later"),
         (_row(from_="soon"), 8, "2026-05-01T12:00:00Z"),
         (_row(gpus="8"), 8, "unknown key 'gpus'"),
+        (_row(to="9999-12-31"), 8, "leave it out where it is open"),
+        (_row(from_="1969-12-31"), 8, "from 1970 to 2261"),
+        (_row(from_="2261-12-31T23:00:00-14:00"), 8, "from 1970 to 2261"),
+        (_row(unit="instance", devices="1025"), 9, "from 1 to 1024"),
+        (_row(granularity="0"), 8, "granularity '0' is not a whole number from 1"),
+        (_row(granularity="1.5"), 8, "granularity '1.5' is not a whole number"),
+        (_row(granularity="1h"), 8, "granularity '1h' is not a whole number"),
+        (_row(minimum="-60"), 8, "minimum '-60' is not a whole number from 0"),
+        (_row(minimum="9" * 4000), 8, "minimum '999"),
+        (_row(minimum="2678401"), 8, "from 0 to 2678400"),
+        (_row(committed_devices="8"), 8, "needs `from` and `to`"),
+        (_row(committed_devices="8", from_="2026-01-01"), 8, "needs `from` and `to`"),
+        (
+            _row(
+                match="{capacity: spot}", committed_devices="8", from_="2026-01-01", to="2027-01-01"
+            ),
+            9,
+            "`capacity: reserved` or `owned`",
+        ),
+        (_row(mig="even"), 8, "mig 'even' is not one of compute, memory"),
+        (_row(source="x" * 5000), 6, "at most 200 characters"),
+        (_row(basis="x" * 5000), 5, "xxx...' is not one of"),
+        (_row(match='{zone: "a\\nb"}'), 8, "must be one line"),
+        (_row(match='{labels: {"a\\nb": c}}'), 8, "must be one line"),
+        (_row() + "- \x00\n", 8, "not YAML"),
         (_row() + _row(currency="EUR"), 8, "EUR beside USD of line 1"),
         (_row() + _row(), 8, "overlap those of line 1"),
         (_row(to="2026-06-01") + _row(from_="2026-05-31T23:59:59Z"), 9, "overlap"),
@@ -326,6 +352,86 @@ def test_what_a_row_cannot_ask_is_refused(
     """With file and line, like everything else in a row."""
     with pytest.raises(PriceTableError, match=message):
         _table(tmp_path, _row(**change))
+
+
+def test_billing_rules_and_commitments_are_facts_of_a_row(tmp_path: Path) -> None:
+    """In seconds, as metered unless a row says otherwise; they are no part of the rate."""
+    plain, ruled = _table(
+        tmp_path,
+        _row(device="T4")
+        + _row(granularity="1", minimum="60", committed_devices="16", mig="memory").rstrip()
+        + "\n  from: 2026-01-01\n  to: 2029-01-01\n  match: {capacity: reserved}\n",
+    ).rates
+    assert (plain.billing, plain.committed_devices, plain.mig_policy) == (
+        AS_METERED,
+        None,
+        "compute",
+    )
+    assert ruled.billing == BillingRule(NS_PER_SECOND, 60 * NS_PER_SECOND)
+    assert (ruled.committed_devices, ruled.mig_policy) == (16, "memory")
+    assert ruled.units_per_hour == plain.units_per_hour
+
+
+def test_a_mig_instance_pays_its_part_of_its_gpus_row(tmp_path: Path) -> None:
+    """By the policy that the row names, with its dates and its nodes; the sum is the GPU's rate."""
+    row = _row(per_hour='"10"', to="2026-06-01", mig="memory", granularity="60")
+    table = _table(tmp_path, row + _row(device="Z1000", per_hour='"1"'))
+    profiles = ["3g.40gb", "1g.10gb", "1g.20gb"]
+    names = [f"{H100} MIG {profile}" for profile in profiles]
+    names.append(f"{H100} MIG unallocated beside {','.join(profiles)}")
+    rates = [table.rate_for(name, MAY_FIRST_NS) for name in names]
+    assert [rate and rate.per_hour for rate in rates] == ["5", "1.25", "2.5", "1.25"]
+    known = [rate for rate in rates if rate is not None]
+    (gpu,) = table.rates_of(H100)
+    assert sum(rate.units_per_hour for rate in known) == gpu.units_per_hour
+    assert {rate.device_name for rate in known} == set(names)
+    assert {(rate.billing, rate.line) for rate in known} == {(AS_METERED, 1)}
+    assert table.changes(names[0], 0, MAY_FIRST_NS + 60 * DAY_NS) == (MAY_FIRST_NS + 31 * DAY_NS,)
+    assert "no row is valid" in table.quote(names[0], {}, MAY_FIRST_NS + 31 * DAY_NS).reason
+
+
+def test_a_row_for_the_instance_itself_holds_instead(tmp_path: Path) -> None:
+    """Where an instance is what is rented, it has a price of its own."""
+    name = f"{H100} MIG 1g.10gb"
+    table = _table(tmp_path, _row() + _row(device="H100 MIG 1g.10gb", per_hour='"0.5"'))
+    rate = table.rate_for(name, MAY_FIRST_NS)
+    assert rate is not None
+    assert (rate.per_hour, rate.device_name) == ("0.5", name)
+
+
+def test_a_mig_instance_without_a_share_has_no_price(tmp_path: Path) -> None:
+    """It is not guessed how a GPU is cut, and the quote says what is missing."""
+    table = _table(tmp_path, _row(device="NVIDIA Z1000"))
+    nowhere: dict[str, str] = {}
+    unknown = table.quote("NVIDIA Z1000 MIG 1g.10gb", nowhere, MAY_FIRST_NS)
+    assert "it is not known what part of NVIDIA Z1000 this is" in unknown.reason
+    other = table.quote(f"{H100} MIG 1g.10gb", nowhere, MAY_FIRST_NS)
+    assert other.reason == f"no row for this device, nor for {H100}"
+
+
+def test_a_table_with_too_many_rows_is_refused(tmp_path: Path) -> None:
+    """At the first that is too much, before each is read."""
+    path = tmp_path / "prices.csv"
+    path.write_text("device\n" + "T4\n" * (MAX_ROWS + 1))
+    with pytest.raises(PriceTableError, match=f"more than {MAX_ROWS} rows") as caught:
+        PriceTable.load(path)
+    assert caught.value.line == MAX_ROWS + 2
+
+
+def test_a_row_over_several_lines_of_csv_has_the_line_on_which_it_begins(tmp_path: Path) -> None:
+    """A quoted line break moves no error to another row."""
+    path = tmp_path / "prices.csv"
+    head = "device,per_hour,currency,covers,basis,as_of,source\n"
+    row = 'T4,0.3,USD,gpu,list,2026-01-01,"two\nlines"\n'
+    for text, line in ((head + row, 2), (head + row.replace("two\n", "two ") + row, 3)):
+        path.write_text(text)
+        with pytest.raises(PriceTableError, match="source must be one line") as caught:
+            PriceTable.load(path)
+        assert caught.value.line == line
+    path.write_text(head + row.replace('lines"', "lines"))
+    with pytest.raises(PriceTableError, match="is not CSV") as caught:
+        PriceTable.load(path)
+    assert caught.value.line == 2
 
 
 def test_a_csv_table_says_the_same(tmp_path: Path) -> None:

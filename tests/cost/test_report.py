@@ -236,6 +236,51 @@ def test_old_and_estimated_prices_warn() -> None:
     assert "list-estimate, as of 2023-01-02, from a test" in report_text(found)
 
 
+def priced(*bases: str, as_of: str = "2023-11-01") -> Report:
+    """A report on one device for each basis of a price."""
+    builder = LedgerBuilder()
+    for key, basis in enumerate(bases, 1):
+        builder.device(key, f"GPU-{key}", f"NVIDIA {key}")
+        builder.rate(key, CENT_PER_SECOND, name=f"NVIDIA {key}", basis=basis, as_of=as_of)
+        builder.settle(key, seconds(0, 5), [Claim(Category.UNALLOCATED, key)], rate=key)
+    with builder.ledger(clock=ManualClock(realtime_ns=T0)) as ledger:
+        return report(ledger)
+
+
+def test_what_rests_on_an_estimate_is_marked_everywhere() -> None:
+    """At the currency of every amount and in a line at the top; in JSON; in each line of CSV."""
+    found = priced("list-estimate")
+    text = report_text(found)
+    assert "USD" in text
+    assert "USD " not in text.replace("USD per hour", "").replace("USD*", "")
+    assert "  *              estimated: rests on assumed prices of NVIDIA 1 (see Prices)" in text
+    document = json.loads(report_json(found))
+    assert (document["estimated"], document["price_bases"]) == (True, ["list-estimate"])
+    (row,) = csv.DictReader(io.StringIO(report_csv(found)))
+    assert (row["currency"], row["price_bases"]) == ("USD", "list-estimate")
+
+
+def test_a_part_of_estimates_is_called_a_part() -> None:
+    """Which devices' prices are assumed, where others are known."""
+    found = priced("list-estimate", "contract")
+    assert "estimated: rests in part on assumed prices of NVIDIA 1 (see" in report_text(found)
+    (row,) = csv.DictReader(io.StringIO(report_csv(found)))
+    assert row["price_bases"] == "contract+list-estimate"
+
+
+def test_prices_that_are_known_are_not_marked() -> None:
+    """No star without a reason."""
+    found = priced("contract", "list")
+    assert "*" not in report_text(found)
+    assert json.loads(report_json(found))["estimated"] is False
+
+
+def test_a_price_of_the_future_warns() -> None:
+    """Its date is a slip, and its age unknown."""
+    found = priced("contract", as_of="2023-12-24")
+    assert any("is dated in the future (2023-12-24)" in text for text in found.warnings)
+
+
 def test_unused_prices_are_not_shown() -> None:
     """A report names the rates that its own hours were metered at."""
     builder = LedgerBuilder()

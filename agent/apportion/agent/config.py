@@ -117,8 +117,10 @@ class AgentConfig(BaseSettings):
         (),
         description="Ids of the devices to meter, whatever the mode says. Empty: by the mode.",
     )
-    prices: Path | None = Field(
-        None, description="The price table. Without one there are quantities and no amounts."
+    prices: Literal["built-in", "none"] | Path = Field(
+        "built-in",
+        description="The price table. `built-in` are published prices in USD, marked as estimates; "
+        "with `none` there are quantities and no amounts.",
     )
     currency: str | None = Field(
         None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from apportion.agent.config import AgentConfig
 from apportion.core.errors import PriceTableError
+from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE, built_in_table
 from apportion.cost.rate import PriceTable
 
 
@@ -33,18 +36,19 @@ def load_prices(config: AgentConfig) -> PriceTable:
 
 
 def load_price_table(config: AgentConfig) -> PriceTable:
-    """The whole price table that the configuration names, or one without rates.
+    """The whole price table that the configuration names; one without rates for `none`.
 
     Raises:
         PriceTableError: it cannot be used, or its currency is not the configured one.
     """
-    if config.prices is None:
+    if config.prices == NO_TABLE:
         return PriceTable()
-    table = PriceTable.load(config.prices)
-    if config.currency is not None and table.currency != config.currency:
+    built_in = config.prices == BUILT_IN
+    table = built_in_table() if built_in else PriceTable.load(Path(config.prices))
+    if config.currency not in {None, table.currency}:
         raise PriceTableError(
-            f"the table is in {table.currency} but `currency` is {config.currency}; "
-            "a ledger has one currency, change one of them",
+            f"the table is in {table.currency} but `currency` is {config.currency}; a ledger has "
+            "one currency: change one of them, or say `prices: none`",
             path=config.prices,
         )
     return table

@@ -32,6 +32,7 @@ from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
 from apportion.cost.methods.model_catalogue import model_facts
+from apportion.cost.prices.built_in import BUILT_IN
 
 if TYPE_CHECKING:
     from apportion.agent.config import AgentConfig
@@ -53,6 +54,8 @@ def run(config: AgentConfig) -> int:
     _log_to_stderr(config.log_level)
     clock = SystemClock()
     prices = load_prices(config)
+    if config.prices == BUILT_IN:
+        _LOG.warning("prices: the built-in estimates; name what you pay in a table, `prices`")
     found = discover(config.devices, sys_root=config.sys_root, proc_root=config.proc_root)
     _LOG.info("devices: %s", found.reason)
     lock = LedgerLock.take(config.ledger_location)

@@ -19,6 +19,7 @@ from apportion.core.errors import ConfigError
 MAX_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 200_000
 MAX_DEPTH: Final = 8
+MAX_SHOWN: Final = 60
 
 Scalar = str | int | float | bool | None
 
@@ -37,6 +38,11 @@ class Marked:
     value: Scalar | tuple[Marked, ...] | Mapping[str, Marked]
     line: int
     text: str = ""
+
+    @property
+    def shown(self) -> str:
+        """`text` for a message."""
+        return shortened(self.text)
 
     @property
     def plain(self) -> object:
@@ -60,8 +66,15 @@ class Marked:
         return names[type(self.value)]
 
 
-def read_document(path: Path, error: type[ConfigError] = ConfigError) -> Marked:
-    """The one YAML document in the file at `path`.
+def shortened(text: str) -> str:
+    """The beginning of `text`, for a message that quotes what somebody wrote."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def read_document(
+    path: Path, error: type[ConfigError] = ConfigError, *, most_bytes: int = MAX_BYTES
+) -> Marked:
+    """The one YAML document in the file at `path`, which has `most_bytes` at most.
 
     Raises:
         ConfigError: (or the subclass `error`) it cannot be read, is too large, or is not one
@@ -69,16 +82,16 @@ def read_document(path: Path, error: type[ConfigError] = ConfigError) -> Marked:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(most_bytes + 1)
     except OSError as failure:
         reason = failure.strerror or type(failure).__name__
         raise error(
             f"cannot be read: {reason}. Give the path of a YAML file that this user may read",
             path=path,
         ) from failure
-    if len(content) > MAX_BYTES:
+    if len(content) > most_bytes:
         raise error(
-            f"is larger than {MAX_BYTES} bytes; this is not a file that it can be", path=path
+            f"is larger than {most_bytes} bytes; this is not a file that it can be", path=path
         )
     try:
         text = content.decode("utf-8")
@@ -102,6 +115,9 @@ def parse_document(text: str, path: Path, error: type[ConfigError] = ConfigError
         raise error(
             f"is not YAML: {failure.problem or failure.context}", path=path, line=line
         ) from (failure)
+    except yaml.reader.ReaderError as failure:
+        line = text.count("\n", 0, failure.position) + 1
+        raise error(f"is not YAML: {failure.reason}", path=path, line=line) from failure
     except (yaml.YAMLError, ValueError) as failure:
         first_line = str(failure).partition("\n")[0]
         raise error(f"is not YAML: {first_line}", path=path) from failure

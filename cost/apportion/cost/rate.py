@@ -3,7 +3,7 @@
 A price table is a YAML file with a list of rows (or a mapping with the one key `prices`):
 
     prices:
-      - device: NVIDIA H100 80GB HBM3    # NVML's name, matched exactly
+      - device: NVIDIA H100 80GB HBM3    # NVML's name, matched exactly, or a cloud's
         per_hour: "98.32"                # decimal string: a float is refused
         currency: USD                    # ISO 4217; one currency in a table
         unit: instance                   # device (the default), or instance with `devices`
@@ -18,6 +18,10 @@ A price table is a YAML file with a list of rows (or a mapping with the one key 
           cloud: aws                     # cloud, region, zone, instance_type,
           capacity: spot                 # capacity: on-demand, spot, reserved, owned
           labels: {pool: a}
+        granularity: 1                   # optional: billed in whole seconds (3600: in hours),
+        minimum: 60                      # ... and for so many seconds at least
+        committed_devices: 16            # optional: paid for, used or not; needs from and to
+        mig: compute                     # compute (the default) or memory: how instances share
 
 or a CSV file with the same columns, by name and in any order: `match.cloud`, `match.labels.pool`.
 
@@ -28,20 +32,24 @@ the file; where none or several match, the device has no price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from typing import Final
 
 from apportion.core.errors import PriceTableError
-from apportion.cost.document import Marked, read_document
-from apportion.cost.price_row import Rate, read_rate
+from apportion.cost.document import Marked, read_document, shortened
+from apportion.cost.price_row import Rate
 from apportion.cost.prices.csv_rows import read_csv_rows
+from apportion.cost.prices.mig import MigDevice
+from apportion.cost.prices.row_reader import read_rate
 
 __all__ = ["PriceTable", "Quote", "Rate"]
 
 MAX_ROWS: Final = 10_000
+MAX_BYTES: Final = 4 << 20
+"""Of a table's file: what so many rows can need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +75,34 @@ class PriceTable:
 
     @classmethod
     def load(cls, path: Path) -> PriceTable:
-        """The table in the YAML file at `path`.
+        """The table in the YAML or CSV file at `path`.
 
         Raises:
             PriceTableError: the file cannot be read, is not a price table or contradicts
                 itself; with file and line.
         """
         if path.suffix.lower() == ".csv":
-            entries = read_csv_rows(path)
-        else:
-            entries = _entries(read_document(path, PriceTableError), path)
+            return cls._of_entries(read_csv_rows(path, MAX_BYTES), path)
+        document = read_document(path, PriceTableError, most_bytes=MAX_BYTES)
+        return cls.of_document(document, path)
+
+    @classmethod
+    def of_document(cls, document: Marked, path: Path) -> PriceTable:
+        """The table in a YAML document; `path` names its file.
+
+        Raises:
+            PriceTableError: as `load`.
+        """
+        return cls._of_entries(_entries(document, path), path)
+
+    @classmethod
+    def _of_entries(cls, entries: Sequence[Marked], path: Path) -> PriceTable:
         if len(entries) > MAX_ROWS:
-            raise PriceTableError(f"has more than {MAX_ROWS} rows", path=path)
+            raise PriceTableError(
+                f"has more than {MAX_ROWS} rows: keep those that your own nodes can match",
+                path=path,
+                line=entries[MAX_ROWS].line,
+            )
         rows = [_Row(entry.line, read_rate(entry, path)) for entry in entries]
         _check_one_currency(rows, path)
         _check_no_overlap(rows, path)
@@ -89,9 +113,27 @@ class PriceTable:
         held = tuple(rate for rate in self.rates if rate.holds_on(placement))
         return PriceTable(held, self.path)
 
+    def rates_of(self, device_name: str) -> tuple[Rate, ...]:
+        """The rows of a device by that name; for a MIG instance its part of its GPU's.
+
+        Rows for the very name of a MIG instance hold instead of its GPU's.
+        """
+        own = tuple(rate for rate in self.rates if rate.device_name == device_name)
+        instance = None if own else MigDevice.named(device_name)
+        if instance is None:
+            return own
+        parts = [
+            (rate, instance.share(rate.mig_policy))
+            for rate in self.rates
+            if rate.device_name == instance.gpu
+        ]
+        return tuple(
+            rate.of_share(device_name, share) for rate, share in parts if share is not None
+        )
+
     def quote(self, device_name: str, placement: Mapping[str, str], unix_ns: int) -> Quote:
         """What the device costs there and then, by which row, or why it has no price."""
-        named = [rate for rate in self.rates if rate.device_name == device_name]
+        named = self.rates_of(device_name)
         here = [rate for rate in named if rate.holds_on(placement)]
         now = [rate for rate in here if rate.holds_at(unix_ns)]
         if len(now) == 1:
@@ -106,7 +148,15 @@ class PriceTable:
             return Quote(
                 None, f"{len(named)} rows, none matches this node; they ask for {', '.join(asked)}"
             )
-        return Quote(None, "no row for this device")
+        return Quote(None, self._why_unnamed(device_name))
+
+    def _why_unnamed(self, device_name: str) -> str:
+        instance = MigDevice.named(device_name)
+        if instance is None:
+            return "no row for this device"
+        if any(rate.device_name == instance.gpu for rate in self.rates):
+            return f"it is not known what part of {instance.gpu} this is; give it a row of its own"
+        return f"no row for this device, nor for {instance.gpu}"
 
     @property
     def currency(self) -> str | None:
@@ -115,19 +165,14 @@ class PriceTable:
 
     def rate_for(self, device_name: str, unix_ns: int) -> Rate | None:
         """The one rate that holds for a device of that NVML name; None where none or several do."""
-        matches = [
-            rate
-            for rate in self.rates
-            if rate.device_name == device_name and rate.holds_at(unix_ns)
-        ]
+        matches = [rate for rate in self.rates_of(device_name) if rate.holds_at(unix_ns)]
         return matches[0] if len(matches) == 1 else None
 
     def changes(self, device_name: str, start_ns: int, end_ns: int) -> tuple[int, ...]:
         """The instants (unix ns, ascending) strictly inside (start, end) where its rate changes."""
         edges = {
             edge_ns
-            for rate in self.rates
-            if rate.device_name == device_name
+            for rate in self.rates_of(device_name)
             for edge_ns in (rate.valid_from_ns, rate.valid_to_ns)
             if edge_ns is not None and start_ns < edge_ns < end_ns
         }
@@ -144,14 +189,14 @@ def _entries(document: Marked, path: Path) -> tuple[Marked, ...]:
         for key, entry in document.value.items():
             if key != "prices":
                 raise PriceTableError(
-                    f"unknown key {key!r}; a price table has a list of rows under `prices`",
+                    f"unknown key {shortened(key)!r}; a price table has its rows under `prices`",
                     path=path,
                     line=entry.line,
                 )
         rows = document.value.get("prices", document)
     if rows.value is None or rows.value in ((), {}):
         raise PriceTableError(
-            "the price table is empty; give at least one row, or leave `prices` out of the config",
+            "the price table is empty; give at least one row, or configure `prices: none`",
             path=path,
             line=rows.line,
         )

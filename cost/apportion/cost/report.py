@@ -16,6 +16,7 @@ from apportion.cost import report_query as query
 from apportion.cost import span_query
 from apportion.cost.ledger.rows import rows
 from apportion.cost.period import Period, WallTime
+from apportion.cost.price_row import ESTIMATE, OLD_PRICE_DAYS
 from apportion.cost.quantity import Quantity
 from apportion.cost.report_figures import Figures
 from apportion.cost.report_rows import DeviceRow, EntityRow, Proof, RateRow, Report
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from apportion.cost.ledger.reader import LedgerReader
 
 DEFAULT_BY: Final = ("workload", "tenant", "model")
-OLD_PRICE_DAYS: Final = 90
 
 
 def report(
@@ -156,7 +156,7 @@ def _device_warnings(devices: Sequence[DeviceRow]) -> Iterable[str]:
 def _price_warnings(rates: Sequence[RateRow], today: date) -> Iterable[str]:
     for row in rates:
         price = f"the price of {row.device_name}, {row.per_hour} {row.currency} per hour"
-        if row.basis == "list-estimate":
+        if row.basis == ESTIMATE:
             yield f"{price}, is an estimate (source: {row.source})"
         try:
             age_days = (today - date.fromisoformat(row.as_of)).days
@@ -165,6 +165,8 @@ def _price_warnings(rates: Sequence[RateRow], today: date) -> Iterable[str]:
             continue
         if age_days > OLD_PRICE_DAYS:
             yield f"{price}, is {age_days} days old (as of {row.as_of}): check it"
+        if age_days < 0:
+            yield f"{price}, is dated in the future ({row.as_of}): check it"
 
 
 def _record_warnings(rows: Sequence[EntityRow], unknown_spans: int) -> Iterable[str]:

@@ -43,6 +43,8 @@ def report_json(report: Report) -> str:
         "ledger": report.ledger,
         "simulated": report.simulated,
         "currency": report.currency,
+        "price_bases": list(report.price_bases),
+        "estimated": bool(report.estimates),
         "start_unix_ns": report.start_unix_ns,
         "end_unix_ns": report.end_unix_ns,
         "settled_until_unix_ns": report.settled_until_unix_ns,
@@ -106,14 +108,18 @@ def report_json(report: Report) -> str:
 
 
 def report_csv(report: Report) -> str:
-    """The table of who caused what: the report's dimensions, currency, and figures."""
+    """The table of who caused what: the report's dimensions, currency, and figures.
+
+    `price_bases` says in every line on what the prices of the report rest, joined by +.
+    """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*report.by, "currency", *CSV_FIGURES])
+    writer.writerow([*report.by, "currency", "price_bases", *CSV_FIGURES])
+    money = [report.currency, "+".join(report.price_bases)]
     for row in report.rows:
         figures = {**_quantity(row.total), **_figures(row)}
         cells = [_cell(name) for name in row.key]
-        writer.writerow([*cells, report.currency, *(figures[name] for name in CSV_FIGURES)])
+        writer.writerow([*cells, *money, *(figures[name] for name in CSV_FIGURES)])
     return out.getvalue()
 
 

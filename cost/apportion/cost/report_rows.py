@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from apportion.cost.price_row import ESTIMATE
 from apportion.cost.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -140,3 +141,13 @@ class Report:
     rates: tuple[RateRow, ...]
     proof: Proof
     warnings: tuple[str, ...]
+
+    @property
+    def price_bases(self) -> tuple[str, ...]:
+        """The bases of all prices in it, such as contract; what is an estimate rests on one."""
+        return tuple(sorted({row.basis for row in self.rates}))
+
+    @property
+    def estimates(self) -> tuple[RateRow, ...]:
+        """Its prices that are estimates: its amounts are as good as these."""
+        return tuple(row for row in self.rates if row.basis == ESTIMATE)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 100
 NOTHING: Final = "-"
+ESTIMATED: Final = "*"
+"""Marks the currency wherever it is shown, where amounts rest on estimated prices."""
 _ALL_DIGITS: Final = 60
 """More than any sum has; decimal's own 28 would round a fleet's year."""
 
@@ -33,7 +35,8 @@ class _Page:
     def __init__(self, report: Report, decimals: int) -> None:
         self._report = report
         self._decimals = decimals
-        self._currency = report.currency or "money"
+        mark = ESTIMATED if report.estimates else ""
+        self._currency = f"{report.currency or 'money'}{mark}"
 
     def blocks(self) -> Iterator[list[str]]:
         yield self._banner()
@@ -57,14 +60,23 @@ class _Page:
 
     def _head(self) -> list[str]:
         report = self._report
-        currency = report.currency or "no price is known"
+        currency = self._currency if report.currency else "no price is known"
         start, end = _instant(report.start_unix_ns), _instant(report.end_unix_ns)
         return [
             f"Cost report of {report.ledger}",
             f"  period         {start or 'the beginning'} to {end or 'now'}, in whole hours",
             f"  settled until  {_instant(report.settled_until_unix_ns) or 'never'}",
             f"  amounts        {currency}; metered = quantity x rate, nothing here is billed",
+            *self._estimates(),
         ]
+
+    def _estimates(self) -> list[str]:
+        names = sorted({row.device_name for row in self._report.estimates})
+        if not names:
+            return []
+        part = "" if len(self._report.estimates) == len(self._report.rates) else "in part "
+        text = f"estimated: rests {part}on assumed prices of {', '.join(names)} (see Prices)"
+        return _wrapped(f"  {ESTIMATED:<15}", text)
 
     def _tables(self) -> Iterator[list[str]]:
         yield self._who()

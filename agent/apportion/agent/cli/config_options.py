@@ -14,14 +14,19 @@ _FLAG_PREFIX: Final = "key:"
 """Keeps the flags of keys apart from a command's own options in the namespace."""
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--config FILE` and the flags; a list is written with commas."""
+def add_config_file(parser: argparse.ArgumentParser) -> None:
+    """Add `--config FILE` alone, for a command that needs a key or two of it."""
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help=f"the configuration (default: ${FILE_VARIABLE}, else {DEFAULT_FILE} if it is there)",
     )
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--config FILE` and the flags; a list is written with commas."""
+    add_config_file(parser)
     group = parser.add_argument_group("keys of the configuration")
     for key in keys():
         outer, _, inner = key.partition(".")

@@ -14,6 +14,8 @@ from apportion.collectors.options import CollectorOptions
 from apportion.core.clock import Clock
 from apportion.core.errors import PriceTableError
 from apportion.core.units import NS_PER_SECOND
+from apportion.cost.price_row import ESTIMATE, OLD_PRICE_DAYS
+from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE
 
 _CONNECT_NS: Final = 5 * NS_PER_SECOND
 _PERIOD_NS: Final = NS_PER_SECOND // 5
@@ -74,18 +76,25 @@ def examine_price(device: Mapping[str, Any], config: AgentConfig, clock: Clock) 
         table = load_price_table(config)
     except PriceTableError as refusal:
         return Finding(check, Level.FAIL, str(refusal), "correct the price table")
-    quote = table.quote(name, config.placement, clock.realtime_ns())
+    now_ns = clock.realtime_ns()
+    quote = table.quote(name, config.placement, now_ns)
     rate = quote.rate
+    named = config.prices not in {BUILT_IN, NO_TABLE}
     if rate is None:
         return Finding(
             check,
             Level.WARN,
             f"{name!r} has no price now ({quote.reason}): quantities without amounts",
-            "set `prices`" if config.prices is None else f"add a row to {config.prices}",
+            f"add a row to {config.prices}" if named else "set `prices` to a price table",
         )
-    return Finding(
-        check,
-        Level.OK,
+    age_days = rate.age_days(now_ns)
+    found = (
         f"{name!r}: {rate.per_hour} {rate.currency}/h, {rate.basis} of {rate.source}, "
-        f"as of {rate.as_of}",
+        f"as of {rate.as_of} ({age_days} days ago)"
     )
+    if rate.basis == ESTIMATE:
+        remedy = "an estimate of nobody's bill: write what you pay into a table, and set `prices`"
+        return Finding(check, Level.WARN, found, remedy)
+    if age_days > OLD_PRICE_DAYS:
+        return Finding(check, Level.WARN, found, "look the price up again")
+    return Finding(check, Level.OK, found)

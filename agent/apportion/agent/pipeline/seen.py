@@ -53,7 +53,7 @@ class Seen:
             ),
             None,
         )
-        rates = [rate for rate in self._prices.rates if rate.device_name == device_name]
+        rates = list(self._prices.rates_of(device_name))
         if share is None or share == 1:
             return rates
         return [replace(rate, units_per_hour=rate.units_per_hour * share) for rate in rates]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from typing import Final
+
+from apportion.cost.prices.mig import MigDevice
 
 # Left: what price lists say, in capitals, without NVIDIA and spaces. Right: nvmlDeviceGetName.
 # SkyPilot's catalogue (2024-05, 2026) and providers' pages; a name that can mean two devices
 # (plain A100 is the 40 GB one there, plain H100 the SXM one) is read as the catalogue means it.
 _ALIASES: Final = {
+    "GB200": "NVIDIA GB200",
     "B200": "NVIDIA B200",
     "H200": "NVIDIA H200",
     "H200-SXM": "NVIDIA H200",
@@ -45,6 +49,7 @@ _ALIASES: Final = {
     "A40": "NVIDIA A40",
     "A16": "NVIDIA A16",
     "T4": "Tesla T4",
+    "T4G": "NVIDIA T4G",
     "P100": "Tesla P100-PCIE-16GB",
     "P4": "Tesla P4",
     "K80": "Tesla K80",
@@ -56,6 +61,8 @@ _ALIASES: Final = {
     "RTX3090": "NVIDIA GeForce RTX 3090",
     "RTX3080": "NVIDIA GeForce RTX 3080",
     "RTX3060": "NVIDIA GeForce RTX 3060",
+    "A4000": "NVIDIA RTX A4000",
+    "A6000": "NVIDIA RTX A6000",
     "RTXA4000": "NVIDIA RTX A4000",
     "RTXA5000": "NVIDIA RTX A5000",
     "RTXA6000": "NVIDIA RTX A6000",
@@ -75,10 +82,18 @@ _NVML: Final = frozenset(_ALIASES.values()) | {HOST_CPU}
 
 
 def nvml_name(name: str) -> str | None:
-    """NVML's name for what a price list calls `name`; None where it is not known here."""
+    """NVML's name for what a price list calls `name`; None where it is not known here.
+
+    A MIG instance may carry either name of its GPU: `H100 MIG 1g.10gb`.
+    """
     if name in _NVML:
         return name
-    return _ALIASES.get(name.strip().upper().removeprefix("NVIDIA ").replace(" ", "-"))
+    alias = _ALIASES.get(name.strip().upper().removeprefix("NVIDIA ").replace(" ", "-"))
+    instance = None if alias else MigDevice.named(name)
+    if instance is None:
+        return alias
+    gpu = nvml_name(instance.gpu)
+    return None if gpu is None else replace(instance, gpu=gpu).name
 
 
 def similar_names(name: str) -> list[str]:

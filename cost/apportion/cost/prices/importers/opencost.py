@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 from apportion.core.errors import PriceTableError
-from apportion.cost.prices.csv_rows import read_csv_text, read_table
+from apportion.cost.document import shortened
+from apportion.cost.prices.csv_rows import read_csv_text, read_list
 from apportion.cost.prices.importers.imported import Imported
+from apportion.cost.prices.importers.json_list import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 MAX_BYTES: Final = 16 << 20
-_COLUMNS: Final = ("InstanceID", "AssetClass", "MarketPriceHourly")
-_READ: Final = ("AssetClass", "InstanceID", "MarketPriceHourly")
+_COLUMNS: Final = ("AssetClass", "InstanceID", "MarketPriceHourly")
 _PRICES: Final = (("GPU", "on-demand"), ("spotGPU", "spot"))
 
 
@@ -30,23 +30,22 @@ def read_opencost_json(path: Path, devices: Sequence[str]) -> Imported:
         raise PriceTableError(
             "OpenCost's JSON has one GPU price and names no device: say --device NAME", path=path
         )
-    try:
-        document = json.loads(read_csv_text(path, MAX_BYTES))
-    except (ValueError, RecursionError) as failure:
-        raise PriceTableError("is not JSON", path=path) from failure
+    text = read_csv_text(path, MAX_BYTES)
+    document = read_json(text, path)
     prices: Mapping[str, object] = {}
     if isinstance(document, dict):
         prices = cast("Mapping[str, object]", document)
+    if not any(name in prices for name, _ in _PRICES):
+        raise PriceTableError("has neither GPU nor spotGPU: no OpenCost pricing", path=path)
     imported = Imported(path)
     for name, capacity in _PRICES:
         price = prices.get(name)
-        if isinstance(price, bool) or not isinstance(price, str | int | float):
+        if price is None or price == "":
             imported.left_out[f"no {name}"] += 1
             continue
+        line = text.count("\n", 0, max(0, text.find(f'"{name}"'))) + 1
         for device in devices:
-            imported.offer(1, device, str(price), 1, "gpu", {"capacity": capacity})
-    if len(imported.left_out) == len(_PRICES):
-        raise PriceTableError("has neither GPU nor spotGPU: no OpenCost pricing", path=path)
+            imported.take(line, device, str(price), 1, "gpu", {"capacity": capacity})
     return imported
 
 
@@ -57,17 +56,10 @@ def read_opencost_csv(path: Path) -> Imported:
         PriceTableError: not such a file, or a price that is no number; with file and line.
     """
     imported = Imported(path)
-    rows = read_table(path, MAX_BYTES)
-    header = {name for _, row in rows for name in row}
-    missing = [name for name in _COLUMNS if name not in header]
-    if missing:
-        raise PriceTableError(
-            f"is no OpenCost pricing CSV: there is no {', '.join(missing)} in any row", path=path
-        )
-    for line, row in rows:
-        asset, name, price = (row.get(column, "") for column in _READ)
+    for line, row in read_list(path, MAX_BYTES, _COLUMNS, "OpenCost pricing CSV").rows:
+        asset, name, price = (row.get(column, "") for column in _COLUMNS)
         if asset.lower() != "gpu":
-            imported.left_out[f"asset class {asset[:20] or 'none'}"] += 1
+            imported.left_out[f"asset class {shortened(asset) or 'none'}"] += 1
         else:
             imported.offer(line, name, price, 1, "gpu", {"region": row.get("Region", "")})
     return imported

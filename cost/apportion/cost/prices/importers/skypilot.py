@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from apportion.core.errors import PriceTableError
-from apportion.cost.prices.csv_rows import read_table
+from apportion.cost.document import shortened
+from apportion.cost.prices.csv_rows import read_list
 from apportion.cost.prices.importers.imported import Imported
+from apportion.cost.prices.row_reader import MAX_INSTANCE_DEVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 MAX_BYTES: Final = 64 << 20
@@ -32,17 +32,18 @@ def read_skypilot(path: Path, cloud: str) -> Imported:
         PriceTableError: not such a file, or a price that is no number; with file and line.
     """
     imported = Imported(path)
-    for line, row in _rows(path, _VMS, "vms.csv"):
+    for line, row in read_list(path, MAX_BYTES, _VMS, "SkyPilot vms.csv").rows:
         name, count = row.get("AcceleratorName"), row.get("AcceleratorCount", "0")
         whole = _WHOLE.fullmatch(count)
-        if not name or (whole is not None and int(whole[1]) == 0):
+        devices = 0 if whole is None else int(whole[1])
+        if not name or (whole is not None and devices == 0):
             imported.left_out["no accelerator"] += 1
             continue
-        if whole is None:
-            imported.left_out[f"{count[:20]} of a device: not a whole number"] += 1
+        if not 1 <= devices <= MAX_INSTANCE_DEVICES:
+            imported.left_out[f"{shortened(count)} of a device: not a number of whole ones"] += 1
             continue
         instance = row.get("InstanceType", "")
-        if not instance and int(whole[1]) > 1:
+        if not instance and devices > 1:
             imported.left_out["a multiple of one attached device"] += 1
             continue
         match = {
@@ -58,7 +59,7 @@ def read_skypilot(path: Path, cloud: str) -> Imported:
                 imported.left_out[f"no {capacity} price"] += 1
             else:
                 asked = {**match, "capacity": capacity}
-                imported.offer(line, name, price, int(whole[1]), covers, asked)
+                imported.offer(line, name, price, devices, covers, asked)
     return imported
 
 
@@ -69,7 +70,7 @@ def read_slurm(path: Path) -> Imported:
         PriceTableError: as `read_skypilot`.
     """
     imported = Imported(path)
-    for line, row in _rows(path, _SLURM, "slurm/pricing.csv"):
+    for line, row in read_list(path, MAX_BYTES, _SLURM, "SkyPilot slurm/pricing.csv").rows:
         name, price = row.get("AcceleratorName"), row.get("PricePerAccelerator")
         if not name or price is None:
             imported.left_out["no accelerator"] += 1
@@ -77,14 +78,3 @@ def read_slurm(path: Path) -> Imported:
         match = {"region": row.get("Region", ""), "zone": row.get("Zone", "")}
         imported.offer(line, name, price, 1, "gpu", match)
     return imported
-
-
-def _rows(path: Path, columns: Sequence[str], form: str) -> Sequence[tuple[int, Mapping[str, str]]]:
-    rows = read_table(path, MAX_BYTES)
-    header = {name for _, row in rows for name in row}
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise PriceTableError(
-            f"is no SkyPilot {form}: there is no {', '.join(missing)} in any row", path=path
-        )
-    return rows
