@@ -81,6 +81,8 @@ def test_a_price_is_found_by_the_device_name(tmp_path: Path) -> None:
     later = ManualClock(realtime_ns=MAY_FIRST_2026_NS + 91 * 86_400 * 10**9)
     old = examine_price({"name": "NVIDIA H100 80GB HBM3"}, config, later)
     assert (old.level, old.remedy) == (Level.WARN, "look the price up again")
+    early = examine_price({"name": "NVIDIA H100 80GB HBM3"}, config, ManualClock(realtime_ns=0))
+    assert (early.level, early.remedy.endswith("in the future")) == (Level.WARN, True)
     missing = examine_price({"name": "Tesla T4"}, config, clock)
     assert missing.level is Level.WARN
     assert str(prices) in missing.remedy

@@ -51,7 +51,7 @@ def test_a_catalogue_is_read_by_its_header(tmp_path: Path) -> None:
         "no accelerator": 2,
         "no spot price": 2,
         "device 'Gaudi' is not one whose NVML name is known here": 1,
-        "0.5 of a device: not a number of whole ones": 1,
+        "'0.5' of a device: not a number of whole ones": 1,
         "a price of 0: not on offer": 1,
         "a multiple of one attached device": 1,
     }
@@ -102,7 +102,7 @@ def test_opencosts_csv_has_a_row_for_each_gpu(tmp_path: Path) -> None:
     imported = read_opencost_csv(written(tmp_path, text))
     (offer,) = imported.offers
     assert (offer.device, offer.per_hour) == ("NVIDIA L40S", "0.75")
-    assert imported.left_out == {"asset class node": 1}
+    assert imported.left_out == {"asset class 'node'": 1}
 
 
 @pytest.mark.parametrize(

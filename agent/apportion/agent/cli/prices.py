@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.prices_check import configure_check, run_check
@@ -19,18 +20,10 @@ from apportion.agent.cli.prices_show import (
 )
 
 
-class _Configure(Protocol):
-    def __call__(self, parser: argparse.ArgumentParser, /) -> None: ...
-
-
-class _Run(Protocol):
-    def __call__(self, options: argparse.Namespace, /) -> int: ...
-
-
 class _Action(NamedTuple):
     help: str
-    configure: _Configure
-    run: _Run
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 _ACTIONS: Final = {

@@ -87,9 +87,10 @@ def run_quote(options: argparse.Namespace) -> int:
         sys.stderr.write(f"apportion prices: {device}: no price in {name}: {quote.reason}{hint}\n")
         return 1
     rate = quote.rate
-    row = {**_shown(rate), "age_days": rate.age_days(now_ns), "table": str(table.path)}
+    age_days = rate.age_days(now_ns)
+    row = {**_shown(rate), "age_days": age_days, "table": str(table.path)}
     if options.format == "table":
-        sys.stdout.write(_told(rate, row, _mig_share(table, rate)))
+        sys.stdout.write(_told(rate, row, age_days, _mig_share(table, rate)))
     else:
         sys.stdout.write(render([row], QUOTE_COLUMNS, options.format))
     return 0
@@ -148,20 +149,24 @@ def _mig_share(table: PriceTable, rate: Rate) -> str:
     return f"{instance.share(rate.mig_policy)} of {instance.gpu}, by {rate.mig_policy} slices"
 
 
-def _told(rate: Rate, row: Mapping[str, object], mig_share: str) -> str:
+def _age(days: int) -> str:
+    if days < 0:
+        return "in the future: correct it"
+    return f"{days} days ago{': look it up again' if days > OLD_PRICE_DAYS else ''}"
+
+
+def _told(rate: Rate, row: Mapping[str, object], age_days: int, mig_share: str) -> str:
     """One row for people, a fact a line."""
-    age_days = row["age_days"]
     basis = rate.basis
     if basis == ESTIMATE:
         basis += ": an estimate, no price of yours; write what you pay into a table"
-    old = isinstance(age_days, int) and age_days > OLD_PRICE_DAYS
     facts: dict[str, object] = {
         "device": rate.device_name,
         "price": f"{rate.per_hour} {rate.currency} per device-hour, for {rate.covers}",
         "share": mig_share,
         "basis": basis,
         "source": rate.source,
-        "as of": f"{rate.as_of}, {age_days} days ago{': look it up again' if old else ''}",
+        "as of": f"{rate.as_of}, {_age(age_days)}",
         "holds": " ".join(f"{end} {row[end]}" for end in ("from", "to") if row[end]),
         "on nodes": row["match"],
         "billed": _billed(rate),

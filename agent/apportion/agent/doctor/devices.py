@@ -95,6 +95,8 @@ def examine_price(device: Mapping[str, Any], config: AgentConfig, clock: Clock) 
     if rate.basis == ESTIMATE:
         remedy = "an estimate of nobody's bill: write what you pay into a table, and set `prices`"
         return Finding(check, Level.WARN, found, remedy)
+    if age_days < 0:
+        return Finding(check, Level.WARN, found, "correct its `as_of`: it is in the future")
     if age_days > OLD_PRICE_DAYS:
         return Finding(check, Level.WARN, found, "look the price up again")
     return Finding(check, Level.OK, found)

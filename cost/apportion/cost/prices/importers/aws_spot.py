@@ -38,7 +38,7 @@ _FIELDS: Final = (
 
 
 class _Point(NamedTuple):
-    """Since when a price holds in a zone; `where` names the entry in an error."""
+    """Since when a price holds in a zone. `entry` of `path` names it in an error."""
 
     zone: str
     instance_type: str

@@ -59,7 +59,7 @@ def read_opencost_csv(path: Path) -> Imported:
     for line, row in read_list(path, MAX_BYTES, _COLUMNS, "OpenCost pricing CSV").rows:
         asset, name, price = (row.get(column, "") for column in _COLUMNS)
         if asset.lower() != "gpu":
-            imported.left_out[f"asset class {shortened(asset) or 'none'}"] += 1
+            imported.left_out[f"asset class {shortened(asset)!r}"] += 1
         else:
             imported.offer(line, name, price, 1, "gpu", {"region": row.get("Region", "")})
     return imported

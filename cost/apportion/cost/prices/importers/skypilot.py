@@ -40,7 +40,7 @@ def read_skypilot(path: Path, cloud: str) -> Imported:
             imported.left_out["no accelerator"] += 1
             continue
         if not 1 <= devices <= MAX_INSTANCE_DEVICES:
-            imported.left_out[f"{shortened(count)} of a device: not a number of whole ones"] += 1
+            imported.left_out[f"{shortened(count)!r} of a device: not a number of whole ones"] += 1
             continue
         instance = row.get("InstanceType", "")
         if not instance and devices > 1:
