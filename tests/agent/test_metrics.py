@@ -83,13 +83,13 @@ def test_every_family_and_label_is_emitted_by_a_full_snapshot() -> None:
     emitted: dict[str, set[str]] = {}
     for name, labels, _ in _samples(full_snapshot(simulated=True)):
         emitted.setdefault(name, set()).update(labels)
-    declared = {str(family.name_in("USD")): family for family in FAMILIES}
-    assert set(emitted) == set(declared)
-    for name, family in declared.items():
-        allowed = {*family.labels, *(["simulated"] if family.simulated else [])}
-        assert emitted[name] == allowed, name
-    used = {label for family in FAMILIES for label in family.labels}
-    assert used | {"simulated"} == set(BOUNDS)
+    declared = {
+        name.format(currency="usd"): {*labels, *(["simulated"] if family.simulated else [])}
+        for family in FAMILIES
+        for name, labels in family.sample_labels.items()
+    }
+    assert emitted == declared
+    assert set().union(*declared.values()) == set(BOUNDS)
 
 
 def test_amounts_are_converted_once_and_exactly() -> None:
@@ -224,6 +224,16 @@ def test_an_undeclared_sample_raises_in_tests() -> None:
     assert "request_id" in emission.undeclared[1]
 
 
+def test_a_histogram_is_one_family_of_three_kinds_of_samples() -> None:
+    """`le` belongs to its buckets alone; both formats read it back as a histogram."""
+    family = Family("apportion_took_seconds", "histogram", "seconds", ("target",), "help", "here")
+    assert family.sample_labels == {
+        "apportion_took_seconds_bucket": ("target", "le"),
+        "apportion_took_seconds_sum": ("target",),
+        "apportion_took_seconds_count": ("target",),
+    }
+
+
 def test_an_undeclared_sample_is_left_out_and_counted_in_production(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -248,6 +258,7 @@ def test_an_undeclared_sample_is_left_out_and_counted_in_production(
         ("apportion_things_total", "gauge", ()),
         ("things", "gauge", ()),
         ("apportion_things", "gauge", ("pid",)),
+        ("apportion_things", "histogram", ("le",)),
     ],
 )
 def test_a_family_against_the_rules_cannot_be_declared(

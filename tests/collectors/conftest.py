@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from benchmarks.evaluation.cases import fixtures
+from tests.collectors.metrics_server import MetricsServer
 
 from apportion.simulator import PROFILES, Simulator, build, environment
 
@@ -60,3 +62,19 @@ def simulator(tmp_path: Path) -> Iterator[Simulator]:
 def simulated(simulator: Simulator, library: Path) -> Mapping[str, str]:
     """The environment in which NVML is the simulator."""
     return {**os.environ, **environment(simulator.state, library)}
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    """A server of metrics on loopback."""
+    with MetricsServer().running() as serving:
+        yield serving
+
+
+@pytest.fixture
+def published() -> Path:
+    """The folder of published inputs; skips where it is not there."""
+    folder = fixtures()
+    if folder is None:
+        pytest.skip("no published inputs: set APPORTION_FIXTURES to their folder")
+    return folder

@@ -128,14 +128,17 @@ def is_of_device(family: Family) -> bool:
 
 
 def samples_of(families: Iterable[Family], scale: int = 1) -> tuple[Sample, ...]:
-    """A sample of each family, with all of its labels but the device."""
+    """A sample of each family, with all of its labels but the device; three of a histogram."""
     return tuple(
         Sample(
-            family.name.removeprefix("apportion_"),
+            name.removeprefix("apportion_"),
             scale,
-            tuple((label, label) for label in family.labels if label != "device"),
+            tuple(
+                (label, "+Inf" if label == "le" else label) for label in labels if label != "device"
+            ),
         )
         for family in families
+        for name, labels in family.sample_labels.items()
     )
 
 

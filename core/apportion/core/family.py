@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["counter", "gauge"]
+Kind = Literal["counter", "gauge", "histogram"]
+PARTS: Final = ("_bucket", "_sum", "_count")
+"""What the samples of a histogram are called; those of `_bucket` have the label `le`."""
 
 BOUNDS: Final = {
     "device": "devices of the host",
@@ -48,6 +50,11 @@ BOUNDS: Final = {
     "label": "workload, run, model, tenant",
     "collector": "the registered collectors",
     "process": "agent, nvml",
+    "target": "places that the configuration names",
+    "engine": "engines that there is a table for",
+    "metric": "the engines' vocabulary",
+    "source_name": "one a metric and engine",
+    "le": "at most 24 a histogram",
     "version": "one",
     "simulated": "true, or absent",
 }
@@ -79,6 +86,16 @@ class Family:
             raise ValueError(f"{self.name}: a name is lower case and begins with apportion_")
         if (self.kind == "counter") != self.name.endswith("_total"):
             raise ValueError(f"{self.name}: a counter, and nothing else, ends in _total")
+        if "le" in self.labels:
+            raise ValueError(f"{self.name}: only a histogram has le, and it goes without saying")
+
+    @property
+    def sample_labels(self) -> dict[str, tuple[str, ...]]:
+        """The labels of its samples, by their name as declared."""
+        if self.kind != "histogram":
+            return {self.name: self.labels}
+        bucket, *others = (f"{self.name}{part}" for part in PARTS)
+        return {bucket: (*self.labels, "le"), **dict.fromkeys(others, self.labels)}
 
     @property
     def is_money(self) -> bool:

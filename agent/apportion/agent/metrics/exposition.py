@@ -12,7 +12,12 @@ from datetime import datetime, time, timezone
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from apportion.agent.metrics.catalogue import FAMILIES, by_name
 from apportion.agent.snapshot import DeviceState, Snapshot, SnapshotBoard, Spend
@@ -23,6 +28,11 @@ from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY, joules, seco
 
 _LOG: Final = logging.getLogger(__name__)
 _NONE: Final[Mapping[str, str]] = {}
+_OF_KIND: Final = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 _REST: Final = "rest"
 """The label of a span's time that is in no phase."""
 
@@ -71,7 +81,11 @@ class Emission:
 
     def __init__(self, currency: str | None) -> None:
         self._currency = currency
-        self._declared = by_name()
+        self._declared = {
+            name: (family, labels)
+            for family in by_name().values()
+            for name, labels in family.sample_labels.items()
+        }
         self._metrics: dict[str, Metric] = {}
         self.undeclared: list[str] = []
 
@@ -83,24 +97,30 @@ class Emission:
         *,
         simulated: bool = False,
     ) -> None:
-        """Add a sample of `apportion_<name>`, unless `value` is None."""
+        """Add a sample of `apportion_<name>`, unless `value` is None.
+
+        `name` is a family's; for a histogram with `_bucket`, `_sum` or `_count` after it.
+        """
         if value is None:
             return
-        family = self._declared.get(f"apportion_{name}")
-        if family is None:
-            self.undeclared.append(f"family apportion_{name} is not in the catalogue")
+        declared_name = f"apportion_{name}"
+        declared = self._declared.get(declared_name)
+        if declared is None:
+            self.undeclared.append(f"family {declared_name} is not in the catalogue")
             return
+        family, known = declared
         full_name = family.name_in(self._currency)
         if full_name is None:
             return
-        if any(label not in family.labels for label in labels):
-            extra = ", ".join(sorted(set(labels) - set(family.labels)))
+        if any(label not in known for label in labels):
+            extra = ", ".join(sorted(set(labels) - set(known)))
             self.undeclared.append(f"{full_name} has undeclared labels: {extra}")
             return
         given = {label: text for label, text in labels.items() if text}
         if simulated and family.simulated:
             given["simulated"] = "true"
-        self._metric(family, full_name).add_sample(full_name, given, value)
+        part = declared_name.removeprefix(family.name)
+        self._metric(family, full_name).add_sample(f"{full_name}{part}", given, value)
 
     def metrics(self) -> Iterator[Metric]:
         """The families that have samples, in the catalogue's order."""
@@ -111,7 +131,7 @@ class Emission:
     def _metric(self, family: Family, full_name: str) -> Metric:
         metric = self._metrics.get(family.name)
         if metric is None:
-            of_kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+            of_kind = _OF_KIND[family.kind]
             metric = of_kind(full_name, family.help)
             self._metrics[family.name] = metric
         return metric
