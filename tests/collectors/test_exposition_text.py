@@ -141,7 +141,7 @@ def test_values_of_labels_that_were_not_escaped(block: str, labels: dict[str, st
         'a{x="1"} five',
         "a 1_000",
         "a 0x10",
-        "a ٥",
+        "a \u0665",
         "5 a",
         '{"a.b", x="1"} 5',
         'a{="1"} 5',

@@ -18,7 +18,8 @@ class CollectorOptions:
 
     `period_ns` is the time between two readings. A source that is silent for `deadline_ns`
     (`connect_deadline_ns` before its first reading) is abandoned and opened again.
-    `environment` replaces the whole environment of child processes; None inherits ours.
+    `environment` replaces the whole environment of child processes; None inherits ours. `dcgm_urls`
+    and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`).
     """
 
     proc_root: Path = Path("/proc")
@@ -32,10 +33,12 @@ class CollectorOptions:
     deadline_ns: int = 5 * NS_PER_SECOND
     connect_deadline_ns: int = 30 * NS_PER_SECOND
     environment: Mapping[str, str] | None = None
+    dcgm_urls: tuple[str, ...] = ()
+    engine_urls: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> CollectorOptions:
-        """Options as a command line gives them: text by name, durations in seconds.
+        """Options as a command line gives them: text by name, seconds, lists with commas.
 
         Raises:
             ConfigError: an unknown name, or a duration that is not a positive number.
@@ -47,17 +50,24 @@ class CollectorOptions:
             elif name in _DURATIONS:
                 values[f"{name}_ns"] = _duration_ns(name, text)
             elif name == "nccl_dirs":
-                values[name] = tuple(Path(part) for part in text.split(",") if part)
+                values[name] = tuple(map(Path, _listed(text)))
+            elif name in _LISTS:
+                values[name] = _listed(text)
             elif name == "host_name":
                 values[name] = text
             else:
-                known = ", ".join((*_PATHS, *_DURATIONS, "nccl_dirs", "host_name"))
+                known = ", ".join((*_PATHS, *_DURATIONS, *_LISTS, "nccl_dirs", "host_name"))
                 raise ConfigError(f"unknown collector option {name!r}; known are {known}")
         return cls(**values)
 
 
 _PATHS: Final = ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir", "ring_dir")
+_LISTS: Final = ("dcgm_urls", "engine_urls")
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _duration_ns(name: str, text: str) -> int:

@@ -7,17 +7,18 @@ from typing import Final
 from apportion.core.units import NS_PER_SECOND, Millijoules
 
 LONGEST_GAP_NS: Final = 10 * NS_PER_SECOND
-"""Beyond this nobody knows what the power was in between."""
+"""Beyond this nobody knows what the power was in between, where samples come every second."""
 
 
 class PowerIntegral:
     """The trapezoid sum of power samples, in whole millijoules; exact in between.
 
-    It falls to zero after a gap longer than `LONGEST_GAP_NS`, as a counter does that was reset:
+    It falls to zero after a gap longer than `longest_gap_ns`, as a counter does that was reset:
     the energy of such a gap is unknown and must not be made up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_gap_ns: int = LONGEST_GAP_NS) -> None:
+        self._longest_gap_ns = longest_gap_ns
         self._twice_mw_ns = 0
         self._last: tuple[int, int] | None = None
 
@@ -32,7 +33,7 @@ class PowerIntegral:
             gap_ns = time_ns - last_ns
             if gap_ns < 0:
                 raise ValueError(f"power samples must come in time order; this one is {gap_ns} ns")
-            if gap_ns > LONGEST_GAP_NS:
+            if gap_ns > self._longest_gap_ns:
                 self._twice_mw_ns = 0
             else:
                 self._twice_mw_ns += (power_mw + last_mw) * gap_ns

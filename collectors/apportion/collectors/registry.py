@@ -19,6 +19,8 @@ Factory = Callable[[CollectorOptions, Clock], Collector]
 DEFAULT: Final = "default"
 PERIOD_NS: Final = 5 * NS_PER_SECOND
 _MODULES: Final = (
+    "apportion.collectors.dcgm",
+    "apportion.collectors.engines",
     "apportion.collectors.host",
     "apportion.collectors.kubernetes",
     "apportion.collectors.nccl",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +49,9 @@ CACHE_NS: Final = NS_PER_SECOND
 FAILURES_TO_OPEN: Final = 3
 FIRST_PAUSE_NS: Final = 10 * NS_PER_SECOND
 LONGEST_PAUSE_NS: Final = 300 * NS_PER_SECOND
+_SAID: Final = 3
+"""How many of several errors one sentence tells."""
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,28 @@ class Scrape:
         """For who got no answer, because an earlier look is still waiting for one."""
         error = f"{self.target.name} has not answered an earlier look yet"
         return Scraped(None, error, self._clock.monotonic_ns())
+
+
+class Complaints:
+    """Says in the log which targets fail, once each, and when they answer again."""
+
+    def __init__(self, collector: str) -> None:
+        self._collector = collector
+        self._errors: Mapping[str, str] = {}
+
+    def say(self, errors: Mapping[str, str]) -> None:
+        """Some targets failed now: their errors by name, each with the name in it."""
+        for target, error in errors.items():
+            if self._errors.get(target) != error:
+                _LOG.warning("collector %s: %s", self._collector, error)
+        for target in self._errors.keys() - errors.keys():
+            _LOG.info("collector %s: %s answers again", self._collector, target)
+        self._errors = dict(errors)
+
+    def all_of(self, errors: Mapping[str, str]) -> SourceLost:
+        """All targets failed now: the error to raise, which whoever called says."""
+        self._errors = {}
+        return SourceLost("; ".join(list(errors.values())[:_SAID]))
 
 
 def look_at_all(scrapes: Sequence[Scrape], clock: Clock, patience_ns: int) -> list[Scraped]:

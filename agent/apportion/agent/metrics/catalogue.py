@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.collectors import kubernetes, nccl, network, system
+from apportion.collectors import (
+    dcgm_telemetry,
+    engine_vocabulary,
+    kubernetes,
+    nccl,
+    network,
+    scrape,
+    system,
+)
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
@@ -37,10 +45,13 @@ def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) 
 
 
 COLLECTED: Final[tuple[Family, ...]] = (
+    *dcgm_telemetry.FAMILIES,
     *network.FAMILIES,
     *system.FAMILIES,
     *nccl.FAMILIES,
     *kubernetes.FAMILIES,
+    *scrape.FAMILIES,
+    *engine_vocabulary.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""
 
