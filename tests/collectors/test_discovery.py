@@ -60,7 +60,8 @@ def test_auto_with_a_driver_but_no_pci_devices(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "collector"), [("nvml", "nvml"), ("cpu", "host"), ("simulator", "nvml")]
+    ("choice", "collector"),
+    [("nvml", "nvml"), ("dcgm", "dcgm"), ("cpu", "host"), ("simulator", "nvml")],
 )
 @pytest.mark.parametrize("machine", ["gpu_host", "bare_host"])
 def test_a_named_source_is_obeyed(tree: Tree, machine: str, choice: str, collector: str) -> None:
@@ -68,13 +69,27 @@ def test_a_named_source_is_obeyed(tree: Tree, machine: str, choice: str, collect
     assert on(tree(machine), choice).collector == collector
 
 
+def test_auto_takes_a_named_exporter_only_where_nvml_cannot_be_read(tree: Tree) -> None:
+    """One source of devices at a time, and NVML before dcgm-exporter."""
+    root = tree("gpu_host")
+    places = {"sys_root": root / "sys", "proc_root": root / "proc", "dev_root": root / "dev"}
+    assert discover("auto", **places, has_dcgm=True).collector == "nvml"
+    shutil.rmtree(root / "dev")
+    found = discover("auto", **places, has_dcgm=True)
+    assert found.collector == "dcgm"
+    assert "nvidiactl is absent" in found.reason
+    shutil.rmtree(root)
+    assert discover("auto", **places, has_dcgm=True).collector == "dcgm"
+    assert discover("auto", **places).collector == "host"
+
+
 def test_the_simulator_says_so(tree: Tree) -> None:
     """In the reason that the agent logs."""
     assert "SIMULATED" in on(tree("bare_host"), "simulator").reason
 
 
-@pytest.mark.parametrize("choice", ["dcgm", "gpu", "", "NVML"])
+@pytest.mark.parametrize("choice", ["dcgm-exporter", "gpu", "", "NVML"])
 def test_unknown_choices_are_refused(tree: Tree, choice: str) -> None:
     """With the ones that are known."""
-    with pytest.raises(ConfigError, match="auto, nvml, cpu, simulator"):
+    with pytest.raises(ConfigError, match="auto, nvml, dcgm, cpu, simulator"):
         on(tree("bare_host"), choice)

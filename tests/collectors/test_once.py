@@ -61,5 +61,5 @@ def test_nvml_without_a_library(tmp_path: Path) -> None:
 
 def test_an_unknown_collector() -> None:
     """The command line shows the sentence."""
-    with pytest.raises(ConfigError, match="there is no collector 'dcgm'"):
-        collect_once("dcgm", {})
+    with pytest.raises(ConfigError, match="there is no collector 'tpu'"):
+        collect_once("tpu", {})

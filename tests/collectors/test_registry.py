@@ -53,7 +53,7 @@ def test_registrations_are_listed_by_name() -> None:
 
 def test_an_unknown_name_lists_the_known() -> None:
     """For a typing error in a configuration."""
-    with pytest.raises(ConfigError, match="known are host, "):
+    with pytest.raises(ConfigError, match="dcgm, engines, host"):
         built_in().get("nvlm")
 
 

@@ -33,6 +33,7 @@ DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
 _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
 _SECRET_PARAMETER: Final = re.compile(r"(?i)pass|secret|token|key")
+_USER: Final = re.compile(r"//[^/@]*@")
 _HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
 
 
@@ -103,15 +104,33 @@ class AgentConfig(BaseSettings):
         "node",
         description="`node` meters all devices of the host; `pod` those that its pod's rings name.",
     )
-    devices: Literal["auto", "nvml", "cpu", "simulator"] = Field(
+    devices: Literal["auto", "nvml", "dcgm", "cpu", "simulator"] = Field(
         "auto",
-        description="Where devices come from. `auto` takes the host's CPU only where sysfs shows "
-        "no NVIDIA device at all.",
+        description="Where devices come from. `auto` takes NVML where it can be read, else "
+        "dcgm-exporter where `dcgm_urls` names one, and the host's CPU only where sysfs shows no "
+        "NVIDIA device at all.",
     )
     collectors: Words = Field(
         (DEFAULT,),
         description="Sources of facts beside the devices, by name; `default` stands for those "
         "that run without being asked for. Empty: none.",
+    )
+    dcgm_urls: Words = Field(
+        (),
+        repr=False,  # they may hold a password
+        description="dcgm-exporters: URLs, such as http://$(HOST_IP):9400/metrics, or paths of "
+        "recorded texts. Empty: the node's by $HOST_IP or $NODE_IP, else this host's.",
+    )
+    dcgm_interval: Period = Field(
+        Duration(30_000_000_000),
+        description="How often the exporter takes new values (its --collect-interval). Settlement "
+        "stays two of them behind.",
+    )
+    engine_urls: Words = Field(
+        (),
+        repr=False,  # they may hold a password
+        description="/metrics of inference engines, as for `dcgm_urls`. Naming any runs the "
+        "collector `engines`.",
     )
     own: Words = Field(
         (),
@@ -223,6 +242,7 @@ class AgentConfig(BaseSettings):
     def _periods_make_sense(self) -> AgentConfig:
         bounds = {
             "sample_period": (50_000_000, 60_000_000_000),
+            "dcgm_interval": (100_000_000, 600_000_000_000),
             "tick_period": (50_000_000, 600_000_000_000),
             "lateness": (0, 600_000_000_000),
             "drain": (100_000_000, 600_000_000_000),
@@ -273,6 +293,8 @@ class AgentConfig(BaseSettings):
         limits = self.labels.model_dump(mode="json")
         values.update({f"labels.{key}": limit for key, limit in limits.items()})
         values["ledger"] = self.masked_ledger
+        for key in ("dcgm_urls", "engine_urls"):
+            values[key] = [_USER.sub("//***@", url) for url in getattr(self, key)]
         return values
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from apportion.agent.config import AgentConfig
-from apportion.core.errors import PriceTableError
+from apportion.collectors.target import parse_targets
+from apportion.core.errors import ConfigError, PriceTableError
 from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE, built_in_table
 from apportion.cost.rate import PriceTable
 
@@ -17,6 +19,8 @@ def config_problems(config: AgentConfig) -> list[str]:
         load_prices(config)
     except PriceTableError as refusal:
         problems.append(str(refusal))
+    problems += _url_problems("dcgm_urls", config.dcgm_urls)
+    problems += _url_problems("engine_urls", config.engine_urls)
     if config.lateness < config.sample_period:
         problems.append(
             f"lateness ({config.lateness}) is shorter than sample_period "
@@ -24,6 +28,14 @@ def config_problems(config: AgentConfig) -> list[str]:
             "make lateness at least two sample periods"
         )
     return problems
+
+
+def _url_problems(key: str, urls: tuple[str, ...]) -> list[str]:
+    try:
+        parse_targets(urls, os.environ)
+    except ConfigError as refusal:
+        return [f"{key}: {refusal}"]
+    return []
 
 
 def load_prices(config: AgentConfig) -> PriceTable:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.config_problems import load_prices
+from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import ClockPair, Heartbeat, Position, RingDirectory
 from apportion.agent.metrics.exposition import Exposition
@@ -22,9 +23,7 @@ from apportion.agent.pipeline.restore import read_position
 from apportion.agent.pipeline.sampler import Sampler
 from apportion.agent.service import RunGroup
 from apportion.agent.snapshot import SnapshotBoard
-from apportion.collectors.discovery import discover
 from apportion.collectors.observed import Observed
-from apportion.collectors.options import CollectorOptions
 from apportion.collectors.registry import built_in
 from apportion.core.clock import SystemClock
 from apportion.core.ids import RingId
@@ -56,8 +55,8 @@ def run(config: AgentConfig) -> int:
     prices = load_prices(config)
     if config.prices == BUILT_IN:
         _LOG.warning("prices: the built-in estimates; name what you pay in a table, `prices`")
-    found = discover(config.devices, sys_root=config.sys_root, proc_root=config.proc_root)
-    _LOG.info("devices: %s", found.reason)
+    source = DeviceSource.of(config)
+    _LOG.info("devices: %s", source.found.reason)
     lock = LedgerLock.take(config.ledger_location)
     ledger = Ledger.open(
         config.ledger_location,
@@ -78,26 +77,13 @@ def run(config: AgentConfig) -> int:
             "model": config.labels.max_models,
         }
     )
-    options = CollectorOptions(
-        proc_root=config.proc_root,
-        sys_root=config.sys_root,
-        kubelet_socket=config.kubelet_socket,
-        job_mapping_dir=config.job_mapping_dir,
-        ring_dir=config.ring_dir,
-        nccl_dirs=config.nccl_dirs,
-        period_ns=config.sample_period.ns,
-    )
-    known = built_in()
-    samplers = [
-        Sampler(
-            Observed(known.get(found.collector).factory(options, clock), clock),
-            clock,
-            period_ns=max(config.sample_period.ns // 4, 50_000_000),
-        )
-    ]
+    options = collector_options(config, source.period_ns)
+    make = built_in().get(source.found.collector).factory
+    period_ns = max(source.period_ns // 4, 50_000_000)
+    samplers = [Sampler(Observed(make(options, clock), clock), clock, period_ns=period_ns)]
     samplers += [
         Sampler(Observed(each.factory(options, clock), clock), clock, period_ns=each.period_ns)
-        for each in known.beside(config.collectors)
+        for each in beside(config)
     ]
     board = SnapshotBoard()
     engine = Engine(
@@ -113,8 +99,9 @@ def run(config: AgentConfig) -> int:
         processes=Processes(config.proc_root),
         folder=folder,
         board=board,
-        lateness_ns=config.lateness.ns,
-        sample_period_ns=config.sample_period.ns,
+        lateness_ns=source.lateness_ns,
+        sample_period_ns=source.period_ns,
+        numbered=source.numbered,
         tick_period_ns=config.tick_period.ns,
         heartbeat=Heartbeat(config.ring_dir, clock, version=_version(), pid=os.getpid()),
     )

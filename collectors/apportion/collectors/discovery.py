@@ -1,7 +1,9 @@
 """Which source of devices to use: the `devices:` rule of the configuration.
 
-`auto` takes the CPU only where sysfs and procfs show no NVIDIA device at all. Where there is
-one that cannot be read, the agent says what is missing instead of metering something else.
+`auto` takes NVML where nothing stands in its way, else dcgm-exporter where the configuration names
+one, and never both. It takes the CPU only where sysfs and procfs show no NVIDIA device at all.
+Where there is one that cannot be read, the agent says what is missing instead of metering
+something else.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class DeviceChoice(str, Enum):
 
     AUTO = "auto"
     NVML = "nvml"
+    DCGM = "dcgm"
     CPU = "cpu"
     SIMULATOR = "simulator"
 
@@ -31,8 +34,8 @@ class DeviceChoice(str, Enum):
 class Discovery:
     """The collector that reads the devices, and why.
 
-    `collector` is a registered name, `nvml` or `host`. `pci_addresses` are the NVIDIA GPUs that
-    sysfs lists. `missing` says what stands in the way of reading them; empty where nothing does.
+    `collector` is a registered name, `nvml`, `dcgm` or `host`. `pci_addresses` are the NVIDIA GPUs
+    that sysfs lists. `missing` says what stands in NVML's way; empty where nothing does.
     """
 
     choice: DeviceChoice
@@ -48,8 +51,9 @@ def discover(
     sys_root: Path = Path("/sys"),
     proc_root: Path = Path("/proc"),
     dev_root: Path = Path("/dev"),
+    has_dcgm: bool = False,
 ) -> Discovery:
-    """Apply the rule to this machine.
+    """Apply the rule to this machine. `has_dcgm`: the configuration names a dcgm-exporter.
 
     Raises:
         ConfigError: `choice` is none of `DeviceChoice`.
@@ -63,10 +67,15 @@ def discover(
         return Discovery(wanted, "host", "the configuration names the CPU")
     if wanted is DeviceChoice.SIMULATOR:
         return Discovery(wanted, "nvml", "SIMULATED: the configuration names the simulator")
+    if wanted is DeviceChoice.DCGM:
+        return Discovery(wanted, "dcgm", "the configuration names dcgm-exporter")
     addresses = nvidia_gpus(sys_root)
     missing = _missing(addresses, proc_root, dev_root)
     if wanted is DeviceChoice.NVML:
         return Discovery(wanted, "nvml", "the configuration names NVML", addresses, missing)
+    if missing and has_dcgm:
+        reason = f"NVML cannot be read here ({'; '.join(missing)}): dcgm-exporter is"
+        return Discovery(wanted, "dcgm", reason, addresses, missing)
     if not addresses and not (proc_root / "driver/nvidia").exists():
         return Discovery(
             wanted,

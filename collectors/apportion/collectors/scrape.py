@@ -48,7 +48,7 @@ DEADLINE_NS: Final = 5 * NS_PER_SECOND
 CACHE_NS: Final = NS_PER_SECOND
 FAILURES_TO_OPEN: Final = 3
 FIRST_PAUSE_NS: Final = 10 * NS_PER_SECOND
-LONGEST_PAUSE_NS: Final = 300 * NS_PER_SECOND
+LONGEST_PAUSE_NS: Final = 60 * NS_PER_SECOND
 _SAID: Final = 3
 """How many of several errors one sentence tells."""
 _LOG: Final = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Scrape:
     """One target. Any thread may look; only one at a time asks.
 
     A look that is younger than `cache_ns` answers for the next ones. After three failures the
-    target is left alone, for a pause that doubles from `first_pause_ns` to five minutes; meanwhile
+    target is left alone, for a pause that doubles from `first_pause_ns` to a minute; meanwhile
     the last error stands.
     """
 
@@ -90,8 +90,8 @@ class Scrape:
         self._wanted = frozenset(wanted)
         self._deadline_ns = deadline_ns
         self._cache_ns = cache_ns
-        self._first_pause_ns = first_pause_ns
-        self._pause_ns = first_pause_ns
+        self._first_pause_ns = min(first_pause_ns, LONGEST_PAUSE_NS)
+        self._pause_ns = self._first_pause_ns
         self._failures = 0
         self._next_ns = 0
         self._asking = threading.Lock()

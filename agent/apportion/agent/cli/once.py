@@ -30,6 +30,7 @@ _OPTIONS: Final = (
     "nccl_dirs",
     "period",
 )
+_SAMPLE_COLUMNS: Final = ("name", "labels", "value")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -41,17 +42,31 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job-mapping-dir", metavar="DIR", help="Slurm's jobs, a file a GPU")
     parser.add_argument("--ring-dir", metavar="DIR", help="where the rings are")
     parser.add_argument("--nccl-dirs", metavar="DIR,DIR", help="logs of NCCL's Inspector, dumps")
+    for flag, what in (("--dcgm-url", "a dcgm-exporter"), ("--engine-url", "an engine's /metrics")):
+        help_text = f"{what}, or the path of a recorded text; repeat it for more"
+        parser.add_argument(flag, metavar="URL", action="append", help=help_text)
     parser.add_argument("--period", metavar="SECONDS", help="time between two readings")
     add_format(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
     texts = {name: text for name in _OPTIONS if (text := getattr(options, name)) is not None}
+    for name in ("dcgm_url", "engine_url"):
+        if (urls := getattr(options, name)) is not None:
+            texts[f"{name}s"] = ",".join(urls)
     result: dict[str, Any] = collect_once(options.collector, texts)
     if options.format == "json":
         sys.stdout.write(f"{json.dumps(result, indent=2)}\n")
     else:
-        sys.stdout.write(render(result["readings"], _COLUMNS, options.format))
+        rows: list[dict[str, Any]] = result["readings"]
+        columns: tuple[str, ...] = _COLUMNS
+        if not rows:
+            rows = [
+                {**sample, "labels": ",".join(f"{k}={v}" for k, v in sample["labels"].items())}
+                for sample in result["samples"]
+            ]
+            columns = _SAMPLE_COLUMNS
+        sys.stdout.write(render(rows, columns, options.format))
         if result["error"]:
             sys.stderr.write(f"{options.collector}: {result['error']}\n")
     return 0 if result["success"] else 1

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from apportion.agent.config import AgentConfig
 from apportion.agent.config_problems import load_price_table
+from apportion.agent.device_source import DeviceSource, collector_options
 from apportion.agent.doctor.finding import Finding, Level
-from apportion.collectors.discovery import discover
 from apportion.collectors.once import collect_once
-from apportion.collectors.options import CollectorOptions
 from apportion.core.clock import Clock
 from apportion.core.errors import PriceTableError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.price_row import ESTIMATE, OLD_PRICE_DAYS
 from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE
 
+_SOURCES: Final = {"nvml": "NVML", "dcgm": "dcgm-exporter", "host": "host CPU"}
 _CONNECT_NS: Final = 5 * NS_PER_SECOND
 _PERIOD_NS: Final = NS_PER_SECOND // 5
 
@@ -25,17 +26,15 @@ def examine_devices(
     config: AgentConfig, clock: Clock
 ) -> tuple[list[Mapping[str, Any]], list[Finding]]:
     """The devices that the configuration would meter, as `collect_once` gives them."""
-    found = discover(config.devices, sys_root=config.sys_root, proc_root=config.proc_root)
-    options = CollectorOptions(
-        proc_root=config.proc_root,
-        sys_root=config.sys_root,
+    found = DeviceSource.of(config).found
+    options = replace(
+        collector_options(config, _PERIOD_NS),
         host_name=config.node,
-        period_ns=_PERIOD_NS,
         connect_deadline_ns=_CONNECT_NS,
     )
     result = collect_once(found.collector, options, clock)
     devices: list[Mapping[str, Any]] = result["devices"]
-    source = "NVML" if found.collector == "nvml" else "host CPU"
+    source = _SOURCES[found.collector]
     if not devices:
         return [], [
             Finding(

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 class Node(NamedTuple):
     """What the node knows about its devices and who computes on them.
 
-    `devices`: all, in NVML's order. `pids_by_device`: compute processes by host pid, None where
-    the source cannot tell. `parent_of`, `job_of` (its process group) and `uid_of` give None for
-    a pid that is gone.
+    `devices`: all, in NVML's order. `numbered`: a number stands for a place in that order, which
+    it does not where they are a node's and the ring is a pod's. `pids_by_device`: compute processes
+    by host pid, None where the source cannot tell. `parent_of`, `job_of` (its process group) and
+    `uid_of` give None for a pid that is gone.
     """
 
     devices: Sequence[DeviceId]
@@ -25,6 +26,7 @@ class Node(NamedTuple):
     parent_of: Callable[[int], int | None]
     job_of: Callable[[int], int | None]
     uid_of: Callable[[int], int | None]
+    numbered: bool = True
 
 
 class RingSays(NamedTuple):
@@ -57,7 +59,7 @@ def bind(ring: RingSays, node: Node) -> Binding | None:
     for source, names in (("user", ring.devices), ("framework", ring.reported)):
         if not names:
             continue
-        found = [_named(name, node.devices, node.cpu_device) for name in names]
+        found = [_named(name, node, node.cpu_device) for name in names]
         devices = tuple(device for device in found if device is not None)
         if len(devices) != len(found):
             refused = f"{source}: unknown device"
@@ -78,14 +80,20 @@ def bind(ring: RingSays, node: Node) -> Binding | None:
     return None
 
 
-def _named(name: str, devices: Sequence[DeviceId], cpu: DeviceId | None) -> DeviceId | None:
+def _named(name: str, node: Node, cpu: DeviceId | None) -> DeviceId | None:
     """A UUID, a UUID's unambiguous beginning, or an index in NVML's order."""
     if name in {"cpu", cpu}:
         return cpu
     if name.isdigit():
-        return devices[int(name)] if int(name) < len(devices) else None
-    matches = [device for device in devices if device.startswith(name)]
+        return _place(name, node.devices) if node.numbered else None
+    if name in node.devices:
+        return DeviceId(name)
+    matches = [device for device in node.devices if device.startswith(name)]
     return matches[0] if len(matches) == 1 else None
+
+
+def _place(number: str, devices: Sequence[DeviceId]) -> DeviceId | None:
+    return devices[int(number)] if int(number) < len(devices) else None
 
 
 def _allowed(ring: RingSays, device: DeviceId, node: Node) -> bool:
@@ -119,17 +127,35 @@ def _by_process(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:
 
 
 def _by_hint(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:
-    visible = ring.hints.get("CUDA_VISIBLE_DEVICES") or ring.hints.get("NVIDIA_VISIBLE_DEVICES")
-    if visible is None or visible in {"all", "void", "none"}:
+    """By the environment: what the container was given, and what CUDA was told to use of that."""
+    given = _listed(ring.hints.get("NVIDIA_VISIBLE_DEVICES"), lambda name: _named(name, node, None))
+    told = ring.hints.get("CUDA_VISIBLE_DEVICES")
+    if told is None and given is None:
         return ()
-    chosen: list[DeviceId] = []
-    for name in re.split(r"\s*,\s*", visible.strip()):
-        device = _named(name, node.devices, None)
-        if device is None:  # as CUDA does: what follows an unknown device is not visible
-            break
-        chosen.append(device)
-    if ring.local_rank is None:
-        return tuple(chosen)
+    inside = [device for device in node.devices if device in given] if given else None
+
+    def used(name: str) -> DeviceId | None:
+        # CUDA counts within its container, in the order of the devices and not of the list
+        if name.isdigit() and inside is not None:
+            return _place(name, inside)
+        return _named(name, node, None)
+
+    chosen = _listed(told, used) if told else given
+    if not chosen or ring.local_rank is None:
+        return tuple(chosen or ())
     if len(chosen) == 1:
         return (chosen[0],)
     return (chosen[ring.local_rank],) if 0 <= ring.local_rank < len(chosen) else ()
+
+
+def _listed(text: str | None, device_of: Callable[[str], DeviceId | None]) -> list[DeviceId] | None:
+    """The devices of a list up to the first that is unknown, as CUDA reads it; None without one."""
+    if text is None or text in {"all", "void", "none", ""}:
+        return None
+    chosen: list[DeviceId] = []
+    for name in re.split(r"\s*,\s*", text.strip()):
+        device = device_of(name)
+        if device is None:
+            break
+        chosen.append(device)
+    return chosen

@@ -89,6 +89,9 @@ class MeteredDevice:
         """Take a reading (node time `time_ns`); None where it is older than the last one."""
         if self.knots and time_ns <= self.knots[-1].time_ns:
             return None
+        sources = {self.energy_source, reading.energy_source} - {None}
+        if len(sources) > 1:
+            self._raw_mj = None  # another source counts from another zero
         total_mj, reset_mj = self._advance(reading.energy_mj, boot)
         knot = Knot(
             time_ns,

@@ -72,12 +72,14 @@ class Engine:
         lateness_ns: int,
         sample_period_ns: int,
         tick_period_ns: int,
+        numbered: bool = True,
     ) -> None:
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
         self._folder, self._board, self._heart = folder, board, heartbeat
-        self._tick_period_ns = tick_period_ns
+        self._tick_period_ns, self._sample_period_ns = tick_period_ns, sample_period_ns
+        self._numbered = numbered
         self._seen = Seen(prices)
         self._settlement = Settlement(
             state,
@@ -208,7 +210,7 @@ class Engine:
         return [self._settlement.entity(EntityKey(owner=owner)) for owner in sorted(owners)]
 
     def _bind(self) -> None:
-        node = self._seen.node(self._processes)
+        node = self._seen.node(self._processes, numbered=self._numbered)
         followed = self._intake.followed.values()
         for ring in followed:
             binding = None if ring.finished and ring.state.bindings else bind(ring.says, node)
@@ -272,12 +274,13 @@ class Engine:
                 self._facts,
                 time=self._time,
                 clock=self._clock,
-                infos=self._seen.infos,
+                infos=self._locks.of_this_agent(self._seen.infos),
                 latest=self._seen.latest,
                 locks=self._locks,
                 prices=self._prices,
                 folder=self._folder,
                 samplers=self._samplers,
+                sample_period_ns=self._sample_period_ns,
                 poll=self._poll,
                 drops=self._drops,
                 agent_pid=os.getpid(),

@@ -8,10 +8,11 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from apportion.core.ids import DeviceId
+    from apportion.core.reading import DeviceInfo
 
 
 class DeviceLocks:
@@ -64,6 +65,16 @@ class DeviceLocks:
         self.reason.pop(device, None)
         self._held[device] = fd
         return True
+
+    def of_this_agent(self, infos: Mapping[DeviceId, DeviceInfo]) -> dict[DeviceId, DeviceInfo]:
+        """Those that concern it: in a pod the ones that its rings name, though it may see more."""
+        named = self._named
+        return {d: info for d, info in infos.items() if named is None or d in named}
+
+    @property
+    def waits_for_rings(self) -> bool:
+        """In a pod, before any ring has named a device."""
+        return self._named is not None and not self._named
 
     def is_taken(self, device: DeviceId) -> bool:
         """Whether another agent was seen to hold it, and so meters it."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from apportion.cost.rate import PriceTable
 
 STALE_NS: Final = 10 * NS_PER_SECOND
-"""A reading older than this is not shown as the present."""
+STALE_PERIODS: Final = 3
+"""A reading older than both is not shown as the present."""
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ def publish(
     prices: PriceTable,
     folder: LabelFolder,
     samplers: Sequence[Sampler],
+    sample_period_ns: int,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
     agent_pid: int,
@@ -68,11 +70,12 @@ def publish(
     monotonic_ns, unix_ns = clock.monotonic_ns(), clock.realtime_ns()
     now_ns = time.of(monotonic_ns)
     totals = settlement.totals
+    stale_ns = max(STALE_NS, STALE_PERIODS * sample_period_ns)
     devices: list[DeviceState] = []
     for device, info in sorted(infos.items(), key=lambda item: (item[1].source, item[1].index)):
         metered = settlement.devices.get(device)
         reading = latest.get(device)
-        fresh = reading is not None and monotonic_ns - reading.time_ns <= STALE_NS
+        fresh = reading is not None and monotonic_ns - reading.time_ns <= stale_ns
         devices.append(
             DeviceState(
                 info,
@@ -172,7 +175,10 @@ def _degraded(
     sentences += [
         f"device {device} is not metered here: {reason}"
         for device, reason in sorted(locks.reason.items())
+        if device in infos
     ]
+    if locks.waits_for_rings:
+        sentences.append("no ring of this pod names a device yet, so none is metered (mode: pod)")
     names = {info.name for info in infos.values() if prices.rate_for(info.name, unix_ns) is None}
     sentences += [f"no rate for {name!r}: quantities without amount" for name in sorted(names)]
     return sentences

@@ -80,8 +80,8 @@ class Seen:
             if allocation.device in names
         )
 
-    def node(self, processes: Processes) -> Node:
-        """What binding needs to know of the host."""
+    def node(self, processes: Processes, *, numbered: bool) -> Node:
+        """What binding needs to know of the host. `numbered`: see `Node`."""
         gpus = sorted(
             (info for info in self.infos.values() if info.source != "cpu"),
             key=lambda info: info.index,
@@ -94,4 +94,5 @@ class Seen:
             processes.parent_of,
             processes.job_of,
             processes.uid_of,
+            numbered,
         )

@@ -1,0 +1,70 @@
+"""Which collectors the configuration asks for, and how often each of them has something new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from apportion.collectors.discovery import Discovery, discover
+from apportion.collectors.options import CollectorOptions
+from apportion.collectors.registry import Registration, built_in
+
+if TYPE_CHECKING:
+    from apportion.agent.config import AgentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSource:
+    """The source of devices, and what follows from it.
+
+    `period_ns` is the time between two readings. Settlement stays `lateness_ns` behind now: two
+    periods of a source that is slower than what the configuration says of sampling.
+    `numbered`: a number that a workload gives as a device is a place in this source's order. A
+    sidecar that sees its whole node by way of dcgm-exporter cannot know what its pod's numbers
+    mean.
+    """
+
+    found: Discovery
+    period_ns: int
+    lateness_ns: int
+    numbered: bool
+
+    @classmethod
+    def of(cls, config: AgentConfig) -> DeviceSource:
+        """By the configuration's `devices`, on this machine."""
+        found = discover(
+            config.devices,
+            sys_root=config.sys_root,
+            proc_root=config.proc_root,
+            has_dcgm=bool(config.dcgm_urls),
+        )
+        if found.collector != "dcgm":
+            return cls(found, config.sample_period.ns, config.lateness.ns, numbered=True)
+        period_ns = config.dcgm_interval.ns
+        lateness_ns = max(config.lateness.ns, 2 * period_ns)
+        return cls(found, period_ns, lateness_ns, numbered=config.mode == "node")
+
+
+def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
+    """What the configuration says to any collector."""
+    return CollectorOptions(
+        proc_root=config.proc_root,
+        sys_root=config.sys_root,
+        kubelet_socket=config.kubelet_socket,
+        job_mapping_dir=config.job_mapping_dir,
+        ring_dir=config.ring_dir,
+        nccl_dirs=config.nccl_dirs,
+        period_ns=period_ns,
+        dcgm_urls=config.dcgm_urls,
+        engine_urls=config.engine_urls,
+    )
+
+
+def beside(config: AgentConfig) -> tuple[Registration, ...]:
+    """The collectors that run beside the source of devices.
+
+    Raises:
+        ConfigError: the configuration names one that there is not.
+    """
+    engines = ("engines",) if config.engine_urls else ()
+    return built_in().beside((*config.collectors, *engines))
