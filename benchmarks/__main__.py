@@ -29,6 +29,7 @@ NAMES = (
     "apportion_million",
     "ledger_commit",
     "metrics_latency",
+    "exposition_parse",
     "agent_cost",
 )
 RESULTS = Path(__file__).parent / "results"

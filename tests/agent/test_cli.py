@@ -108,6 +108,26 @@ def test_once_reads_a_collector(capsys: pytest.CaptureFixture[str]) -> None:
     assert table[0]["device"] == result["devices"][0]["device"]
 
 
+def test_once_scrapes_what_it_is_given(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recorded texts by path, several of them; samples as a table where there are no readings."""
+    folder = repository / "tests/collectors/fixtures"
+    urls = ("--engine-url", str(folder / "engines/vllm.prom"))
+    more = ("--engine-url", f"file://{folder}/engines/sglang.prom")
+    assert main(["once", "--collector", "engines", "--period", "0.01", *urls, *more]) == 0
+    table = capsys.readouterr().out
+    assert "engine_requests_running" in table
+    assert "engine=sglang" in table
+    dcgm = ("--collector", "dcgm", "--dcgm-url", str(folder / "dcgm/whole.prom"))
+    assert main(["once", *dcgm, "--period", "0.01", "--format", "json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["readings"][0]["energy_source"] == "energy_counter"
+    nowhere = ("--dcgm-url", str(folder / "missing"))
+    assert main(["once", "--collector", "dcgm", "--period", "0.01", *nowhere]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
 def test_once_takes_other_roots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty procfs is no data: a reason and status 1, not a crash."""
     roots = ["--proc-root", str(tmp_path), "--sys-root", str(tmp_path)]

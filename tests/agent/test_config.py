@@ -181,6 +181,20 @@ def test_a_password_is_never_shown(url: str) -> None:
     assert "secret" not in mask_url(url)
 
 
+def test_a_password_in_a_url_of_metrics_is_never_shown() -> None:
+    """Neither in the effective configuration nor in its representation."""
+    url = "http://user:hunter2@node:9400/metrics"
+    config = _load(flags={"dcgm_urls": url, "engine_urls": f"node:8000,{url}"}).config
+    assert config.dcgm_urls == (url,)
+    effective = config.effective()
+    assert effective["engine_urls"] == ["node:8000", "http://***@node:9400/metrics"]
+    assert "hunter2" not in f"{effective}{config!r}"
+    wrong = _load(flags={"dcgm_urls": url.replace("http", "ftp")}).config
+    (problem,) = config_problems(wrong)
+    assert problem.startswith("dcgm_urls: ")
+    assert "hunter2" not in problem
+
+
 def test_a_wrong_key_beside_a_password_does_not_show_it(tmp_path: Path) -> None:
     """pydantic would print the whole input; our message has only the key that is wrong."""
     path = _file(tmp_path, "ledger: postgresql://ann:secret@db/x\nmode: x\n")

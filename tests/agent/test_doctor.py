@@ -58,6 +58,19 @@ def test_a_fresh_machine_has_no_failure(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_devices_by_way_of_an_exporter(tmp_path: Path) -> None:
+    """They are listed; one that does not answer is a failure that says why."""
+    text = Path(__file__).parents[1] / "collectors/fixtures/dcgm/whole.prom"
+    config = _load(tmp_path, devices="dcgm", dcgm_urls=str(text))
+    by_check = {each.check: each for each in examine(config, SystemClock(), uid=os.geteuid())}
+    assert by_check["dcgm-exporter"].found.startswith("2 devices; ")
+    assert "NVIDIA H100 80GB HBM3" in by_check["device"].found
+    missing = _load(tmp_path, devices="dcgm", dcgm_urls=str(tmp_path / "missing"))
+    by_check = {each.check: each for each in examine(missing, SystemClock(), uid=os.geteuid())}
+    assert by_check["dcgm-exporter"].level is Level.FAIL
+    assert "No such file" in by_check["dcgm-exporter"].found
+
+
 def test_a_wrong_price_table_fails(tmp_path: Path) -> None:
     """The daemon would refuse to start with it."""
     findings = examine(_load(tmp_path, prices="/no/such/table"), SystemClock(), uid=os.geteuid())

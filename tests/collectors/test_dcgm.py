@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.collectors.metrics_server import MetricsServer, answer, unused_port
+from tests.collectors.metrics_server import Manners, MetricsServer, answer, unused_port
 
 from apportion.collectors.collector import Batch
 from apportion.collectors.dcgm import Dcgm, discovered
@@ -73,10 +73,38 @@ def test_readings_come_when_values_are_new(server: MetricsServer) -> None:
     assert len(server.requests) == 10
 
 
+def test_an_exporter_that_is_frozen_says_so(server: MetricsServer) -> None:
+    """Its web server lives on when its DCGM has stopped; one GPU alone is a failure of its own."""
+    server.text = text(1) + text(1, uuid=TWO)
+    dcgm, clock = made(server.url)
+    dcgm.collect()
+    clock.advance(3 * INTERVAL)
+    server.text = text(2) + text(1, uuid=TWO)
+    batch = dcgm.collect()
+    assert (set(by_device(batch)), batch.failures) == ({ONE}, ())
+    clock.advance(SECOND)
+    server.text = text(3) + text(1, uuid=TWO)
+    batch = dcgm.collect()
+    assert set(by_device(batch)) == {ONE}
+    assert [failure.device for failure in batch.failures] == [TWO]
+    clock.advance(SECOND)
+    dcgm.collect()
+    clock.advance(3 * INTERVAL)
+    with pytest.raises(SourceLost, match=f"same values of {ONE} all the time"):
+        dcgm.collect()
+    server.text = text(4) + text(2, uuid=TWO)
+    clock.advance(SECOND)
+    assert dcgm.collect().failures == ()
+
+
 def test_facts_come_once_and_when_they_change(server: MetricsServer) -> None:
     """A driver that was updated, an energy counter that appears."""
-    row = 'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-1",modelName="M",DCGM_FI_DRIVER_VERSION="%s"} 5.0\n'
-    server.text = row % "580"
+
+    def row(driver: str) -> str:
+        labels = f'UUID="GPU-1",modelName="M",DCGM_FI_DRIVER_VERSION="{driver}"'
+        return f"DCGM_FI_DEV_POWER_USAGE{{{labels}}} 5.0\n"
+
+    server.text = row("580")
     dcgm, clock = made(server.url)
     first = dcgm.collect()
     assert [(info.device, info.driver_version) for info in first.devices] == [("GPU-1", "580")]
@@ -84,7 +112,7 @@ def test_facts_come_once_and_when_they_change(server: MetricsServer) -> None:
     clock.advance(INTERVAL)
     again = dcgm.collect()
     assert (again.devices, again.sources) == ((), ())
-    server.text = row % "590" + 'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{UUID="GPU-1"} 9000\n'
+    server.text = row("590") + 'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{UUID="GPU-1"} 9000\n'
     clock.advance(INTERVAL)
     changed = dcgm.collect()
     assert [info.driver_version for info in changed.devices] == ["590"]
@@ -96,6 +124,7 @@ def test_mig_energy_is_divided_and_never_counted_twice(server: MetricsServer) ->
     dcgm, clock = made(server.url)
     total_mj = 126272106318
     sums: list[int] = []
+    readings: dict[str, Reading] = {}
     for grown_mj in (0, 1, 2, 3, 1_000_003, 7):
         total_mj += grown_mj
         server.text = MIG.replace("126272106318", str(total_mj))
@@ -169,20 +198,18 @@ def test_a_gpu_that_is_no_longer_shown(server: MetricsServer) -> None:
     assert set(by_device(batch)) == {ONE, TWO}
 
 
-@pytest.mark.parametrize(
-    ("manners", "reason"),
-    [
-        (lambda handler: answer(handler, b"", status=500), "answered 500"),
-        (lambda handler: answer(handler, b"<html></html>"), "HTML"),
-        (lambda handler: answer(handler, WHOLE.encode()[:1_500]), "middle of a line"),
-        (lambda handler: answer(handler, b"go_goroutines 5\n"), "shows no GPU"),
-        (lambda handler: answer(handler, b""), "without any metric"),
-        (lambda handler: answer(handler, b"x", length=99), "too early"),
-    ],
-)
-def test_an_exporter_that_fails(
-    server: MetricsServer, manners: Callable[..., None], reason: str
-) -> None:
+FAILING: list[tuple[Manners, str]] = [
+    (lambda handler: answer(handler, b"", status=500), "answered 500"),
+    (lambda handler: answer(handler, b"<html></html>"), "HTML"),
+    (lambda handler: answer(handler, WHOLE.encode()[:1_500]), "middle of a line"),
+    (lambda handler: answer(handler, b"go_goroutines 5\n"), "shows no GPU"),
+    (lambda handler: answer(handler, b""), "without any metric"),
+    (lambda handler: answer(handler, b"x", length=99), "too early"),
+]
+
+
+@pytest.mark.parametrize(("manners", "reason"), FAILING)
+def test_an_exporter_that_fails(server: MetricsServer, manners: Manners, reason: str) -> None:
     """Every kind of failure is one sentence, lasts while it lasts, and ends by itself."""
     dcgm, clock = made(server.url)
     server.manners = manners
@@ -218,7 +245,12 @@ def test_the_first_place_that_answers_is_kept(
 ) -> None:
     """Places that were only guessed are no errors once one of them is right."""
     places = (f"http://127.0.0.1:{unused_port()}", server.url)
-    monkeypatch.setattr("apportion.collectors.dcgm.discovered", lambda variables: places)
+
+    def found(variables: Mapping[str, str]) -> tuple[str, ...]:
+        del variables
+        return places
+
+    monkeypatch.setattr("apportion.collectors.dcgm.discovered", found)
     server.text = text(1)
     dcgm, clock = made()
     assert len(by_device(dcgm.collect())) == 1
@@ -259,7 +291,7 @@ def test_the_exporters_own_counter_of_xids_is_preferred() -> None:
 
 def test_profiling_that_stopped_is_no_idleness(server: MetricsServer) -> None:
     """An XID 31 can leave engine activity at 0 while the GPU works."""
-    row = 'DCGM_FI_PROF_GR_ENGINE_ACTIVE{UUID="%s"} 0.000000\n' % ONE
+    row = f'DCGM_FI_PROF_GR_ENGINE_ACTIVE{{UUID="{ONE}"}} 0.000000\n'
     server.text = text(1, util=80) + row
     dcgm, clock = made(server.url)
     (reading,) = dcgm.collect().readings

@@ -14,8 +14,14 @@ from apportion.core.errors import ConfigError
 Tree = Callable[[str], Path]
 
 
-def on(root: Path, choice: str) -> Discovery:
-    return discover(choice, sys_root=root / "sys", proc_root=root / "proc", dev_root=root / "dev")
+def on(root: Path, choice: str, *, has_dcgm: bool = False) -> Discovery:
+    return discover(
+        choice,
+        sys_root=root / "sys",
+        proc_root=root / "proc",
+        dev_root=root / "dev",
+        has_dcgm=has_dcgm,
+    )
 
 
 def test_gpus_only(tree: Tree) -> None:
@@ -72,15 +78,14 @@ def test_a_named_source_is_obeyed(tree: Tree, machine: str, choice: str, collect
 def test_auto_takes_a_named_exporter_only_where_nvml_cannot_be_read(tree: Tree) -> None:
     """One source of devices at a time, and NVML before dcgm-exporter."""
     root = tree("gpu_host")
-    places = {"sys_root": root / "sys", "proc_root": root / "proc", "dev_root": root / "dev"}
-    assert discover("auto", **places, has_dcgm=True).collector == "nvml"
+    assert on(root, "auto", has_dcgm=True).collector == "nvml"
     shutil.rmtree(root / "dev")
-    found = discover("auto", **places, has_dcgm=True)
+    found = on(root, "auto", has_dcgm=True)
     assert found.collector == "dcgm"
     assert "nvidiactl is absent" in found.reason
     shutil.rmtree(root)
-    assert discover("auto", **places, has_dcgm=True).collector == "dcgm"
-    assert discover("auto", **places).collector == "host"
+    assert on(root, "auto", has_dcgm=True).collector == "dcgm"
+    assert on(root, "auto").collector == "host"
 
 
 def test_the_simulator_says_so(tree: Tree) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
 from apportion.collectors.exposition_text import (
@@ -245,7 +245,8 @@ def test_agrees_with_the_reference_implementation(values: list[float], count: in
         for family in text_string_to_metric_families(classic)
         for sample in family.samples
     )
-    for text in (classic, open_metrics(registry).decode()):
+    encoder, _ = choose_encoder("application/openmetrics-text")
+    for text in (classic, encoder(registry).decode()):
         found = parse(text)
         assert found.malformed == 0
         assert wanted == sorted(

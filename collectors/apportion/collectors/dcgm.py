@@ -18,7 +18,7 @@ from apportion.collectors.dcgm_gpu import DcgmGpu, GpuTold
 from apportion.collectors.dcgm_rows import GpuRows, gpu_rows
 from apportion.collectors.options import CollectorOptions
 from apportion.collectors.registry import BUILT_IN
-from apportion.collectors.scrape import CACHE_NS, Complaints, Scrape, Scraped, look_at_all
+from apportion.collectors.scrape import CACHE_NS, GRACE_NS, Complaints, Scrape, Scraped, look_at_all
 from apportion.collectors.target import parse_targets
 from apportion.core.clock import Clock
 from apportion.core.ids import DeviceId
@@ -54,7 +54,7 @@ class Dcgm:
         """Raises `ConfigError` where a URL is malformed."""
         variables = os.environ if options.environment is None else options.environment
         self._clock = clock
-        self._patience_ns = options.deadline_ns
+        self._patience_ns = options.deadline_ns + GRACE_NS
         self._longest_gap_ns = _GAP_PERIODS * options.period_ns
         self._is_named = bool(options.dcgm_urls)
         self._scrapes = [
@@ -85,7 +85,8 @@ class Dcgm:
         """The readings that are new. A GPU that two exporters show is read from the first.
 
         Raises:
-            SourceLost: no exporter answered, or none of those that did shows a GPU.
+            SourceLost: no exporter answered, or none of those that did shows a GPU, or they have
+                long shown nothing new.
         """
         looks = look_at_all(self._scrapes, self._clock, self._patience_ns)
         errors: dict[str, str] = {}
@@ -100,8 +101,9 @@ class Dcgm:
             for uuid, gpu in gpus.items():
                 if uuid not in told:
                     told[uuid] = self._read(gpu, scraped, target)
-        if not told:
-            raise self._complaints.all_of(errors)
+        stale = self._stale(told)
+        if not told or len(stale) == len(told):
+            raise self._complaints.all_of({**errors, **stale})
         if not self._is_named:
             self._scrapes = [each for each in self._scrapes if each.target.name not in errors][:1]
             errors = {}
@@ -109,7 +111,7 @@ class Dcgm:
         return Batch(
             readings=tuple(reading for one in told.values() for reading in one.readings),
             devices=tuple(self._new_infos(told)),
-            failures=tuple(self._failures(told, errors)),
+            failures=tuple(self._failures(told, errors, stale)),
             sources=tuple(self._new_sources(told)),
             samples=(*health, *(sample for one in told.values() for sample in one.samples)),
         )
@@ -143,13 +145,25 @@ class Dcgm:
                     self._sources[reading.device] = sources
                     yield sources
 
+    def _stale(self, told: Mapping[str, GpuTold]) -> dict[str, str]:
+        """GPUs whose values have long been the same, and why that may be."""
+        unchanged = {uuid: self._known[uuid].gpu.unchanged_ns for uuid in told}
+        return {
+            uuid: f"{self._known[uuid].target} shows the same values of {uuid} all the time: its "
+            "DCGM has stopped, or takes values less often than `dcgm_interval` says"
+            for uuid, unchanged_ns in unchanged.items()
+            if unchanged_ns > self._longest_gap_ns
+        }
+
     def _failures(
-        self, told: Mapping[str, GpuTold], errors: Mapping[str, str]
+        self, told: Mapping[str, GpuTold], errors: Mapping[str, str], stale: Mapping[str, str]
     ) -> Iterator[DeviceFailure]:
-        """Devices that were shown before and are not now."""
+        """Devices that were shown before and are not now, or not as they are."""
         for uuid, known in self._known.items():
+            reason = stale.get(uuid)
             if uuid not in told:
                 reason = errors.get(known.target) or f"{known.target} shows the GPU no longer"
+            if reason is not None:
                 for info in known.devices:
                     yield DeviceFailure(info.device, info.index, reason)
 

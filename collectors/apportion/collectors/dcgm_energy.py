@@ -33,6 +33,14 @@ class DcgmEnergy:
         self._counter_mj: int | None = None
         self._looked_ns: MonotonicNs | None = None
         self._was_unchanged = False
+        self._new_ns: MonotonicNs | None = None
+
+    @property
+    def unchanged_ns(self) -> int:
+        """For how long looks have shown the same values by now; 0 after new ones."""
+        if not self._was_unchanged or self._looked_ns is None or self._new_ns is None:
+            return 0
+        return self._looked_ns - self._new_ns
 
     def look(
         self, counter_mj: int | None, power_mw: int | None, time_ns: MonotonicNs
@@ -48,7 +56,7 @@ class DcgmEnergy:
             return None
         if self._was_unchanged and before_ns is not None:
             time_ns = MonotonicNs((before_ns + time_ns) // 2)
-        self._was_unchanged = False
+        self._was_unchanged, self._new_ns = False, time_ns
         return self._energy(counter_mj, power_mw, time_ns), time_ns
 
     def _energy(self, counter_mj: int | None, power_mw: int | None, time_ns: int) -> Energy:

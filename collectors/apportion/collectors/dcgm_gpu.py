@@ -53,6 +53,11 @@ class DcgmGpu:
         self._xids = XidErrors()
         self._given_mj: dict[DeviceId, int] = {}
 
+    @property
+    def unchanged_ns(self) -> int:
+        """For how long the exporter has shown the same values of it."""
+        return self._energy.unchanged_ns
+
     def read(self, gpu: GpuRows, time_ns: MonotonicNs) -> GpuTold:
         """The readings of its devices; none where the exporter still shows its last values."""
         looked = self._energy.look(gpu.whole("energy_mj"), gpu.whole("power_mw"), time_ns)

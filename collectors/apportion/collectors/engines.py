@@ -9,7 +9,7 @@ from apportion.collectors.collector import Batch
 from apportion.collectors.engine_text import WANTED, EngineText
 from apportion.collectors.options import CollectorOptions
 from apportion.collectors.registry import BUILT_IN
-from apportion.collectors.scrape import Complaints, Scrape, Scraped, look_at_all
+from apportion.collectors.scrape import GRACE_NS, Complaints, Scrape, Scraped, look_at_all
 from apportion.collectors.target import parse_targets
 from apportion.core.clock import Clock
 from apportion.core.errors import NoData, SourceLost
@@ -23,7 +23,7 @@ class Engines:
         """Raises `ConfigError` where an URL is malformed."""
         variables = os.environ if options.environment is None else options.environment
         self._clock = clock
-        self._patience_ns = options.deadline_ns
+        self._patience_ns = options.deadline_ns + GRACE_NS
         self._scrapes = [
             Scrape(target, clock, WANTED, deadline_ns=options.deadline_ns)
             for target in parse_targets(options.engine_urls, variables)

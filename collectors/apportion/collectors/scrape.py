@@ -45,6 +45,8 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )
 
 DEADLINE_NS: Final = 5 * NS_PER_SECOND
+GRACE_NS: Final = NS_PER_SECOND // 2
+"""How long after its deadline a look is waited for, so that its own error is heard."""
 CACHE_NS: Final = NS_PER_SECOND
 FAILURES_TO_OPEN: Final = 3
 FIRST_PAUSE_NS: Final = 10 * NS_PER_SECOND

@@ -22,6 +22,7 @@ def node(
     uids: Mapping[int, int] | None = None,
     gpus: Sequence[DeviceId] = GPUS,
     cpu: DeviceId | None = None,
+    numbered: bool = True,
 ) -> Node:
     """A host; `pids` maps an index of a GPU to its compute processes."""
     known = {gpus[index]: frozenset(found) for index, found in (pids or {}).items()}
@@ -32,6 +33,7 @@ def node(
         (parents or {}).get,
         (jobs or {}).get,
         (uids or {}).get,
+        numbered,
     )
 
 
@@ -90,6 +92,35 @@ def test_uuid_prefixes_and_unknown_devices_in_the_list() -> None:
     assert bound(ring(CUDA_VISIBLE_DEVICES="GPU-dddd,0,7,1"), node()) == ([3, 0], "environment")
     assert bound(ring(NVIDIA_VISIBLE_DEVICES="all"), node()) is None
     assert bound(ring(CUDA_VISIBLE_DEVICES=""), node()) is None
+
+
+def test_numbers_count_within_the_container() -> None:
+    """CUDA's device 0 is the first of those that the container was given."""
+    given = f"{GPUS[3]},{GPUS[1]}"
+    says = ring(NVIDIA_VISIBLE_DEVICES=given, CUDA_VISIBLE_DEVICES="0")
+    assert bound(says, node()) == ([1], "environment")
+    assert bound(ring(NVIDIA_VISIBLE_DEVICES=given), node()) == ([3, 1], "environment")
+    beyond = ring(NVIDIA_VISIBLE_DEVICES=given, CUDA_VISIBLE_DEVICES="2")
+    assert bound(beyond, node()) is None
+
+
+def test_numbers_mean_nothing_where_the_source_sees_more_than_the_pod() -> None:
+    """A sidecar that reads its node's dcgm-exporter must not charge its pod for GPU 0."""
+    host = node(numbered=False)
+    assert bound(ring(devices=["0"]), host) is None
+    assert bound(ring(CUDA_VISIBLE_DEVICES="0,1"), host) is None
+    assert bound(ring(NVIDIA_VISIBLE_DEVICES="0"), host) is None
+    assert bound(ring(devices=[GPUS[2]]), host) == ([2], "user")
+    assert bound(ring(reported=[GPUS[2]], CUDA_VISIBLE_DEVICES="0"), host) == ([2], "framework")
+    given = ring(NVIDIA_VISIBLE_DEVICES=GPUS[2], CUDA_VISIBLE_DEVICES="0")
+    assert bound(given, host) == ([2], "environment")
+
+
+def test_an_instance_whose_name_begins_another_is_found() -> None:
+    """A whole name wins over being the beginning of others."""
+    parts = [DeviceId("GPU-a/1g.10gb/1"), DeviceId("GPU-a/1g.10gb/13")]
+    assert bound(ring(devices=[parts[0]]), node(gpus=parts)) == ([0], "user")
+    assert bound(ring(devices=["GPU-a"]), node(gpus=parts)) is None
 
 
 def test_processes_win_over_hints() -> None:

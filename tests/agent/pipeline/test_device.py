@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,6 +123,20 @@ def test_the_cpu_of_instrumented_processes_is_its_activity() -> None:
     assert window.activity_ratio == 0.25
     (all_of_it,) = metered.windows(SECOND, patience_ns=PATIENCE, cpu_of=set())
     assert all_of_it.activity_ratio == 1.0
+
+
+def test_another_source_of_energy_begins_anew() -> None:
+    """A counter that replaces an integral of power has another zero: the step is no energy."""
+    metered = device()
+    told = [(1_000, "power_integrated"), (1_500, "power_integrated"), (9_000_000, "energy_counter")]
+    totals: list[int | None] = []
+    for second, (energy_mj, source) in enumerate([*told, (9_000_100, "energy_counter")], 1):
+        sample = replace(reading(energy_mj), energy_source=source)
+        knot = metered.add(sample, second * SECOND, "boot")
+        assert knot is not None
+        assert knot.reset_mj == 0
+        totals.append(knot.total_mj)
+    assert totals == [0, 500, 500, 600]
 
 
 def test_knots_survive_the_ledger() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.core.ids import DeviceId
+from apportion.core.reading import DeviceInfo
 
 ONE, TWO = DeviceId("GPU-1"), DeviceId("GPU-2/unallocated")
 
@@ -41,6 +42,16 @@ def test_in_a_pod_rings_decide(tmp_path: Path) -> None:
     assert locks.own(ONE)
     assert not locks.own(TWO)
     locks.close()
+
+
+def test_a_pod_is_shown_only_what_concerns_it(tmp_path: Path) -> None:
+    """Its neighbours' GPUs on the node are nothing to it, nor a reason to call it degraded."""
+    infos = {device: DeviceInfo(device, "a GPU", 0, "dcgm") for device in (ONE, TWO)}
+    pod, whole = DeviceLocks(tmp_path, pod=True), DeviceLocks(tmp_path)
+    assert (pod.of_this_agent(infos), pod.waits_for_rings) == ({}, True)
+    pod.name([TWO])
+    assert (set(pod.of_this_agent(infos)), pod.waits_for_rings) == ({TWO}, False)
+    assert (whole.of_this_agent(infos), whole.waits_for_rings) == (infos, False)
 
 
 def test_a_directory_that_cannot_be_made_is_a_reason(tmp_path: Path) -> None:
