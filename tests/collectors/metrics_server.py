@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -49,7 +49,7 @@ class MetricsServer:
         return f"http://127.0.0.1:{self.port}/metrics"
 
     @contextmanager
-    def running(self) -> Iterator[MetricsServer]:
+    def running(self) -> Generator[MetricsServer, None, None]:
         """Serve until the block ends."""
         thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

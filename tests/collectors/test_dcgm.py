@@ -66,7 +66,7 @@ def test_readings_come_when_values_are_new(server: MetricsServer) -> None:
     dcgm, clock = made(server.url)
     times: list[int] = []
     for look in range(10):
-        server.text = text(1_000_000 * (look // 3))
+        server.text = text(1 + 1_000_000 * (look // 3))
         times += [reading.time_ns // SECOND for reading in dcgm.collect().readings]
         clock.advance(10 * SECOND)
     assert times == [100, 125, 155, 185]

@@ -91,6 +91,11 @@ def test_blanks(value: str) -> None:
     assert told("DCGM_FI_DEV_POWER_USAGE", value) is None
 
 
+def test_an_energy_of_nothing_is_no_reset() -> None:
+    """A counter that shows 0 for once and then itself again would be counted twice."""
+    assert told("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "0") is None
+
+
 def test_a_large_counter_is_no_blank() -> None:
     """Forty megawatt-hours in millijoules are above the blank of doubles, not of integers."""
     assert told("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "150000000000000") == 150_000_000_000_000

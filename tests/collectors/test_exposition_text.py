@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from apportion.collectors.exposition_text import (
     LONGEST_LINE,
     MOST_LINES,
+    MOST_MALFORMED,
     MOST_SAMPLES,
     ExpositionError,
     parse,
@@ -179,6 +180,8 @@ def test_bounds() -> None:
     with pytest.raises(ExpositionError, match="samples"):
         parse("a 1\n" * (MOST_SAMPLES + 1))
     parse("a 1\n" * (MOST_SAMPLES + 1), {"b"})
+    with pytest.raises(ExpositionError, match="malformed lines, the first at line 2"):
+        parse("a 1\n" + "!\n" * (MOST_MALFORMED + 1))
 
 
 @given(st.text())

@@ -37,6 +37,15 @@ def _times(scale: float) -> Convert:
     return convert
 
 
+def _energy(scale: int) -> Convert:
+    """A counter of a GPU that is on is above 0; a blip to 0 and back would be all of it anew."""
+
+    def convert(value: float) -> float | None:
+        return value * scale if value > 0 else None
+
+    return convert
+
+
 def _ratio(value: float) -> float | None:
     """0 to 1; sampling may overshoot a little."""
     return min(1.0, float(value)) if 0 <= value <= 1.05 else None
@@ -77,8 +86,8 @@ _SECONDS_OF_NS: Final = _times(1e-9)
 FIELDS: Final = {
     # what settlement needs
     "energy_mj": (
-        *_dev(_times(1), "TOTAL_ENERGY_CONSUMPTION"),
-        *_dev(_times(1_000), "GPU_ENERGY_JOULES_TOTAL"),
+        *_dev(_energy(1), "TOTAL_ENERGY_CONSUMPTION"),
+        *_dev(_energy(1_000), "GPU_ENERGY_JOULES_TOTAL"),
     ),
     "power_mw": _dev(
         _times(1_000),

@@ -14,7 +14,9 @@ from typing import Final, NamedTuple
 
 MOST_LINES: Final = 500_000
 MOST_SAMPLES: Final = 200_000
-LONGEST_LINE: Final = 64 * 1024
+MOST_MALFORMED: Final = 500
+LONGEST_LINE: Final = 8 * 1024
+"""Beyond these it is no text of metrics, and reading on would only cost time."""
 
 _NUMBER: Final = r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[Ii]nf(?:inity)?|[Nn]a[Nn])"
 _REST: Final = rf"\s*({_NUMBER})(?:\s+{_NUMBER})?\s*(?:#.*)?"
@@ -68,7 +70,7 @@ def parse(text: str, wanted: Collection[str] | None = None) -> ExpositionText:
     """Read a text; only samples with `wanted` raw names are kept, all where it is None.
 
     Raises:
-        ExpositionError: it has more lines or samples than any real one.
+        ExpositionError: it has more lines, samples or malformed lines than any real one.
     """
     found = ExpositionText(truncated=bool(text) and not text.endswith("\n"))
     blocks: dict[str, Mapping[str, str] | None] = {}
@@ -87,6 +89,11 @@ def parse(text: str, wanted: Collection[str] | None = None) -> ExpositionText:
         if sample is None or name is None:
             found.malformed += 1
             found.first_malformed = found.first_malformed or number
+            if found.malformed > MOST_MALFORMED:
+                raise ExpositionError(
+                    f"more than {MOST_MALFORMED} malformed lines, the first at line "
+                    f"{found.first_malformed}: this is not a text of metrics"
+                )
             continue
         kept += 1
         if kept > MOST_SAMPLES:

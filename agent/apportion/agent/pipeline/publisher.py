@@ -12,7 +12,7 @@ from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snap
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from apportion.agent.ingest.directory import DirectoryPoll
     from apportion.agent.metrics.labels import LabelFolder
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from apportion.core.clock import Clock
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo, Reading
+    from apportion.core.sample import Sample
     from apportion.cost.rate import PriceTable
 
 STALE_NS: Final = 10 * NS_PER_SECOND
@@ -70,6 +71,7 @@ def publish(
     monotonic_ns, unix_ns = clock.monotonic_ns(), clock.realtime_ns()
     now_ns = time.of(monotonic_ns)
     totals = settlement.totals
+    gpus = {device.partition("/")[0] for device in infos}
     stale_ns = max(STALE_NS, STALE_PERIODS * sample_period_ns)
     devices: list[DeviceState] = []
     for device, info in sorted(infos.items(), key=lambda item: (item[1].source, item[1].index)):
@@ -99,7 +101,12 @@ def publish(
         currency=prices.currency,
         simulated=any(info.simulated for info in infos.values()),
         devices=tuple(devices),
-        samples=tuple(each for sampler in samplers for each in sampler.samples(monotonic_ns)),
+        samples=tuple(
+            each
+            for sampler in samplers
+            for each in sampler.samples(monotonic_ns)
+            if _concerns(each, gpus)
+        ),
         spend=totals.spend,
         phases=totals.phases,
         requests=MappingProxyType(dict(totals.requests)),
@@ -126,6 +133,12 @@ def publish(
         processes=tuple(usage for usage in usages if usage is not None),
         degraded=tuple(_degraded(facts, infos, locks, samplers, poll, prices, unix_ns)),
     )
+
+
+def _concerns(sample: Sample, gpus: Collection[str]) -> bool:
+    """Is it of no device, or of one that is shown?"""
+    device = dict(sample.labels).get("device")
+    return device is None or device.partition("/")[0] in gpus
 
 
 def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:
