@@ -183,11 +183,11 @@ def test_a_password_is_never_shown(url: str) -> None:
 
 def test_a_password_in_a_url_of_metrics_is_never_shown() -> None:
     """Neither in the effective configuration nor in its representation."""
-    url = "http://user:hunter2@node:9400/metrics"
+    url = "http://user:p@ss/hunter2@node:9400/metrics?token=hunter2"
     config = _load(flags={"dcgm_urls": url, "engine_urls": f"node:8000,{url}"}).config
     assert config.dcgm_urls == (url,)
     effective = config.effective()
-    assert effective["engine_urls"] == ["node:8000", "http://***@node:9400/metrics"]
+    assert effective["engine_urls"] == ["node:8000", "http://***@node:9400/metrics?***"]
     assert "hunter2" not in f"{effective}{config!r}"
     wrong = _load(flags={"dcgm_urls": url.replace("http", "ftp")}).config
     (problem,) = config_problems(wrong)

@@ -33,7 +33,8 @@ DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
 _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
 _SECRET_PARAMETER: Final = re.compile(r"(?i)pass|secret|token|key")
-_USER: Final = re.compile(r"//[^/@]*@")
+_SECRET_OF_URL: Final = re.compile(r"(?<=//).*@|(?<=\?).*")
+"""User and password, whatever they are made of, and the query."""
 _HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
 
 
@@ -294,8 +295,12 @@ class AgentConfig(BaseSettings):
         values.update({f"labels.{key}": limit for key, limit in limits.items()})
         values["ledger"] = self.masked_ledger
         for key in ("dcgm_urls", "engine_urls"):
-            values[key] = [_USER.sub("//***@", url) for url in getattr(self, key)]
+            values[key] = [_SECRET_OF_URL.sub(_masked, url) for url in getattr(self, key)]
         return values
+
+
+def _masked(secret: re.Match[str]) -> str:
+    return "***@" if secret[0].endswith("@") else "***"
 
 
 def mask_url(location: str) -> str:

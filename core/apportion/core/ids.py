@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import NewType
 
 DeviceId = NewType("DeviceId", str)
-"""NVML UUID (`GPU-...`, `MIG-...`), `<uuid>/unallocated`, or `cpu:<host>`."""
+"""NVML UUID (`GPU-...`, `MIG-...`), `<uuid>/unallocated`, `<uuid>/<profile>/<id>` of a MIG instance
+whose own UUID the source does not show, or `cpu:<host>`."""
 RingId = NewType("RingId", str)
 """32 hexadecimal digits, random for each ring file."""
 RunId = NewType("RunId", str)

@@ -40,7 +40,8 @@ class Reading:
     """The values of one device at `time_ns` (host monotonic). What it cannot tell is None.
 
     `energy_mj` is cumulative and falls only when the counter was reset. `energy_source` is
-    `energy_counter`, `power_integrated` or `rapl`. `utilization_ratio` is activity evidence in
+    `energy_counter`, `power_integrated` or `rapl`, with `_share` after it where the device has only
+    a share of what was measured (a MIG instance). `utilization_ratio` is activity evidence in
     0..1 over the source's last sample period; `activity_source` names where it came from.
     `cpu_ns_by_pid` is for the CPU device only: cumulative CPU time of the instrumented pids.
     `samples` is telemetry that settlement does not need; the label `device` goes without saying.
