@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from apportion.agent.pipeline.interned import EntityKey, Interned, entity_rows, group_rows
-from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.rate_key import RateKey
 from apportion.cost.rounding import mixed_hash, stable_hash
 from apportion.cost.settlement.work import NOBODY, RatePeriod
 
@@ -40,71 +39,13 @@ class DeviceKey(NamedTuple):
         return cls(info.device, info.name, info.source, int(info.simulated))
 
 
-class RateKey(NamedTuple):
-    """A rate as the ledger has it; `valid_*_ns` are node time, fixed when it was first used."""
-
-    device_name: str
-    per_hour: str
-    numerator: str
-    denominator: str
-    currency: str
-    covers: str
-    basis: str
-    source: str
-    as_of: str
-    valid_from_ns: int | None
-    valid_to_ns: int | None
-
-    def is_still(self, wanted: RateKey) -> bool:
-        """Is this what the table's `wanted` says, whenever it began here?"""
-        if self[:9] != wanted[:9] or (self.valid_to_ns is None) != (wanted.valid_to_ns is None):
-            return False
-        return abs((self.valid_to_ns or 0) - (wanted.valid_to_ns or 0)) <= _SAME_DATE_NS
-
-    def moved(self, wanted: RateKey, now_ns: int) -> RateKey:
-        """With the dates of `wanted` where neither date has come yet."""
-        moved = self
-        if _is_ahead(self.valid_from_ns, now_ns) and _is_ahead(wanted.valid_from_ns, now_ns):
-            moved = moved._replace(valid_from_ns=wanted.valid_from_ns)
-        if _is_ahead(self.valid_to_ns, now_ns) and _is_ahead(wanted.valid_to_ns, now_ns):
-            moved = moved._replace(valid_to_ns=wanted.valid_to_ns)
-        return moved
-
-    def until(self, now_ns: int) -> RateKey:
-        """As it is for a price that is no longer in the table."""
-        end_ns = max(now_ns, self.valid_from_ns or now_ns)
-        if self.valid_to_ns is not None and self.valid_to_ns <= end_ns:
-            return self
-        return self._replace(valid_to_ns=end_ns)
-
-
-_SAME_DATE_NS: Final = 24 * NS_PER_HOUR
-"""Dates are wall time; this far the wall clock may be set and a date is still the same one."""
-
-
-def _is_ahead(time_ns: int | None, now_ns: int) -> bool:
-    return time_ns is not None and time_ns > now_ns
-
-
-def _facts(rate: Rate) -> RateKey:
-    return RateKey(
-        rate.device_name,
-        rate.per_hour,
-        str(rate.units_per_hour.numerator),
-        str(rate.units_per_hour.denominator),
-        rate.currency,
-        str(rate.covers),
-        str(rate.basis),
-        rate.source,
-        str(rate.as_of),
-        None,
-        None,
-    )
-
-
 @dataclass(slots=True)
 class Registry:
-    """Keys for everything that charges refer to. `write` adds what no commit has written yet."""
+    """Keys for everything that charges refer to. `write` adds what no commit has written yet.
+
+    Rates with keys below 0 are those of commands that re-price what was settled: the agent never
+    meters by them.
+    """
 
     devices: Interned[DeviceKey]
     groups: Interned[tuple[int, ...]]
@@ -129,7 +70,7 @@ class Registry:
             ),
             Interned((row[0], EntityKey(*row[1:])) for row in tables.get("entity", [])),
             Interned((row[0], row[1]) for row in tables.get("ring", [])),
-            {row[0]: RateKey(*row[1:]) for row in tables.get("rate", [])},
+            {row[0]: RateKey(*row[1:]) for row in tables.get("rate", []) if row[0] > 0},
         )
 
     def note_ring(self, row: Row) -> None:
@@ -151,7 +92,7 @@ class Registry:
         kept: set[int] = set()
         for rate in rates:
             edges = (_node(rate.valid_from_ns, offset_ns), _node(rate.valid_to_ns, offset_ns))
-            wanted = _facts(rate)._replace(valid_from_ns=edges[0], valid_to_ns=edges[1])
+            wanted = RateKey.of(rate, *edges)
             same = (key for key, old in known.items() if key not in kept and old.is_still(wanted))
             key = next(same, None)
             if key is not None:
@@ -173,12 +114,7 @@ class Registry:
     def used_periods(self, device_name: str) -> list[RatePeriod]:
         """The rates of a device by that name that the ledger knows, oldest first."""
         periods = [
-            RatePeriod(
-                key,
-                Fraction(int(rate.numerator), int(rate.denominator)),
-                rate.valid_from_ns,
-                rate.valid_to_ns,
-            )
+            RatePeriod(key, rate.units_per_hour, rate.valid_from_ns, rate.valid_to_ns)
             for key, rate in self.rates.items()
             if rate.device_name == device_name
         ]
