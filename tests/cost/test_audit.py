@@ -353,7 +353,7 @@ def test_energy_may_be_late(tmp_path: Path) -> None:
         "INSERT INTO settlement_part SELECT agent_id, 1, start_ns, 9, 1, 0, NULL, 70 "
         "FROM settlement",
         "INSERT INTO charge SELECT agent_id, 99, 1, 1, 9, NULL, NULL, NULL, NULL, start_ns, "
-        "end_ns, end_ns, 0, 70, NULL, NULL, 1, 'telemetry_gap', 0 FROM settlement",
+        "end_ns, end_ns, 0, 70, NULL, NULL, 1, 'telemetry_gap', 0, NULL, NULL FROM settlement",
     )
     assert result.holds, audit_text(result)
 

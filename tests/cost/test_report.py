@@ -20,7 +20,7 @@ from apportion.core.errors import LedgerError
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND, UNITS_PER_CURRENCY
 from apportion.cost import report_query, span_query
-from apportion.cost.ledger.batch import TickBatch
+from apportion.cost.ledger.batch import UNADJUSTED, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.period import Period, WallTime
 from apportion.cost.report import report
@@ -363,8 +363,11 @@ def test_wall_time_is_dated() -> None:
 def test_open_and_adjusted_amounts_are_in_the_total() -> None:
     """What is not posted yet counts, and later price changes are a line of the proof."""
     with three_hours().ledger() as ledger:
-        adjustment = (99, 3, 1, 1, None, 1, 1, 1, T0, T0 + 1, T0 + 5, 0, None, 123, 1, 1, None, 0)
-        ledger.commit(TickBatch(inserted={"charge": [adjustment]}))
+        adjustment = (-1, 3, 1, 1, None, 1, 1, 1, T0, T0 + 1, T0 + 5, 0, None, 123, 1, 1, None, 0)
+        repricing = (1, T0, T0 + 5, T0 + 1, 1, 1, 123)
+        ledger.commit(
+            TickBatch(inserted={"charge": [(*adjustment, 1, None)], "repricing": [repricing]})
+        )
         found = report(ledger)
     assert found.proof.adjusted.units == 123
     assert found.proof.holds
@@ -376,7 +379,7 @@ def test_a_wrong_book_does_not_prove() -> None:
     """The proof line is computed, not printed: one missing unit shows."""
     with three_hours().ledger() as ledger:
         extra = (99, 1, 1, 1, None, 1, 1, 1, T0, T0 + 1, T0 + 5, 0, None, 1, 1, 1, None, 0)
-        ledger.commit(TickBatch(inserted={"charge": [extra]}))
+        ledger.commit(TickBatch(inserted={"charge": [(*extra, *UNADJUSTED)]}))
         found = report(ledger)
     assert not found.proof.holds
     assert "DIFFERENT: run `apportion audit`" in report_text(found)

@@ -78,6 +78,10 @@ class Rate:
         today = date(1970, 1, 1) + timedelta(days=unix_ns // _NS_PER_DAY)
         return (today - self.as_of).days
 
+    def for_share(self, share: Fraction) -> Rate:
+        """The price of that part of a device; `per_hour` goes on to say what all of it costs."""
+        return replace(self, units_per_hour=self.units_per_hour * share)
+
     def holds_on(self, placement: Mapping[str, str]) -> bool:
         """Whether a node that is placed so is one that the row asks for."""
         return all(placement.get(name) == value for name, value in self.match)

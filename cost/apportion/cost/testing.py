@@ -10,7 +10,7 @@ from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.core.clock import ManualClock
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND, UNITS_PER_CURRENCY
-from apportion.cost.ledger.batch import ChargeKind, TickBatch
+from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.quantity import plus
 
@@ -260,7 +260,7 @@ class LedgerBuilder:
         sums = (amount.device_ns, amount.energy_mj, amount.units)
         how = (rate or None, METHOD_KEY, None, int(claim.incomplete))
         times = (amount.start_ns, amount.end_ns, amount.end_ns)
-        row = (self._next_charge, int(kind), *who, *span, *times, *sums, *how)
+        row = (self._next_charge, int(kind), *who, *span, *times, *sums, *how, *UNADJUSTED)
         self.batch.insert("charge", [row])
         self._next_charge += 1
 

@@ -14,7 +14,7 @@ import pytest
 
 from apportion.core.clock import ManualClock
 from apportion.core.errors import LedgerError, LedgerUnavailable, SchemaMismatch
-from apportion.cost.ledger.batch import Row, TickBatch
+from apportion.cost.ledger.batch import UNADJUSTED, Row, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 
@@ -42,7 +42,8 @@ def span_row(ring: int, sequence: int, end_ns: int = 100) -> Row:
 
 
 def charge_row(key: int, units: int | None = 3) -> Row:
-    return (key, 1, 1, 1, None, None, None, None, 0, 5, 5, 5, None, units, None, 1, None, 0)
+    head = (key, 1, 1, 1, None, None, None, None, 0, 5, 5, 5, None, units, None, 1, None, 0)
+    return (*head, *UNADJUSTED)
 
 
 def count(path: Path, table: str) -> int:

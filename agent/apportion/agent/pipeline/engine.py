@@ -86,6 +86,7 @@ class Engine:
             time=time,
             folder=folder,
             rates_of=self._seen.rates_of,
+            share_of=self._seen.share_of,
             users_of=self._users_of,
             holders_of=self._holders_of,
             lateness_ns=lateness_ns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from apportion.core.category import Category
-from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,7 @@ def lost_lines(
                         row[15],
                         REASON,
                         row[17],
+                        *UNADJUSTED,
                     )
                 )
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.agent.pipeline.device import Knot, MeteredDevice
 from apportion.agent.pipeline.registry import DeviceKey
@@ -11,12 +11,16 @@ from apportion.core.reading import DeviceInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from fractions import Fraction
 
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.registry import Registry
     from apportion.core.reading import Reading
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.rate import Rate
+
+
+_WHOLE: Final = "1"
 
 
 class _Remembered(NamedTuple):
@@ -36,11 +40,15 @@ class MeteredDevices:
         registry: Registry,
         time: NodeTime,
         rates_of: Callable[[str], Sequence[Rate]],
+        share_of: Callable[[str], Fraction],
     ) -> None:
-        self._registry, self._time, self._rates_of = registry, time, rates_of
+        self._registry, self._time = registry, time
+        self._rates_of, self._share_of = rates_of, share_of
         self.devices: dict[str, MeteredDevice] = {}
         self._gone: dict[str, MeteredDevice] = {}
         self._returned: set[int] = set()
+        self._shares = {row[0]: row[2] for row in sorted(state.tables.get("device_share", []))}
+        self._new_shares: list[Row] = []
         knots: dict[int, list[Knot]] = {}
         for key, time_ns, values in sorted(state.tables.get("reading", [])):
             knots.setdefault(key, []).append(Knot.of_json(time_ns, values))
@@ -100,7 +108,7 @@ class MeteredDevices:
         return returned
 
     def write(self, batch: TickBatch, targets: Mapping[int, int]) -> None:
-        """Add the watermarks that `targets` give, and which readings are no longer needed."""
+        """Add watermarks as `targets` give them, shares, and which readings are needed no longer."""
         rows: list[Row] = []
         for device in self.devices.values():
             target_ns = targets[device.key]
@@ -110,9 +118,11 @@ class MeteredDevices:
             if kept:
                 batch.readings_before[device.key] = kept[-1]
         batch.replace("watermark", rows)
+        batch.replace("device_share", list(self._new_shares))
 
     def settled(self, targets: Mapping[int, int]) -> None:
         """What `write` added is committed."""
+        self._new_shares.clear()
         for device in self.devices.values():
             device.settled(targets[device.key])
 
@@ -137,3 +147,8 @@ class MeteredDevices:
             name, self._rates_of(name), device.settled_ns, self._time.offset_ns
         )
         device.priced = True
+        share = str(self._share_of(name))
+        if share != self._shares.get(device.key, _WHOLE):
+            # Whoever prices this time later has to know what part of the device it is of.
+            self._shares[device.key] = share
+            self._new_shares.append((device.key, device.settled_ns, share))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import Node
+from apportion.collectors.collector import WHOLE
 from apportion.core.units import NS_PER_MINUTE
 
 if TYPE_CHECKING:
@@ -43,20 +43,19 @@ class Seen:
             if reading.device in self.infos:
                 self.latest[reading.device] = reading
 
+    def share_of(self, device_name: str) -> Fraction:
+        """The container's share of a device by that name; 1 outside of one."""
+        shares = (
+            self._shares[info.device]
+            for info in self.infos.values()
+            if info.name == device_name and info.device in self._shares
+        )
+        return next(shares, WHOLE)
+
     def rates_of(self, device_name: str) -> list[Rate]:
         """The price table's rates of a device, for the container's share of it."""
-        share = next(
-            (
-                self._shares[info.device]
-                for info in self.infos.values()
-                if info.name == device_name and info.device in self._shares
-            ),
-            None,
-        )
-        rates = list(self._prices.rates_of(device_name))
-        if share is None or share == 1:
-            return rates
-        return [replace(rate, units_per_hour=rate.units_per_hour * share) for rate in rates]
+        share = self.share_of(device_name)
+        return [rate.for_share(share) for rate in self._prices.rates_of(device_name)]
 
     def pids(self, device: DeviceId) -> frozenset[int] | None:
         """Processes that compute on a device, by its last reading; None where it cannot tell."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.known_rings import KnownRings
@@ -64,6 +65,7 @@ class Settlement:
         time: NodeTime,
         folder: LabelFolder,
         rates_of: Callable[[str], Sequence[Rate]],
+        share_of: Callable[[str], Fraction] = lambda _: Fraction(1),
         users_of: Callable[[MeteredDevice], Sequence[int]],
         holders_of: Callable[[MeteredDevice], Sequence[int]],
         lateness_ns: int,
@@ -86,7 +88,7 @@ class Settlement:
         self.totals = Totals(folder, self.registry.entities)
         self.accruals = dict(map(accrual_of, tables.get("accrual", [])))
         self.verdicts: dict[int, Verdict] = {}
-        self.metered = MeteredDevices(state, self.registry, time, rates_of)
+        self.metered = MeteredDevices(state, self.registry, time, rates_of, share_of)
         self._needs = RequestNeeds(self.registry, models or {})
         self._known = KnownRings(state, self.registry, time)
         for ring, ended_ns in self._known.of_other_boots():

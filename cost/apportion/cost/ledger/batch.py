@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 Row = tuple[Any, ...]
 """The values of one row in the order of the table's columns, without the leading agent_id."""
+
+UNADJUSTED: Final[Row] = (None, None)
+"""The last columns of a `charge` that is no adjustment: `from_rate_key`, `priced_ns`."""
 
 
 class ChargeKind(IntEnum):
@@ -28,7 +31,7 @@ class TickBatch:
     the same fact again (read before a crash) and ignored; of `evidence` it replaces the known
     one (its end moved on); of any other table it is an error, and the whole tick is refused.
     `replaced` rows overwrite the row of their key; what is posted (`charge`, `settlement`,
-    `settlement_part`, `span`) never is. Accruals are removed first, then changed.
+    `settlement_part`, `repricing`, `span`) never is. Accruals are removed first, then changed.
     """
 
     inserted: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
@@ -55,8 +58,8 @@ class LedgerState:
     """Everything that settlement needs after a restart: all rows of the small tables.
 
     `tables` maps a table's name to its rows without agent_id, for: boot, wall_offset, device,
-    device_group, rate, entity, method, ring, ring_position, binding, accrual, watermark,
-    reading. `spans` are the rows of `span` that end after the oldest watermark less the given
+    device_group, device_share, rate, entity, method, ring, ring_position, binding, accrual,
+    watermark, reading. `spans` are the rows of `span` that end after the oldest watermark less the given
     margin; `next_charge_key` is the first free one.
     """
 

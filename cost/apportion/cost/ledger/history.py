@@ -143,8 +143,10 @@ class History:
     def charges_of_span(self, ring: int, number: int, since_ns: int) -> list[BatchRow]:
         """The lines of one span that were posted since `since_ns`, whole rows without agent_id.
 
-        The table keeps no index for it: lines are numbered as they are posted, so the first one
-        is found by halving, and what follows is scanned. Only for spans that were lost.
+        The table keeps no index for it: an agent's lines are numbered from 1 up as they are
+        posted, so the first one is found by halving, and what follows is scanned. Adjustments,
+        which commands number from -1 down, are not among them: they follow what they adjust.
+        Only for spans that were lost.
         """
         columns = [column for column in charge.c if column.name != "agent_id"]
         query = select(*columns).where(

@@ -41,6 +41,7 @@ STATE_TABLES: Final = (
     "wall_offset",
     "device",
     "device_group",
+    "device_share",
     "rate",
     "entity",
     "method",
@@ -208,7 +209,7 @@ class Ledger(LedgerReader):
             last_key = connection.execute(
                 select(func.max(charge.c.charge_key)).where(charge.c.agent_id == self.agent_id)
             ).scalar()
-        return LedgerState(self.agent_id, tables, spans, (last_key or 0) + 1)
+        return LedgerState(self.agent_id, tables, spans, max(0, last_key or 0) + 1)
 
     def _rows(self, connection: Connection, name: str) -> list[Row]:
         table = table_named(name)

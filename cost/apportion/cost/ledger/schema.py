@@ -1,13 +1,16 @@
 """The tables of the ledger. Times are node time in nanoseconds, money 10^-12 of a currency.
 
 Each row knows its agent, and each key is unique without coordination: an agent's id is random,
-everything else counts within it. Nothing that was posted is updated in place; `accrual`,
-`watermark`, `ring_position` and `evidence` are state, replaced as settlement goes on.
+everything else counts within it. An agent numbers its lines and rates from 1 up, commands that
+write beside it from -1 down, so that neither has to know of the other. Nothing that was posted is
+updated in place; `accrual`, `watermark`, `ring_position` and `evidence` are state, replaced as
+settlement goes on.
 
     charge            what was posted: one line per span, device group, phase and rate,
                       or per device, category, entity and minute without a span
     settlement        one device from watermark to watermark: the meter's side of the book
     settlement_part   ... and where it went: sums of `charge` and `accrual` must equal these
+    repricing         one device's settled time at another price: the meter's side of adjustments
     accrual           running sums of what is not posted yet
     span              every record read from a ring, once
 """
@@ -217,6 +220,12 @@ charge = Table(
     Column("method_key", SmallInteger, nullable=False),
     Column("reason", Text),
     Column("incomplete", SmallInteger, nullable=False),
+    Column("from_rate_key", Integer, comment="of an adjustment: the rate before it, NULL: none"),
+    Column(
+        "priced_ns",
+        BigInteger,
+        comment="of an adjustment from no rate: device time that has a price by it, signed",
+    ),
     PrimaryKeyConstraint("agent_id", "charge_key"),
     sqlite_with_rowid=False,
 )
@@ -283,6 +292,31 @@ settlement_part = Table(
     Column("energy_mj", BigInteger),
     PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "category", "group_key"),
     sqlite_with_rowid=False,
+)
+
+repricing = Table(
+    "repricing",
+    metadata,
+    Column("agent_id", BigInteger, nullable=False),
+    Column("device_key", Integer, nullable=False),
+    Column("start_ns", BigInteger, nullable=False, comment="in one clock hour with end_ns"),
+    Column("posted_ns", BigInteger, nullable=False),
+    Column("end_ns", BigInteger, nullable=False),
+    Column("from_rate_key", Integer, comment="what its time cost before; NULL: no rate"),
+    Column("to_rate_key", Integer, nullable=False),
+    Column("units", BigInteger, nullable=False, comment="what it costs more, or less"),
+    PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "posted_ns"),
+    sqlite_with_rowid=False,
+)
+
+device_share = Table(
+    "device_share",
+    metadata,
+    Column("agent_id", BigInteger, nullable=False),
+    Column("device_key", Integer, nullable=False),
+    Column("since_ns", BigInteger, nullable=False),
+    Column("share", Text, nullable=False, comment="of the device's price, exact: 1/2; no row: 1"),
+    PrimaryKeyConstraint("agent_id", "device_key", "since_ns"),
 )
 
 watermark = Table(

@@ -12,7 +12,7 @@ import numpy as np
 
 from apportion.core.category import Category, Phase
 from apportion.core.units import NS_PER_HOUR
-from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
 from apportion.cost.methods.names import Method
 from apportion.cost.settlement.phases import PhaseSlice, phase_durations, split
 from apportion.cost.settlement.settle import settle
@@ -201,6 +201,7 @@ def reallocation_rows(
                     key.payer.method,
                     reason,
                     0,
+                    *UNADJUSTED,
                 )
             )
     return rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from apportion.core.category import Phase
-from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
 from apportion.cost.methods.names import Method
 from apportion.cost.rounding import split_in_two
 from apportion.cost.settlement.phases import Durations, split
@@ -87,6 +87,7 @@ class Lines:
                     method,
                     reason,
                     int(incomplete),
+                    *UNADJUSTED,
                 )
             )
 
@@ -138,6 +139,7 @@ class Lines:
             np.maximum(roots["method"], int(Method.TIME_SHARE)).tolist(),
             repeat(None),
             roots["incomplete"].astype(np.int64).tolist(),
+            *map(repeat, UNADJUSTED),
             strict=False,
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,7 +13,64 @@ depends_on = None
 
 def upgrade() -> None:
     """Only adds: an agent of the first release goes on beside it."""
+    op.add_column(
+        "charge",
+        sa.Column(
+            "from_rate_key",
+            sa.Integer(),
+            nullable=True,
+            comment="of an adjustment: the rate before it, NULL: none",
+        ),
+    )
+    op.add_column(
+        "charge",
+        sa.Column(
+            "priced_ns",
+            sa.BigInteger(),
+            nullable=True,
+            comment="of an adjustment from no rate: device time that has a price by it, signed",
+        ),
+    )
+    op.create_table(
+        "repricing",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("device_key", sa.Integer(), nullable=False),
+        sa.Column(
+            "start_ns", sa.BigInteger(), nullable=False, comment="in one clock hour with end_ns"
+        ),
+        sa.Column("posted_ns", sa.BigInteger(), nullable=False),
+        sa.Column("end_ns", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "from_rate_key",
+            sa.Integer(),
+            nullable=True,
+            comment="what its time cost before; NULL: no rate",
+        ),
+        sa.Column("to_rate_key", sa.Integer(), nullable=False),
+        sa.Column(
+            "units", sa.BigInteger(), nullable=False, comment="what it costs more, or less"
+        ),
+        sa.PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "posted_ns"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "device_share",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("device_key", sa.Integer(), nullable=False),
+        sa.Column("since_ns", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "share",
+            sa.Text(),
+            nullable=False,
+            comment="of the device's price, exact: 1/2; no row: 1",
+        ),
+        sa.PrimaryKeyConstraint("agent_id", "device_key", "since_ns"),
+    )
 
 
 def downgrade() -> None:
     """Remove what was added."""
+    op.drop_table("device_share")
+    op.drop_table("repricing")
+    op.drop_column("charge", "priced_ns")
+    op.drop_column("charge", "from_rate_key")
