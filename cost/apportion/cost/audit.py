@@ -1,8 +1,8 @@
 """The book against itself: every instant metered once, every unit and millijoule in one line.
 
 Everything is computed again from the ledger's rows in Python integers; nothing is shared with
-the code that wrote them. An adjustment changes an amount after the fact, so it is on neither
-side of the comparison: lines = meter + adjustments.
+the code that wrote them. First what was metered against the lines as they were first posted, then
+what new prices changed later against its lines: lines = meter + adjustments.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from apportion.cost.audit_finding import Names
 from apportion.cost.audit_lines import line_checks
 from apportion.cost.audit_meter import meter_checks
+from apportion.cost.audit_prices import price_checks
 from apportion.cost.audit_spans import span_checks
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def audit(ledger: LedgerReader) -> AuditResult:
         checks = [
             *meter_checks(connection, names),
             *line_checks(connection, names),
+            *price_checks(connection, names),
             *span_checks(connection, names),
         ]
     return AuditResult(ledger.name, tuple(checks))

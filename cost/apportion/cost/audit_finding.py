@@ -118,3 +118,24 @@ class Names:
         return "group " + "+".join(
             self.devices.get((agent_id, member), f"key {member}") for member in members
         )
+
+    def linked_groups(self) -> dict[tuple[int, int], int]:
+        """By agent and group the lowest key of the groups that it shares devices with, however far.
+
+        Cost moves between such groups, and they share what a device costs more or less later.
+        """
+        lowest: dict[tuple[int, int], int] = {}
+        pending = True
+        while pending:
+            pending = False
+            for (agent_id, group), members in sorted(self.groups.items()):
+                keys = [lowest.get((agent_id, member), group) for member in members]
+                chosen = min([group, *keys])
+                for member in members:
+                    if lowest.get((agent_id, member)) != chosen:
+                        lowest[agent_id, member] = chosen
+                        pending = True
+        return {
+            (agent_id, group): min(lowest[agent_id, member] for member in members)
+            for (agent_id, group), members in self.groups.items()
+        }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, case, func, or_, select
+from sqlalchemy import and_, case, func, not_, or_, select
 
 from apportion.core.category import SETTLED, Category
 from apportion.core.units import NS_PER_HOUR
@@ -176,7 +176,7 @@ def _reallocated(connection: Connection, names: Names) -> Check:
     query = select(
         *keys, wide_sum(moved.c.device_ns), wide_sum(moved.c.units), wide_sum(moved.c.energy_mj)
     ).group_by(*keys)
-    linked = _linked_groups(names)
+    linked = names.linked_groups()
     found: dict[tuple[int, int, int, int], list[int]] = {}
     for hour_ns, agent_id, posted_ns, group, *sums in rows(connection, query):
         together = linked.get((agent_id, group)) or group
@@ -201,25 +201,6 @@ def _reallocated(connection: Connection, names: Names) -> Check:
     return checker.done()
 
 
-def _linked_groups(names: Names) -> dict[tuple[int, int], int]:
-    """By group the lowest key among the groups that it shares devices with, however far."""
-    lowest: dict[tuple[int, int], int] = {}
-    pending = True
-    while pending:
-        pending = False
-        for (agent_id, group), members in sorted(names.groups.items()):
-            keys = [lowest.get((agent_id, member), group) for member in members]
-            chosen = min([group, *keys])
-            for member in members:
-                if lowest.get((agent_id, member)) != chosen:
-                    lowest[agent_id, member] = chosen
-                    pending = True
-    return {
-        (agent_id, group): min(lowest[agent_id, member] for member in members)
-        for (agent_id, group), members in names.groups.items()
-    }
-
-
 def _well_formed(connection: Connection, names: Names) -> Check:
     checker = Checker(
         "lines",
@@ -230,6 +211,7 @@ def _well_formed(connection: Connection, names: Names) -> Check:
     known = [int(category) for category in Category]
     settled = [int(category) for category in SETTLED]
     hour_end = line.start_ns - line.start_ns % NS_PER_HOUR + NS_PER_HOUR
+    before = rate.alias("before")
     source = (
         charge.outerjoin(
             device_group,
@@ -241,9 +223,14 @@ def _well_formed(connection: Connection, names: Names) -> Check:
             entity, and_(entity.c.agent_id == line.agent_id, entity.c.entity_key == line.entity_key)
         )
         .outerjoin(rate, and_(rate.c.agent_id == line.agent_id, rate.c.rate_key == line.rate_key))
+        .outerjoin(
+            before,
+            and_(before.c.agent_id == line.agent_id, before.c.rate_key == line.from_rate_key),
+        )
         .outerjoin(method, method.c.method_key == line.method_key)
     )
     posts = line.kind == int(ChargeKind.CHARGE)
+    adjusts = line.kind == int(ChargeKind.ADJUSTMENT)
     faults = {
         "end_ns": (
             "in the hour of its start",
@@ -254,10 +241,21 @@ def _well_formed(connection: Connection, names: Names) -> Check:
             "one that settlement assigns, others only by a move",
             or_(line.category.not_in(known), and_(posts, line.category.not_in(settled))),
         ),
-        "device_ns": ("not negative in a charge", and_(posts, line.device_ns < 0)),
+        "device_ns": (
+            "not negative in a charge, 0 in an adjustment",
+            or_(and_(posts, line.device_ns < 0), and_(adjusts, line.device_ns != 0)),
+        ),
+        "energy_mj": ("NULL in an adjustment", and_(adjusts, line.energy_mj.is_not(None))),
+        "units": ("a number in an adjustment", and_(adjusts, line.units.is_(None))),
         "group_key": ("known", device_group.c.group_key.is_(None)),
         "entity_key": ("known", and_(line.entity_key.is_not(None), entity.c.entity_key.is_(None))),
         "rate_key": ("known", and_(line.rate_key.is_not(None), rate.c.rate_key.is_(None))),
+        "from_rate_key": (
+            "known, and only in an adjustment",
+            and_(
+                line.from_rate_key.is_not(None), or_(not_(adjusts), before.c.rate_key.is_(None))
+            ),
+        ),
         "method_key": ("known", method.c.method_key.is_(None)),
     }
     count = connection.execute(select(func.count()).select_from(charge)).scalar_one()

@@ -12,8 +12,9 @@ from sqlalchemy import select
 from apportion.core.category import SETTLED
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.audit_finding import Checker, Finding
+from apportion.cost.audit_rates import RateFacts, rate_facts
 from apportion.cost.ledger.rows import rows, stream
-from apportion.cost.ledger.schema import rate, settlement, settlement_part, watermark
+from apportion.cost.ledger.schema import settlement, settlement_part, watermark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,15 +44,9 @@ class _Part(NamedTuple):
     energy_mj: int | None
 
 
-class _Rate(NamedTuple):
-    numerator: int
-    denominator: int
-    valid_from_ns: int | None
-
-
 def meter_checks(connection: Connection, names: Names) -> list[Check]:
     """Go through all settlements once, in order of device and time."""
-    audit = _MeterAudit(names, _rates(connection), _marks(connection))
+    audit = _MeterAudit(names, rate_facts(connection), _marks(connection))
     for row, parts in _settlements(connection):
         if row is None:
             audit.orphan(parts[0])
@@ -64,7 +59,7 @@ class _MeterAudit:
     def __init__(
         self,
         names: Names,
-        rates: Mapping[tuple[int, int], _Rate],
+        rates: Mapping[tuple[int, int], RateFacts],
         marks: Mapping[tuple[int, int], tuple[int, int]],
     ) -> None:
         self._names = names
@@ -140,15 +135,12 @@ class _MeterAudit:
         known = self._rates.get((row.agent_id, row.rate))
         if known is None:
             return self._finding(row, row.end_ns, f"rate {row.rate}", "a row of rate", "none")
-        origin_ns = _hour(row.start_ns)
-        if known.valid_from_ns is not None:
-            origin_ns = max(origin_ns, known.valid_from_ns)
+        origin_ns = known.origin_ns(row.start_ns)
         if row.start_ns < origin_ns:
             return self._finding(
                 row, row.end_ns, f"start of rate {row.rate}", f"<= {row.start_ns}", origin_ns
             )
-        units = known.numerator * (row.end_ns - origin_ns) // (known.denominator * NS_PER_HOUR)
-        units -= known.numerator * (row.start_ns - origin_ns) // (known.denominator * NS_PER_HOUR)
+        units = known.units(row.start_ns, row.end_ns)
         if units != row.units:
             return self._finding(row, row.end_ns, "units", units, row.units)
         return None
@@ -199,15 +191,6 @@ def _shown(figure: object) -> str:
 
 def _hour(time_ns: int) -> int:
     return time_ns - time_ns % NS_PER_HOUR
-
-
-def _rates(connection: Connection) -> dict[tuple[int, int], _Rate]:
-    query = select(
-        rate.c.agent_id, rate.c.rate_key, rate.c.numerator, rate.c.denominator, rate.c.valid_from_ns
-    )
-    return {
-        (row[0], row[1]): _Rate(int(row[2]), int(row[3]), row[4]) for row in rows(connection, query)
-    }
 
 
 def _marks(connection: Connection) -> dict[tuple[int, int], tuple[int, int]]:

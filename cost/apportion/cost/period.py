@@ -49,12 +49,15 @@ class WallTime:
         return node_ns + known[max(0, index)][1]
 
     def node(self, agent_id: int, unix_ns: int) -> int:
-        """Node time of an instant of the wall clock, by the last offset that held before it."""
-        found_ns = unix_ns - (self.offsets.get(agent_id) or ((0, 0),))[0][1]
-        for since_ns, offset_ns in self.offsets.get(agent_id, ()):
-            if since_ns + offset_ns <= unix_ns:
-                found_ns = unix_ns - offset_ns
-        return found_ns
+        """Node time of an instant of the wall clock, by the last offset that held before it.
+
+        Later instants never come earlier: one that the clock was set past is where it was set.
+        """
+        known = self.offsets.get(agent_id) or ((0, 0),)
+        held = [i for i, (since_ns, offset_ns) in enumerate(known) if since_ns + offset_ns <= unix_ns]
+        last = max(held, default=0)
+        found_ns = unix_ns - known[last][1]
+        return found_ns if last + 1 == len(known) else min(found_ns, known[last + 1][0])
 
 
 @dataclass(frozen=True, slots=True)

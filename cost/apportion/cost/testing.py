@@ -115,9 +115,12 @@ class LedgerBuilder:
         """Somebody who causes cost."""
         self.batch.insert("entity", [(key, workload, run, None, tenant, model, owner)])
 
-    def ring(self, key: int, *, ended_ns: int | None = None, lost: int = 0) -> None:
-        """A ring that has been read."""
-        self.batch.insert("ring", [(key, f"{key:032x}", "b" * 32, "{}", 0, None)])
+    def ring(
+        self, key: int, *, number: int | None = None, ended_ns: int | None = None, lost: int = 0
+    ) -> None:
+        """A ring that has been read; its name is `number` in hexadecimal, else its key."""
+        name = f"{key if number is None else number:032x}"
+        self.batch.insert("ring", [(key, name, "b" * 32, "{}", 0, None)])
         self.batch.replace("ring_position", [(key, "{}", lost, 0, ended_ns, None, None, 0)])
 
     def span(
@@ -169,6 +172,8 @@ class LedgerBuilder:
         start: Claim,
         to: Claim,
         amounts: tuple[int, int | None, int | None],
+        *,
+        rate: int | None = None,
     ) -> None:
         """Move (device_ns, energy_mj, units) from one claim to another by reallocation lines."""
         for claim, sign in ((start, -1), (to, 1)):
@@ -176,7 +181,7 @@ class LedgerBuilder:
                 None if amount is None else sign * amount for amount in amounts
             )
             moved = _Amount(interval.start_ns, interval.end_ns, device_ns or 0, energy_mj, units)
-            self._charge(claim, moved, ChargeKind.REALLOCATION, 0, claim.phases[0][0])
+            self._charge(claim, moved, ChargeKind.REALLOCATION, rate or 0, claim.phases[0][0])
 
     def finished(self) -> TickBatch:
         """Everything that was said so far, as one tick."""

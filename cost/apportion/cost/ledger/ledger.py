@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from apportion.core.errors import LedgerError
+from apportion.core.errors import LedgerError, LedgerUnavailable
+from apportion.cost.ledger.agents import agent_of
 from apportion.cost.ledger.batch import LedgerState
 from apportion.cost.ledger.engine import (
     DEFAULT_BUSY_TIMEOUT_MS,
@@ -103,6 +104,41 @@ class Ledger(LedgerReader):
                 with writing as connection, connection.begin():
                     identity = _Identity(node, cluster, currency, version)
                     agent_id = identity.settle(connection, name, clock)
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine, name, clock, agent_id)
+
+    @classmethod
+    def beside(
+        cls,
+        path_or_url: str | Path,
+        *,
+        node: str,
+        clock: Clock,
+        busy_timeout_ms: int = DEFAULT_BUSY_TIMEOUT_MS,
+    ) -> Self:
+        """The ledger of the agent on `node`, for a command that adds to it while the agent runs.
+
+        Raises:
+            LedgerUnavailable: there is no such file, or it is out of reach.
+            SchemaMismatch: its schema is not one that this release can use.
+            LedgerError: no SQLite, or that node has no agent in it.
+        """
+        url = ledger_url(path_or_url)
+        name = shown(url)
+        if url.get_backend_name() != "sqlite":
+            message = f"{name} gets what agents ship: give the SQLite ledger on the node itself"
+            raise LedgerError(message)
+        if is_file(url) and not Path(name).is_file():
+            message = f"ledger {name} does not exist: give the path that the agent's config names"
+            raise LedgerUnavailable(message)
+        engine = open_engine(url, busy_timeout_ms=busy_timeout_ms)
+        try:
+            with ledger_errors(name, "be opened"):
+                check_schema(engine, name, create=False)
+                with engine.connect() as connection:
+                    agent_id = agent_of(connection, name, node).agent_id
         except BaseException:
             engine.dispose()
             raise

@@ -13,32 +13,34 @@ from apportion.cost.ledger.engine import DIRECTORY_MODE, FILE_MODE, is_file, led
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SUFFIX: Final = ".lock"
-"""The lock's own file beside the ledger: SQLite keeps locks of another kind on the ledger."""
+AGENT: Final = "lock"
+COMMAND: Final = "command.lock"
+"""Endings of the locks' own files beside the ledger: SQLite keeps locks of another kind on it."""
 
 
 class LedgerLock:
     """Held by the agent that writes to a ledger. Two of them would number their lines alike.
 
     SQLite's own locks last for a transaction; between two of them both agents would settle
-    the same devices from states that do not know of each other.
+    the same devices from states that do not know of each other. Commands that read the ledger
+    and then post have a lock of their own, for the same reason.
     """
 
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
 
     @classmethod
-    def take(cls, path_or_url: str | Path) -> Self:
-        """Take the lock of a ledger; one that is not in a file has none and needs none.
+    def take(cls, path_or_url: str | Path, ending: str = AGENT) -> Self:
+        """Take a lock of a ledger; one that is not in a file has none and needs none.
 
         Raises:
             LedgerUnavailable: the lock's file cannot be made.
-            LedgerError: another agent has it.
+            LedgerError: another agent has it, or another command.
         """
         url = ledger_url(path_or_url)
         if not is_file(url):
             return cls(None)
-        path = Path(f"{url.database}{SUFFIX}")
+        path = Path(f"{url.database}.{ending}")
         try:
             path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
@@ -52,6 +54,8 @@ class LedgerLock:
             message = (
                 f"ledger {url.database} belongs to another agent that runs on this host: "
                 "stop that one, or give this one a `state_dir` of its own"
+                if ending == AGENT
+                else f"another command writes to ledger {url.database}: wait until it has ended"
             )
             raise LedgerError(message) from error
         return cls(fd)

@@ -1,0 +1,86 @@
+"""A price table applied to the ledger of one node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from apportion.core.errors import LedgerError
+from apportion.cost.ledger.agents import AgentRow, agent_of
+from apportion.cost.period import Period, WallTime
+from apportion.cost.repricing.proposal import Proposal, propose
+from apportion.cost.repricing.recorded import Recorded
+
+if TYPE_CHECKING:
+    from apportion.cost.ledger.ledger import Ledger
+    from apportion.cost.ledger.reader import LedgerReader
+    from apportion.cost.price_row import Rate
+    from apportion.cost.rate import PriceTable
+
+
+def planned(
+    ledger: LedgerReader,
+    node: str,
+    prices: PriceTable,
+    start_unix_ns: int | None,
+    end_unix_ns: int | None,
+) -> Proposal:
+    """What `apply` would post; nothing is.
+
+    `prices` are the rows of the table that hold on `node`, the period is [start, end), widened to
+    whole hours.
+
+    Raises:
+        LedgerError: another currency than the ledger's, an unknown node, too much at once.
+    """
+    with ledger.read() as connection:
+        agent = agent_of(connection, ledger.name, node)
+        if prices.currency is not None and agent.currency not in {None, prices.currency}:
+            message = (
+                f"ledger {ledger.name} is in {agent.currency}, the prices are in "
+                f"{prices.currency}: one ledger has one currency"
+            )
+            raise LedgerError(message)
+
+        def rates_of(device_name: str) -> list[Rate]:
+            return [rate for rate in prices.rates if rate.device_name == device_name]
+
+        recorded = Recorded(connection, agent.agent_id)
+        wall = WallTime.load(connection)
+        now_ns = wall.node(agent.agent_id, ledger.clock.realtime_ns())
+        proposal = propose(
+            recorded,
+            Period.around(start_unix_ns, end_unix_ns, wall),
+            rates_of,
+            posted_ns=max(now_ns, recorded.last_posted_ns() + 1),
+        )
+    if proposal.lines and agent.currency is None:
+        _take_currency(proposal, agent, prices)
+    return proposal
+
+
+def apply_prices(
+    ledger: Ledger,
+    node: str,
+    prices: PriceTable,
+    start_unix_ns: int | None,
+    end_unix_ns: int | None,
+) -> Proposal:
+    """Post what is planned, in one transaction. The caller holds the ledger's command lock.
+
+    An agent may run meanwhile: of the hours that are touched it posts nothing but moves, and
+    what those change is evened out when prices are applied the next time.
+
+    Raises:
+        LedgerUnavailable: locked, full or gone for now; nothing was posted.
+        LedgerError: as `planned`.
+    """
+    proposal = planned(ledger, node, prices, start_unix_ns, end_unix_ns)
+    if proposal.batch.inserted:
+        ledger.commit(proposal.batch)
+    return proposal
+
+
+def _take_currency(proposal: Proposal, agent: AgentRow, prices: PriceTable) -> None:
+    """The first amounts of a ledger decide what it is in."""
+    row = agent._replace(currency=prices.currency)
+    proposal.batch.replace("agent", [row[1:]])
