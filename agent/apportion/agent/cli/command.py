@@ -20,7 +20,7 @@ PROGRAM: Final = "apportion"
 MODULES: Final = {
     "agent": "run the daemon",
     "report": "what it cost, and who caused it",
-    "prices": "import, list, quote, compare and check price tables",
+    "prices": "import, list, quote, compare, check and apply price tables",
     "replay": "apportion a recorded trace, without an agent",
     "audit": "prove that the ledger adds up, to the unit",
     "ledger": "create or migrate a ledger",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from apportion.agent.cli.command import Command
+from apportion.agent.cli.prices_apply import configure_apply, run_apply
 from apportion.agent.cli.prices_check import configure_check, run_check
 from apportion.agent.cli.prices_import import configure_import, run_import
 from apportion.agent.cli.prices_owned import configure_owned, run_owned
@@ -32,6 +33,7 @@ _ACTIONS: Final = {
     "check": _Action("what is doubtful about a table", configure_check, run_check),
     "diff": _Action("what two tables say differently", configure_diff, run_diff),
     "import": _Action("write a table from a price list", configure_import, run_import),
+    "apply": _Action("price what was unpriced, and settled time anew", configure_apply, run_apply),
     "owned": _Action("what hardware of one's own costs", configure_owned, run_owned),
 }
 
@@ -48,4 +50,4 @@ def _run(options: argparse.Namespace) -> int:
     return _ACTIONS[options.action].run(options)
 
 
-COMMAND = Command("Reads, writes and compares price tables.", _configure, _run)
+COMMAND = Command("Reads, writes, compares and applies price tables.", _configure, _run)

@@ -255,8 +255,10 @@ class _Proposer:
         sums[:] = [plus(one, other) for one, other in zip(sums, added, strict=True)]
 
     def _summary(self) -> tuple[PriceChange, ...]:
+        """By device, in the order of time."""
         found: list[PriceChange] = []
-        for (key, before, after), (device_ns, units, new_units) in sorted(self._changes.items()):
+        by_device = sorted(self._changes.items(), key=lambda item: item[0][0])
+        for (key, before, after), (device_ns, units, new_units) in by_device:
             facts = self._rates.facts(after)
             if facts is not None:
                 known = self._rates.facts(before)
