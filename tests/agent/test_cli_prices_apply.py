@@ -62,7 +62,8 @@ def test_it_prices_what_was_unpriced(ledger: Path, capsys: pytest.CaptureFixture
     )
     assert said.err == (
         "left out the hour from 2023-11-15 00:00Z: it is not over in the ledger\n"
-        "no price in the table for NVIDIA Unheard-of (GPU-2): 2.500 device-hours stay as they are\n"
+        "2.500 device-hours of GPU-2 (NVIDIA Unheard-of) stay as they are: the table has no price "
+        "for it\n"
     )
     assert apply(ledger) == 0
     assert capsys.readouterr().out == "nothing to post\n"
@@ -82,6 +83,20 @@ def test_a_later_price_adjusts_the_earlier_one(
         "GPU-1,1.000,,1.00,,1.000000000000,1.000000000000,USD,list,a spot history,2023-11-01",
     ]
     assert main(["audit", "--ledger", str(ledger)]) == 0
+
+
+def test_an_estimate_replaces_no_chosen_price(
+    ledger: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The built-in table prices what has no price, gives way to a table, and never comes back."""
+    assert apply(ledger, "--prices", "built-in") == 0
+    assert "list-estimate" in capsys.readouterr().out
+    assert apply(ledger) == 0
+    assert "  4.800000000000  " in capsys.readouterr().out
+    assert apply(ledger, "--prices", "built-in") == 0
+    said = capsys.readouterr()
+    assert said.out == "nothing to post\n"
+    assert "of GPU-1 (NVIDIA H100 80GB HBM3) stay as they are: an estimate replaces" in said.err
 
 
 def test_a_dry_run_posts_nothing(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,11 +88,11 @@ def _say(proposal: Proposal, *, form: str, dry_run: bool) -> None:
     changes = [_shown(change) for change in proposal.changes]
     if form == "json":
         document = {
-            "posted": bool(proposal.lines) and not dry_run,
+            "posted": bool(proposal.batch.inserted) and not dry_run,
             "lines": proposal.lines,
             "hours": proposal.hours,
             "changes": changes,
-            "without_price": [one._asdict() for one in proposal.unpriced],
+            "kept": [one._asdict() for one in proposal.kept],
             "skipped": [one._asdict() for one in proposal.skipped],
         }
         sys.stdout.write(f"{json.dumps(document, indent=2)}\n")
@@ -102,7 +102,7 @@ def _say(proposal: Proposal, *, form: str, dry_run: bool) -> None:
     if form == "table":
         verb = "would post" if dry_run else "posted"
         lines = f"{proposal.lines} lines in {proposal.hours} hours"
-        sys.stdout.write(f"{verb} {lines}\n" if proposal.lines else "nothing to post\n")
+        sys.stdout.write(f"{verb} {lines}\n" if proposal.batch.inserted else "nothing to post\n")
     for line in _remarks(proposal):
         sys.stderr.write(f"{line}\n")
 
@@ -136,11 +136,9 @@ def _remarks(proposal: Proposal) -> Iterator[str]:
         first = f"the hour from {_hour(min(hours))}"
         many = f"{len(hours)} hours from {_hour(min(hours))} to {_hour(max(hours) + NS_PER_HOUR)}"
         yield f"left out {first if len(hours) == 1 else many}: {reason}"
-    for one in proposal.unpriced:
-        yield (
-            f"no price in the table for {one.name} ({one.device}): "
-            f"{one.device_ns / NS_PER_HOUR:.3f} device-hours stay as they are"
-        )
+    for one in proposal.kept:
+        hours = f"{one.device_ns / NS_PER_HOUR:.3f} device-hours"
+        yield f"{hours} of {one.device} ({one.name}) stay as they are: {one.reason}"
 
 
 def _hour(unix_ns: int) -> str:

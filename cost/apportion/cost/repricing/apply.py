@@ -13,7 +13,6 @@ from apportion.cost.repricing.recorded import Recorded
 if TYPE_CHECKING:
     from apportion.cost.ledger.ledger import Ledger
     from apportion.cost.ledger.reader import LedgerReader
-    from apportion.cost.price_row import Rate
     from apportion.cost.rate import PriceTable
 
 
@@ -40,17 +39,13 @@ def planned(
                 f"{prices.currency}: one ledger has one currency"
             )
             raise LedgerError(message)
-
-        def rates_of(device_name: str) -> list[Rate]:
-            return [rate for rate in prices.rates if rate.device_name == device_name]
-
         recorded = Recorded(connection, agent.agent_id)
         wall = WallTime.load(connection)
         now_ns = wall.node(agent.agent_id, ledger.clock.realtime_ns())
         proposal = propose(
             recorded,
             Period.around(start_unix_ns, end_unix_ns, wall),
-            rates_of,
+            prices.rates_of,
             posted_ns=max(now_ns, recorded.last_posted_ns() + 1),
         )
     if proposal.lines and agent.currency is None:

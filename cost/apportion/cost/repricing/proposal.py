@@ -46,11 +46,16 @@ class PriceChange:
     after_units: int
 
 
-class Unpriced(NamedTuple):
-    """A device's time that the price table has no price for; some of it may have one already."""
+NO_PRICE: Final = "the table has no price for it"
+ONLY_ESTIMATED: Final = "an estimate replaces no price that somebody chose"
+
+
+class Kept(NamedTuple):
+    """A device's time that stays as it is, with a price or without, and why."""
 
     device: str
     name: str
+    reason: str
     device_ns: int
 
 
@@ -70,7 +75,7 @@ class Proposal:
     """
 
     changes: tuple[PriceChange, ...]
-    unpriced: tuple[Unpriced, ...]
+    kept: tuple[Kept, ...]
     skipped: tuple[Skipped, ...]
     hours: int
     lines: int
@@ -122,7 +127,7 @@ class _Proposer:
         }
         self._running = recorded.running()
         self._changes: dict[tuple[int, int, int], list[int | None]] = {}
-        self._unpriced: dict[int, int] = {}
+        self._kept: dict[tuple[int, str], int] = {}
         self._skipped: list[Skipped] = []
         self._repricings: list[Repricing] = []
         self._lines: list[Row] = []
@@ -149,8 +154,8 @@ class _Proposer:
         return Proposal(
             self._summary(),
             tuple(
-                Unpriced(*self._devices[key][:2], device_ns)
-                for key, device_ns in sorted(self._unpriced.items())
+                Kept(*self._devices[key][:2], reason, device_ns)
+                for (key, reason), device_ns in sorted(self._kept.items())
             ),
             tuple(self._skipped),
             self._hours,
@@ -167,9 +172,13 @@ class _Proposer:
     def _work(self, hour: DeviceHour) -> _DeviceWork:
         cut = slices(hour, self._periods[hour.device])
         for piece in cut:
-            if piece.wanted is None:
-                known_ns = self._unpriced.get(hour.device, 0)
-                self._unpriced[hour.device] = known_ns + piece.end_ns - piece.start_ns
+            reason = NO_PRICE if piece.wanted is None else ""
+            if piece.wanted is not None and not self._rates.may_replace(piece.wanted, piece.rate):
+                reason = ONLY_ESTIMATED
+            if reason:
+                place = hour.device, reason
+                known_ns = self._kept.get(place, 0)
+                self._kept[place] = known_ns + piece.end_ns - piece.start_ns
         return _DeviceWork(hour, cut, repricings(cut, self._rates))
 
     def _with_lines(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.cost.ledger.rate_key import RateKey
 from apportion.cost.meter import Meter
+from apportion.cost.price_row import ESTIMATE
 from apportion.cost.settlement.work import NO_RATE
 
 if TYPE_CHECKING:
@@ -69,9 +70,18 @@ class Rates:
                     found.append(PricePeriod(key, from_ns, to_ns))
         return found
 
-    def price(self, key: int) -> Fraction | None:
-        """Units per hour; None for no rate."""
-        return None if key == NO_RATE else self._by_key[key].units_per_hour
+    def may_replace(self, new: int, old: int) -> bool:
+        """An estimate never replaces a price that somebody chose."""
+        known = self._by_key.get(old)
+        return known is None or known.basis == ESTIMATE or self._by_key[new].basis != ESTIMATE
+
+    def differ(self, new: int, old: int) -> bool:
+        """Whether they cost something else; a price that was chosen is none that was estimated."""
+        known, rate = self._by_key.get(old), self._by_key[new]
+        return known is None or (rate.units_per_hour, rate.basis == ESTIMATE) != (
+            known.units_per_hour,
+            known.basis == ESTIMATE,
+        )
 
     def facts(self, key: int) -> RateKey | None:
         """What the rate of that key says; None for no rate."""

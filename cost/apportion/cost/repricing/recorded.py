@@ -91,9 +91,14 @@ class Recorded:
         return {(hour_of(bucket_ns), group) for bucket_ns, group in found}
 
     def last_posted_ns(self) -> int:
-        """When something was re-priced for the last time."""
-        query = select(func.max(repricing.c.posted_ns)).where(repricing.c.agent_id == self.agent_id)
-        return self.connection.execute(query).scalar() or 0
+        """When a command posted something for the last time; 0 where none ever did."""
+        line, row = charge.c, repricing.c
+        of_lines = select(func.max(line.posted_ns)).where(
+            line.agent_id == self.agent_id, line.charge_key < 0
+        )
+        of_rows = select(func.max(row.posted_ns)).where(row.agent_id == self.agent_id)
+        found = (self.connection.execute(query).scalar() for query in (of_lines, of_rows))
+        return max(posted_ns or 0 for posted_ns in found)
 
     def least_line(self) -> int:
         """The lowest key of a line; commands count on from it."""

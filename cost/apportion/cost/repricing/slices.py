@@ -104,7 +104,11 @@ def repricings(found: Iterable[Slice], rates: Rates) -> list[Repricing]:
     """
     rows: list[tuple[int, int, int, Change]] = []
     for piece in found:
-        if piece.wanted is None or rates.price(piece.wanted) == rates.price(piece.rate):
+        if (
+            piece.wanted is None
+            or not rates.differ(piece.wanted, piece.rate)
+            or not rates.may_replace(piece.wanted, piece.rate)
+        ):
             continue
         change = Change(piece.rate, piece.wanted)
         start_ns = piece.start_ns
