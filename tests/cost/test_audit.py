@@ -281,6 +281,9 @@ def test_right_book_is_clean(path: Path) -> None:
         "charged": 7,
         "reallocated": 1,
         "lines": 7,
+        "repriced": 0,
+        "adjusted": 0,
+        "beside": 0,
         "unique": 2,
         "spans": 3,
     }

@@ -372,7 +372,8 @@ def test_open_and_adjusted_amounts_are_in_the_total() -> None:
     assert found.proof.adjusted.units == 123
     assert found.proof.holds
     assert found.rows[0].total.units == (found.proof.metered.units or 0) + 123
-    assert "new prices later added 0.000000000123 USD" in report_text(found)
+    text = report_text(found)
+    assert "new prices later made of it 0.000000000123 more,\n    = in lines 0.000000000123" in text
 
 
 def test_a_wrong_book_does_not_prove() -> None:
@@ -510,6 +511,7 @@ def test_statements_compile_for_postgresql() -> None:
         report_query.parts(period),
         report_query.devices(),
         report_query.rates(),
+        report_query.repriced(period),
         span_query.requests(period, by),
         span_query.request_costs(period, by),
         span_query.steps(period, by, charged_only=True),

@@ -1,4 +1,4 @@
-"""Prices are applied to the past of a ledger while its agent writes on, or by a command that dies."""
+"""Prices are applied to a ledger's past while its agent writes on, or by a command that dies."""
 
 from __future__ import annotations
 

@@ -252,9 +252,7 @@ def _well_formed(connection: Connection, names: Names) -> Check:
         "rate_key": ("known", and_(line.rate_key.is_not(None), rate.c.rate_key.is_(None))),
         "from_rate_key": (
             "known, and only in an adjustment",
-            and_(
-                line.from_rate_key.is_not(None), or_(not_(adjusts), before.c.rate_key.is_(None))
-            ),
+            and_(line.from_rate_key.is_not(None), or_(not_(adjusts), before.c.rate_key.is_(None))),
         ),
         "method_key": ("known", method.c.method_key.is_(None)),
     }

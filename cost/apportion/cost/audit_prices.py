@@ -160,9 +160,8 @@ def _adjusted(
         .subquery("adjusted")
     )
     keys = [adjusted.c[name] for name in ("hour_ns", "agent_id", "group_key", "before", "after")]
-    for hour_ns, agent_id, group, before, after, units in rows(
-        connection, select(*keys, wide_sum(adjusted.c.units)).group_by(*keys)
-    ):
+    query = select(*keys, wide_sum(adjusted.c.units)).group_by(*keys)
+    for hour_ns, agent_id, group, before, after, units in rows(connection, query):
         together = linked.get((agent_id, group), group)
         sums[hour_ns, agent_id, together, before, after][1] += units or 0
     for (hour_ns, agent_id, group, before, after), (expected, found) in sorted(sums.items()):
@@ -200,7 +199,9 @@ def _beside(connection: Connection, names: Names) -> Check:
         subject = f"an adjustment of {names.group(agent_id, group)}"
         end_ns = hour_ns + NS_PER_HOUR
         checker.examine(
-            Finding(names.node(agent_id), subject, hour_ns, end_ns, "lines beside it", "some", "none")
+            Finding(
+                names.node(agent_id), subject, hour_ns, end_ns, "lines beside it", "some", "none"
+            )
         )
     count = connection.execute(select(func.count()).select_from(charge).where(adjusts))
     checker.count(count.scalar_one())

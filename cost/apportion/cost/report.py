@@ -19,6 +19,7 @@ from apportion.cost.period import Period, WallTime
 from apportion.cost.price_row import ESTIMATE, OLD_PRICE_DAYS
 from apportion.cost.quantity import Quantity
 from apportion.cost.report_figures import Figures
+from apportion.cost.report_prices import Prices
 from apportion.cost.report_rows import DeviceRow, EntityRow, Proof, RateRow, Report
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ def report(
         period = Period.around(start_unix_ns, end_unix_ns, wall)
         figures = Figures(connection, period, tuple(by))
         meters = rows(connection, query.metered(period))
-        devices = _devices(connection, period, meters)
-        rates = _rates(connection, meters)
+        prices = Prices(connection, period, ((row[0], row[2], row[4]) for row in meters))
+        devices = _devices(connection, period, meters, prices)
         ((unknown_spans,),) = rows(connection, span_query.without_cost(period))
-    currencies = sorted({row.currency for row in rates})
+    currencies = sorted({row.currency for row in (*prices.in_force, *prices.replaced)})
     if len(currencies) > 1:
         message = (
             f"ledger {ledger.name} has prices in {', '.join(currencies)}, which cannot be added: "
@@ -70,6 +71,7 @@ def report(
         sum((row.open for row in figures.categories), Quantity()),
         sum((row.moved for row in figures.categories), Quantity()),
         sum((row.adjusted for row in figures.categories), Quantity()),
+        sum((row.repriced for row in devices), Quantity()),
     )
     today = _date(ledger.clock.realtime_ns())
     settled = [row.settled_until_unix_ns for row in devices]
@@ -86,18 +88,19 @@ def report(
         figures.phases,
         figures.categories,
         devices,
-        rates,
+        prices.in_force,
+        prices.replaced,
         proof,
         (
             *_device_warnings(devices),
-            *_price_warnings(rates, today),
+            *_price_warnings(prices.in_force, today),
             *_record_warnings(figures.rows, unknown_spans),
         ),
     )
 
 
 def _devices(
-    connection: Connection, period: Period, metered: Sequence[tuple[Any, ...]]
+    connection: Connection, period: Period, metered: Sequence[tuple[Any, ...]], prices: Prices
 ) -> tuple[DeviceRow, ...]:
     """Devices that were metered in the period."""
     meters: dict[tuple[int, int], Quantity] = {}
@@ -123,27 +126,20 @@ def _devices(
                 None if settled_ns is None else period.wall.unix(agent_id, settled_ns),
                 tuple(sorted(sources[agent_id, key])),
                 meters[agent_id, key],
+                prices.changed(agent_id, key),
                 dict(sorted(parts.get((agent_id, key), {}).items())),
             )
         )
     return tuple(sorted(found, key=lambda row: (row.node, row.device)))
 
 
-def _rates(connection: Connection, metered: Sequence[tuple[Any, ...]]) -> tuple[RateRow, ...]:
-    """The rates that the period was metered at."""
-    used = {(row[0], row[2]) for row in metered if row[2]}
-    rates = {
-        RateRow(*row[2:]) for row in rows(connection, query.rates()) if (row[0], row[1]) in used
-    }
-    return tuple(sorted(rates, key=lambda row: (row.device_name, row.as_of, row.per_hour)))
-
-
 def _device_warnings(devices: Sequence[DeviceRow]) -> Iterable[str]:
     owners: dict[str, set[str]] = {}
     for row in devices:
         owners.setdefault(row.device, set()).add(row.node)
-        if row.metered.unpriced_ns:
-            seconds = row.metered.unpriced_ns / NS_PER_SECOND
+        unpriced_ns = row.metered.unpriced_ns + row.repriced.unpriced_ns
+        if unpriced_ns:
+            seconds = unpriced_ns / NS_PER_SECOND
             yield (
                 f"no price for {row.name} ({row.device}): {seconds:.1f} device-seconds have "
                 "quantities and no amount; add it to the price table"

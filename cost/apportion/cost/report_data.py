@@ -13,7 +13,7 @@ from apportion.cost.report_text import decimal_amount
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from apportion.cost.report_rows import EntityRow, Key, Report
+    from apportion.cost.report_rows import EntityRow, Key, RateRow, Report
 
 EXACT_DECIMALS: Final = 12
 CSV_FIGURES: Final = (
@@ -86,13 +86,15 @@ def report_json(report: Report) -> str:
                 "settled_until_unix_ns": row.settled_until_unix_ns,
                 "energy_sources": list(row.energy_sources),
                 "metered": _quantity(row.metered),
+                "repriced": _quantity(row.repriced),
                 "categories": {
                     category.label: _quantity(part) for category, part in row.parts.items()
                 },
             }
             for row in report.devices
         ],
-        "rates": [{name: getattr(row, name) for name in row.__slots__} for row in report.rates],
+        "rates": [_fields(row) for row in report.rates],
+        "replaced_rates": [_fields(row) for row in report.replaced_rates],
         "proof": {
             "holds": proof.holds,
             "metered": _quantity(proof.metered),
@@ -101,6 +103,7 @@ def report_json(report: Report) -> str:
             "open": _quantity(proof.open),
             "moved": _quantity(proof.moved),
             "adjusted": _quantity(proof.adjusted),
+            "repriced": _quantity(proof.repriced),
         },
         "warnings": list(report.warnings),
     }
@@ -140,6 +143,10 @@ def _figures(row: EntityRow) -> dict[str, Any]:
     return {
         name: getattr(row, name) for name in row.__slots__ if name not in {"key", "total", "direct"}
     }
+
+
+def _fields(row: RateRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
 
 
 def _named(by: tuple[str, ...], key: Key) -> Mapping[str, str | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     SmallInteger,
     Subquery,
     and_,
@@ -28,6 +29,7 @@ from apportion.cost.ledger.schema import (
     device,
     entity,
     rate,
+    repricing,
     settlement,
     settlement_part,
     watermark,
@@ -63,6 +65,11 @@ def where_null(column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnE
     return case((column.is_(None), value))
 
 
+def unpriced_ns(line: Any) -> ColumnElement[Any]:
+    """The time of a line that has no price; an adjustment takes away what it gave one to."""
+    return case((line.units.is_(None), line.device_ns), else_=-line.priced_ns)
+
+
 def lines(period: Period) -> Subquery:
     """Every posted line and every running sum of the period; `open` tells them apart."""
     posted = select(
@@ -75,6 +82,7 @@ def lines(period: Period) -> Subquery:
         charge.c.energy_mj,
         charge.c.units,
         charge.c.incomplete,
+        charge.c.priced_ns,
         literal(0).label("open"),
     ).where(period.holds(charge.c.agent_id, charge.c.start_ns))
     running = select(
@@ -87,6 +95,7 @@ def lines(period: Period) -> Subquery:
         accrual.c.energy_mj,
         accrual.c.units,
         accrual.c.incomplete,
+        cast(null(), BigInteger).label("priced_ns"),
         literal(1).label("open"),
     ).where(period.holds(accrual.c.agent_id, accrual.c.bucket_ns))
     return union_all(posted, running).subquery("line")
@@ -102,7 +111,7 @@ def cost_by(period: Period, by: Sequence[str]) -> Executable:
             wide_sum(line.c.device_ns),
             wide_sum(line.c.units),
             wide_sum(line.c.energy_mj),
-            wide_sum(where_null(line.c.units, line.c.device_ns)),
+            wide_sum(unpriced_ns(line.c)),
             wide_sum(where_null(line.c.energy_mj, line.c.device_ns)),
             wide_sum(case((line.c.incomplete != 0, line.c.units))),
         )
@@ -155,6 +164,17 @@ def parts(period: Period) -> Executable:
             wide_sum(where_null(part.energy_mj, part.device_ns)),
         )
         .where(period.holds(part.agent_id, part.start_ns))
+        .group_by(*keys)
+    )
+
+
+def repriced(period: Period) -> Executable:
+    """New prices by agent, device, rate before and after: units and time."""
+    row = repricing.c
+    keys = [row.agent_id, row.device_key, row.from_rate_key, row.to_rate_key]
+    return (
+        select(*keys, wide_sum(row.units), wide_sum(row.end_ns - row.start_ns))
+        .where(period.holds(row.agent_id, row.start_ns))
         .group_by(*keys)
     )
 

@@ -81,6 +81,8 @@ class DeviceRow:
     settled_until_unix_ns: int | None
     energy_sources: tuple[str, ...]
     metered: Quantity
+    repriced: Quantity
+    """What new prices made of it later: more money or less, and less time without a price."""
     parts: Mapping[Category, Quantity]
 
     @property
@@ -91,7 +93,7 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True)
 class RateRow:
-    """A rate that the period was metered at."""
+    """A rate that time of the period costs, or did until it was re-priced."""
 
     device_name: str
     per_hour: str
@@ -104,7 +106,7 @@ class RateRow:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Metered = posted + open, and what later lines changed."""
+    """Metered = posted + open, and what later lines changed; repriced = adjusted."""
 
     metered: Quantity
     parts: Quantity
@@ -112,6 +114,7 @@ class Proof:
     open: Quantity
     moved: Quantity
     adjusted: Quantity
+    repriced: Quantity
 
     @property
     def holds(self) -> bool:
@@ -120,6 +123,7 @@ class Proof:
             self.metered.same_amounts(self.parts)
             and self.metered.same_amounts(self.posted + self.open)
             and self.moved.same_amounts(Quantity())
+            and self.adjusted.same_amounts(self.repriced)
         )
 
 
@@ -139,6 +143,7 @@ class Report:
     categories: tuple[CategoryRow, ...]
     devices: tuple[DeviceRow, ...]
     rates: tuple[RateRow, ...]
+    replaced_rates: tuple[RateRow, ...]
     proof: Proof
     warnings: tuple[str, ...]
 

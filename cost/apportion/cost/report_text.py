@@ -186,6 +186,8 @@ class _Page:
             self._device_row(table, name, kind, row.metered)
             for category, part in row.parts.items():
                 self._device_row(table, "", f"  {category.label}", part)
+            if row.repriced.units is not None:
+                table.add("", "  + new prices", self._amount(row.repriced.units), "", "")
         return table.lines(WIDTH) if table.rows else []
 
     def _device_row(self, table: Table, name: str, what: str, amount: Quantity) -> None:
@@ -201,10 +203,11 @@ class _Page:
         if not self._report.rates:
             return []
         lines = ["Prices"]
-        for row in self._report.rates:
+        for row in (*self._report.rates, *self._report.replaced_rates):
             price = f"{row.device_name}: {row.per_hour} {row.currency} per hour for {row.covers}"
             facts = f"{row.basis}, as of {row.as_of}, from {row.source}"
-            lines += _wrapped("  ", f"{price}, {facts}")
+            later = "; replaced by a later price" if row in self._report.replaced_rates else ""
+            lines += _wrapped("  ", f"{price}, {facts}{later}")
         return lines
 
     def _proof(self) -> list[str]:
@@ -225,7 +228,10 @@ class _Page:
             f"    moves sum to {self._exact(proof.moved)}",
         ]
         if proof.adjusted.units is not None:
-            lines.append(f"    new prices later added {self._exact(proof.adjusted)}")
+            lines += [
+                f"    new prices later made of it {_digits(proof.repriced.units)} more,",
+                f"    = in lines {_digits(proof.adjusted.units)} {self._currency}",
+            ]
         return [*lines, f"    {_verdict(proof.holds)}"]
 
     def _equation(self, one: Quantity, other: Quantity) -> str:

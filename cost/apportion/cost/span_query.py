@@ -9,7 +9,7 @@ from sqlalchemy import CTE, Executable, Subquery, and_, case, func, null, select
 
 from apportion.core.category import INPUT_PHASES, Category, SpanKind, SpanStatus
 from apportion.cost.ledger.schema import accrual, agent, charge, entity, span, watermark
-from apportion.cost.report_query import dimensions, where_null
+from apportion.cost.report_query import dimensions, unpriced_ns
 from apportion.cost.sums import wide_sum
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def _posted() -> CTE:
             charge.c.phase,
             charge.c.units,
             charge.c.device_ns,
+            charge.c.priced_ns,
         )
         .where(charge.c.ring_key.is_not(None))
         .cte("posted")
@@ -120,7 +121,7 @@ def requests(period: Period, by: Sequence[str]) -> Executable:
 
 
 def request_costs(period: Period, by: Sequence[str]) -> Executable:
-    """Input and output cost of the same requests, over their whole life, moved cost included."""
+    """Input and output cost of the same requests, over their whole life, with what came later."""
     running, posted = _running(), _posted()
     is_input = posted.c.phase.in_(sorted(int(phase) for phase in INPUT_PHASES))
     keys = dimensions(by)
@@ -130,7 +131,7 @@ def request_costs(period: Period, by: Sequence[str]) -> Executable:
             *keys,
             wide_sum(case((is_input, posted.c.units))),
             wide_sum(case((is_input, null()), else_=posted.c.units)),
-            wide_sum(where_null(posted.c.units, posted.c.device_ns)),
+            wide_sum(unpriced_ns(posted.c)),
         )
         .select_from(_with_names(source))
         .where(
@@ -190,13 +191,12 @@ def step_costs(period: Period, by: Sequence[str]) -> Executable:
     running, posted = _running(), _posted()
     keys = dimensions(by)
     is_direct = posted.c.category == int(Category.DIRECT)
-    unpriced = and_(is_direct, posted.c.units.is_(None))
     source = span.outerjoin(posted, _of_span(posted)).outerjoin(running, _of_span(running))
     return (
         select(
             *keys,
             wide_sum(case((is_direct, posted.c.units))),
-            wide_sum(case((unpriced, posted.c.device_ns))),
+            wide_sum(case((is_direct, unpriced_ns(posted.c)))),
         )
         .select_from(_with_names(source))
         .where(

@@ -161,8 +161,8 @@ def move(ledger: Ledger, plan: BookPlan, moved: Moved) -> None:
     for row in lines:
         if row["ring_key"] == span.ring and row["kind"] != ChargeKind.ADJUSTMENT:
             place = tuple(row[name] for name in ("group_key", "phase", "rate_key", *_PERIOD))
-            amounts = zip(left.get(place, (0, 0, 0)), (row[name] for name in _AMOUNTS), strict=True)
-            left[place] = tuple(known + (added or 0) for known, added in amounts)
+            pairs = zip(left.get(place, (0, 0, 0)), (row[name] for name in _AMOUNTS), strict=True)
+            left[place] = tuple(known + (added or 0) for known, added in pairs)
     builder = LedgerBuilder()
     builder._next_charge = max(row["charge_key"] for row in lines) + 1
     builder.batch.inserted.clear()
@@ -223,26 +223,34 @@ def costs(ledger: Ledger, applied: Sequence[PriceTable]) -> dict[tuple[int, int]
     found: dict[tuple[int, int], int] = {}
     for row in rows(ledger, "settlement"):
         hour_ns = row["start_ns"] // HOUR * HOUR
-        of_device = [
-            [price for price in table.rates if price.device_name == NAMES[row["device_key"]]]
-            for table in (applied if hour_ns < last_ns else [])
-        ]
-        edges = {e for of in of_device for r in of for e in (r.valid_from_ns, r.valid_to_ns) if e}
+        name = NAMES[row["device_key"]]
+        tables = [table.rates_of(name) for table in applied] if hour_ns < last_ns else []
         own = known.get(row["rate_key"])
-        units = None if own is None else Fraction(int(own["numerator"]), int(own["denominator"]))
-        total = 0
-        for piece in Interval(row["start_ns"], row["end_ns"]).split(edges):
-            price, origin_ns = units, hour_ns
-            for of in of_device:
-                held = [r for r in of if r.holds_at(piece.start_ns)]
-                if held and held[0].units_per_hour != price:
-                    price = held[0].units_per_hour
-                    origin_ns = max(hour_ns, held[0].valid_from_ns or 0)
-            if price is not None:
-                start, end = (
-                    price * (time - origin_ns) // HOUR for time in (piece.start_ns, piece.end_ns)
-                )
-                total += int(end - start)
+        price = None if own is None else Fraction(int(own["numerator"]), int(own["denominator"]))
+        settled = Interval(row["start_ns"], row["end_ns"])
+        total = sum(_cost(piece, hour_ns, price, tables) for piece in settled.split(_edges(tables)))
         place = row["device_key"], hour_ns
         found[place] = found.get(place, 0) + total
     return found
+
+
+def _edges(tables: Sequence[Sequence[Rate]]) -> set[int]:
+    """Every instant at which one of the tables changes a price."""
+    rates = [rate for table in tables for rate in table]
+    edges = [*(rate.valid_from_ns for rate in rates), *(rate.valid_to_ns for rate in rates)]
+    return {edge for edge in edges if edge is not None}
+
+
+def _cost(
+    piece: Interval, hour_ns: int, price: Fraction | None, tables: Sequence[Sequence[Rate]]
+) -> int:
+    """A piece within one hour: metered at `price`, then at what each table made of it."""
+    origin_ns = hour_ns
+    for table in tables:
+        for row in table:
+            if row.holds_at(piece.start_ns) and row.units_per_hour != price:
+                price, origin_ns = row.units_per_hour, max(hour_ns, row.valid_from_ns or 0)
+    if price is None:
+        return 0
+    start, end = (price * (at_ns - origin_ns) // HOUR for at_ns in (piece.start_ns, piece.end_ns))
+    return int(end - start)

@@ -48,9 +48,7 @@ def clean(ledger: Ledger) -> None:
 
 @settings(max_examples=60)
 @given(plan=plans, asked=st.lists(tables(), min_size=1, max_size=3))
-def test_each_device_costs_what_the_table_says(
-    plan: BookPlan, asked: Sequence[PriceTable]
-) -> None:
+def test_each_device_costs_what_the_table_says(plan: BookPlan, asked: Sequence[PriceTable]) -> None:
     """Metered + repriced is what the last price of each instant makes of it, to the unit."""
     with built(plan) as ledger:
         clean(ledger)
@@ -102,7 +100,9 @@ def test_what_moves_later_is_evened_out(
 
 @settings(max_examples=30)
 @given(plan=plans, table=tables(), data=st.data())
-def test_order_and_keys_do_not_matter(plan: BookPlan, table: PriceTable, data: st.DataObject) -> None:
+def test_order_and_keys_do_not_matter(
+    plan: BookPlan, table: PriceTable, data: st.DataObject
+) -> None:
     """Whoever came first and has which key: each gets the same, to the unit."""
     order = data.draw(st.permutations(plan.order))
     with built(plan) as one, built(replace(plan, order=tuple(order))) as other:

@@ -137,8 +137,8 @@ def _remarks(proposal: Proposal) -> Iterator[str]:
         many = f"{len(hours)} hours from {_hour(min(hours))} to {_hour(max(hours) + NS_PER_HOUR)}"
         yield f"left out {first if len(hours) == 1 else many}: {reason}"
     for one in proposal.kept:
-        hours = f"{one.device_ns / NS_PER_HOUR:.3f} device-hours"
-        yield f"{hours} of {one.device} ({one.name}) stay as they are: {one.reason}"
+        time = f"{one.device_ns / NS_PER_HOUR:.3f} device-hours"
+        yield f"{time} of {one.device} ({one.name}) stay as they are: {one.reason}"
 
 
 def _hour(unix_ns: int) -> str:

@@ -108,7 +108,7 @@ class MeteredDevices:
         return returned
 
     def write(self, batch: TickBatch, targets: Mapping[int, int]) -> None:
-        """Add watermarks as `targets` give them, shares, and which readings are needed no longer."""
+        """Add watermarks by `targets`, new shares, and which readings are no longer needed."""
         rows: list[Row] = []
         for device in self.devices.values():
             target_ns = targets[device.key]

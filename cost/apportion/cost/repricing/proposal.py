@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from apportion.cost.period import Period
     from apportion.cost.price_row import Rate
     from apportion.cost.repricing.division import Adjustment
-    from apportion.cost.repricing.holders import Held, Holder, Line
+    from apportion.cost.repricing.holders import Held, Line
     from apportion.cost.repricing.rates import PricePeriod
     from apportion.cost.repricing.recorded import Recorded
-    from apportion.cost.repricing.slices import DeviceHour, Repricing, Slice
+    from apportion.cost.repricing.slices import Change, DeviceHour, Repricing, Slice
 
 NEW_PRICE: Final = "new_price"
 """Reason of the lines."""
@@ -126,7 +126,7 @@ class _Proposer:
             for key, device in self._devices.items()
         }
         self._running = recorded.running()
-        self._changes: dict[tuple[int, int, int], list[int | None]] = {}
+        self._changes: dict[tuple[int, Change], list[int | None]] = {}
         self._kept: dict[tuple[int, str], int] = {}
         self._skipped: list[Skipped] = []
         self._repricings: list[Repricing] = []
@@ -207,16 +207,12 @@ class _Proposer:
         for work in works:
             work.hour.posted += work.new
         after = [
-            piece
-            for work in works
-            for piece in slices(work.hour, self._periods[work.hour.device])
+            piece for work in works for piece in slices(work.hour, self._periods[work.hour.device])
         ]
         posted = [row for work in works for row in work.hour.posted]
         held = holdings(lines)
         recorded = self._recorded
-        found = adjustments(
-            after, posted, held, recorded.groups, identity=recorded.identity
-        )
+        found = adjustments(after, posted, held, recorded.groups, identity=recorded.identity)
         self._lines += (self._row(one, held[one.holder]) for one in found)
         if len(self._lines) > MAX_LINES:
             message = (
@@ -259,7 +255,8 @@ class _Proposer:
 
     def _count(self, row: Repricing) -> None:
         before = self._rates.units(row.change.from_rate, row.start_ns, row.end_ns)
-        sums = self._changes.setdefault((row.device, *row.change), [0, None, 0])
+        place = row.device, row.change
+        sums = self._changes.setdefault(place, [0, None, 0])
         added = (row.end_ns - row.start_ns, before, (before or 0) + row.units)
         sums[:] = [plus(one, other) for one, other in zip(sums, added, strict=True)]
 
@@ -267,10 +264,10 @@ class _Proposer:
         """By device, in the order of time."""
         found: list[PriceChange] = []
         by_device = sorted(self._changes.items(), key=lambda item: item[0][0])
-        for (key, before, after), (device_ns, units, new_units) in by_device:
-            facts = self._rates.facts(after)
+        for (key, change), (device_ns, units, new_units) in by_device:
+            facts = self._rates.facts(change.to_rate)
             if facts is not None:
-                known = self._rates.facts(before)
+                known = self._rates.facts(change.from_rate)
                 sums = (device_ns or 0, units, new_units or 0)
                 found.append(PriceChange(self._devices[key].device, known, facts, *sums))
         return tuple(found)

@@ -63,7 +63,9 @@ class Recorded:
     def devices(self) -> dict[int, Device]:
         """By key."""
         shares: dict[int, list[Share]] = {}
-        for key, since_ns, share in sorted(self._all(device_share, "device_key", "since_ns", "share")):
+        for key, since_ns, share in sorted(
+            self._all(device_share, "device_key", "since_ns", "share")
+        ):
             shares.setdefault(key, []).append(Share(since_ns, Fraction(share)))
         return {
             key: Device(name, model, shares.get(key, ()))

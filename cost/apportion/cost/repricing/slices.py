@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.core.units import NS_PER_HOUR
-from apportion.cost.settlement.work import NO_RATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -47,9 +47,7 @@ def upgrade() -> None:
             comment="what its time cost before; NULL: no rate",
         ),
         sa.Column("to_rate_key", sa.Integer(), nullable=False),
-        sa.Column(
-            "units", sa.BigInteger(), nullable=False, comment="what it costs more, or less"
-        ),
+        sa.Column("units", sa.BigInteger(), nullable=False, comment="what it costs more, or less"),
         sa.PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "posted_ns"),
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,53 @@
+"""What a period's time costs by now: rates in force, those they replaced, the difference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from apportion.cost import report_query as query
+from apportion.cost.ledger.rows import rows
+from apportion.cost.quantity import Quantity
+from apportion.cost.report_rows import RateRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+    from apportion.cost.period import Period
+
+
+class Prices:
+    """Of one period. Rates are those of the ledger, by agent and key."""
+
+    def __init__(
+        self, connection: Connection, period: Period, metered: Iterable[tuple[int, int | None, int]]
+    ) -> None:
+        """`metered`: (agent, rate, nanoseconds) of what was settled, in any pieces."""
+        times: Counter[tuple[int, int]] = Counter()
+        for agent_id, key, device_ns in metered:
+            times[agent_id, key or 0] += device_ns
+        self._changed: dict[tuple[int, int], Quantity] = {}
+        for row in rows(connection, query.repriced(period)):
+            agent_id, device, before, after, units, device_ns = row
+            times[agent_id, before or 0] -= device_ns
+            times[agent_id, after] += device_ns
+            unpriced_ns = -device_ns if before is None else 0
+            known = self._changed.get((agent_id, device), Quantity())
+            self._changed[agent_id, device] = known + Quantity(0, units, None, unpriced_ns)
+        facts = {(row[0], row[1]): RateRow(*row[2:]) for row in rows(connection, query.rates())}
+        in_force = {facts[place] for place, device_ns in times.items() if device_ns and place[1]}
+        used = {facts[place] for place in times if place[1]}
+        self.in_force = tuple(sorted(in_force, key=_order))
+        """What the period's time costs."""
+        self.replaced = tuple(sorted(used - in_force, key=_order))
+        """What all the time that was metered so costs no longer."""
+
+    def changed(self, agent_id: int, device: int) -> Quantity:
+        """What new prices made of what a device was metered: more money, less time without any."""
+        return self._changed.get((agent_id, device), Quantity())
+
+
+def _order(row: RateRow) -> tuple[str, str, str]:
+    return row.device_name, row.as_of, row.per_hour
