@@ -142,7 +142,7 @@ def _adjusted(
     sums: dict[tuple[int, int, int, int, int], list[int]] = defaultdict(lambda: [0, 0])
     for (hour_ns, agent_id, device), of_device in posted.items():
         group = alone.get((agent_id, device), 0)
-        together = linked.get((agent_id, group), group)
+        together = linked.get((agent_id, group)) or group
         for row in of_device:
             sums[hour_ns, agent_id, together, row.before or 0, row.after][0] += row.units
     line = charge.c
@@ -162,7 +162,7 @@ def _adjusted(
     keys = [adjusted.c[name] for name in ("hour_ns", "agent_id", "group_key", "before", "after")]
     query = select(*keys, wide_sum(adjusted.c.units)).group_by(*keys)
     for hour_ns, agent_id, group, before, after, units in rows(connection, query):
-        together = linked.get((agent_id, group), group)
+        together = linked.get((agent_id, group)) or group
         sums[hour_ns, agent_id, together, before, after][1] += units or 0
     for (hour_ns, agent_id, group, before, after), (expected, found) in sorted(sums.items()):
         checker.examine(

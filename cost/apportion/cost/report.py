@@ -15,12 +15,20 @@ from apportion.core.units import NS_PER_SECOND
 from apportion.cost import report_query as query
 from apportion.cost import span_query
 from apportion.cost.ledger.rows import rows
+from apportion.cost.loaded_cost import Loaded, Loading, WorkloadCost, loaded_cost
 from apportion.cost.period import Period, WallTime
 from apportion.cost.price_row import ESTIMATE, OLD_PRICE_DAYS
 from apportion.cost.quantity import Quantity
 from apportion.cost.report_figures import Figures
 from apportion.cost.report_prices import Prices
-from apportion.cost.report_rows import DeviceRow, EntityRow, Proof, RateRow, Report
+from apportion.cost.report_rows import (
+    DeviceRow,
+    EntityRow,
+    LoadedCost,
+    Proof,
+    RateRow,
+    Report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,10 +45,13 @@ def report(
     start_unix_ns: int | None = None,
     end_unix_ns: int | None = None,
     by: Sequence[str] = DEFAULT_BY,
+    *,
+    loading: Loading | None = None,
 ) -> Report:
     """What `ledger` says about [start, end), widened to whole hours; None is open.
 
-    Spans count in the hour in which they end. `by` names dimensions of `report_query`.
+    Spans count in the hour in which they end. `by` names dimensions of `report_query`. With
+    `loading` rows have their loaded cost, too.
 
     Raises:
         LedgerError: an unknown dimension, several currencies, or the ledger cannot be read.
@@ -56,6 +67,7 @@ def report(
         meters = rows(connection, query.metered(period))
         prices = Prices(connection, period, ((row[0], row[2], row[4]) for row in meters))
         devices = _devices(connection, period, meters, prices)
+        loaded = None if loading is None else _loaded(connection, period, by, loading)
         ((unknown_spans,),) = rows(connection, span_query.without_cost(period))
     currencies = sorted({row.currency for row in (*prices.in_force, *prices.replaced)})
     if len(currencies) > 1:
@@ -85,6 +97,7 @@ def report(
         min(known) if known else None,
         any(row.simulated for row in devices),
         figures.rows,
+        None if loading is None or loaded is None else LoadedCost(loading.value, *loaded),
         figures.phases,
         figures.categories,
         devices,
@@ -97,6 +110,20 @@ def report(
             *_record_warnings(figures.rows, unknown_spans),
         ),
     )
+
+
+def _loaded(connection: Connection, period: Period, by: Sequence[str], loading: Loading) -> Loaded:
+    names = tuple(dict.fromkeys(("workload", *by)))
+    found = rows(connection, query.cost_by(period, names))
+    places = [names.index(name) for name in by]
+    width = len(names)
+    costs = (
+        WorkloadCost(
+            row[0], tuple(row[place] for place in places), Category(row[width]), row[width + 5]
+        )
+        for row in found
+    )
+    return loaded_cost(costs, loading)
 
 
 def _devices(

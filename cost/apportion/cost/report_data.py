@@ -35,6 +35,8 @@ CSV_FIGURES: Final = (
     "units_per_step",
 )
 
+CSV_LOADED: Final = ("loading", "loaded_units", "loaded_cost")
+
 
 def report_json(report: Report) -> str:
     """Everything in the report. Money twice: whole units, and a decimal string (`cost`)."""
@@ -49,11 +51,15 @@ def report_json(report: Report) -> str:
         "end_unix_ns": report.end_unix_ns,
         "settled_until_unix_ns": report.settled_until_unix_ns,
         "by": list(report.by),
+        "loading": None
+        if report.loaded is None
+        else {"policy": report.loaded.policy, "unshared": _money(report.loaded.unshared_units)},
         "rows": [
             {
                 **_named(report.by, row.key),
                 "total": _quantity(row.total),
                 "direct": _quantity(row.direct),
+                "loaded": _loaded(report, row),
                 **_figures(row),
             }
             for row in report.rows
@@ -113,25 +119,36 @@ def report_json(report: Report) -> str:
 def report_csv(report: Report) -> str:
     """The table of who caused what: the report's dimensions, currency, and figures.
 
-    `price_bases` says in every line on what the prices of the report rest, joined by +.
+    `price_bases` says in every line on what the prices of the report rest, joined by +. The last
+    columns are empty where no loaded cost was asked for.
     """
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*report.by, "currency", "price_bases", *CSV_FIGURES])
+    writer.writerow([*report.by, "currency", "price_bases", *CSV_FIGURES, *CSV_LOADED])
     money = [report.currency, "+".join(report.price_bases)]
     for row in report.rows:
         figures = {**_quantity(row.total), **_figures(row)}
         cells = [_cell(name) for name in row.key]
-        writer.writerow([*cells, *money, *(figures[name] for name in CSV_FIGURES)])
+        loaded: list[object] = [None] * len(CSV_LOADED)
+        if report.loaded is not None:
+            loaded = [report.loaded.policy, *_money(report.loaded.units.get(row.key)).values()]
+        writer.writerow([*cells, *money, *(figures[name] for name in CSV_FIGURES), *loaded])
     return out.getvalue()
 
 
+def _money(units: int | None) -> dict[str, Any]:
+    cost = None if units is None else decimal_amount(units, EXACT_DECIMALS)
+    return {"units": units, "cost": cost}
+
+
+def _loaded(report: Report, row: EntityRow) -> dict[str, Any] | None:
+    return None if report.loaded is None else _money(report.loaded.units.get(row.key))
+
+
 def _quantity(amount: Quantity) -> dict[str, Any]:
-    cost = None if amount.units is None else decimal_amount(amount.units, EXACT_DECIMALS)
     return {
         "device_ns": amount.device_ns,
-        "units": amount.units,
-        "cost": cost,
+        **_money(amount.units),
         "energy_mj": amount.energy_mj,
         "unpriced_ns": amount.unpriced_ns,
         "unmetered_ns": amount.unmetered_ns,

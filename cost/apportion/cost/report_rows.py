@@ -46,6 +46,19 @@ class EntityRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedCost:
+    """Direct cost and a share of what its workload needs beside it, by the key of a row.
+
+    `policy` is a word of `loaded_cost.Loading`. Rows without direct cost have none; what no row
+    could take is `unshared_units`.
+    """
+
+    policy: str
+    units: Mapping[Key, int]
+    unshared_units: int
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseRow:
     """Direct cost of one phase; `Phase.NONE` is the rest of the spans."""
 
@@ -139,6 +152,7 @@ class Report:
     settled_until_unix_ns: int | None
     simulated: bool
     rows: tuple[EntityRow, ...]
+    loaded: LoadedCost | None
     phases: tuple[PhaseRow, ...]
     categories: tuple[CategoryRow, ...]
     devices: tuple[DeviceRow, ...]

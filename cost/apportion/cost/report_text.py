@@ -20,6 +20,12 @@ WIDTH: Final = 100
 NOTHING: Final = "-"
 ESTIMATED: Final = "*"
 """Marks the currency wherever it is shown, where amounts rest on estimated prices."""
+_POOL: Final = "its workload's startup, between_steps, checkpoint, evaluation and allocated_idle"
+_LOADING: Final = {
+    "none": f"direct cost; nothing of {_POOL}",
+    "weighted": f"direct cost, and {_POOL} in proportion to it",
+    "even": f"direct cost, and {_POOL} in equal parts",
+}
 _ALL_DIGITS: Final = 60
 """More than any sum has; decimal's own 28 would round a fleet's year."""
 
@@ -67,8 +73,19 @@ class _Page:
             f"  period         {start or 'the beginning'} to {end or 'now'}, in whole hours",
             f"  settled until  {_instant(report.settled_until_unix_ns) or 'never'}",
             f"  amounts        {currency}; metered = quantity x rate, nothing here is billed",
+            *self._loaded(),
             *self._estimates(),
         ]
+
+    def _loaded(self) -> list[str]:
+        """How loaded cost comes about, and what of it is nobody's."""
+        loaded = self._report.loaded
+        if loaded is None:
+            return []
+        text = f"{loaded.policy}: {_LOADING[loaded.policy]}"
+        if loaded.unshared_units:
+            text += f"; {self._amount(loaded.unshared_units)} {self._currency} of it not shared"
+        return _wrapped("  loaded         ", text)
 
     def _estimates(self) -> list[str]:
         names = sorted({row.device_name for row in self._report.estimates})
@@ -88,8 +105,10 @@ class _Page:
 
     def _who(self) -> list[str]:
         by = self._report.by
+        loaded = self._report.loaded
         money_columns = (f"cost {self._currency}", "of it direct", "not posted yet")
-        columns = (*by, *money_columns, "device-s", "joules")
+        more = () if loaded is None else ("loaded",)
+        columns = (*by, *money_columns, *more, "device-s", "joules")
         table = Table("Who caused it", columns, len(by))
         for row in self._report.rows:
             mark = "" if row.incomplete_units is None else "~"
@@ -98,6 +117,7 @@ class _Page:
                 mark + self._amount(row.total.units),
                 self._amount(row.direct.units),
                 self._amount(row.open_units),
+                *(() if loaded is None else (self._amount(loaded.units.get(row.key)),)),
                 _seconds(row.total.device_ns),
                 _joules(row.total.energy_mj),
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,6 +70,32 @@ def largest_remainder(amount: int, weights: Column, keys: Column, tie: Tie) -> C
             equal = equal[np.argsort(tie(keys[equal]), kind="stable")]
         parts[equal[:missing]] += 1
     return parts
+
+
+def divided(amount: int, weights: Sequence[int], hashes: Sequence[int]) -> list[int]:
+    """`largest_remainder` for sums of any size and sign among a few: an amount, even below 0.
+
+    `weights` are 0 or more, `hashes` the stable ones of those who share. A negative amount is
+    divided as its opposite is.
+
+    Raises:
+        ValueError: as `largest_remainder`.
+    """
+    if not weights:
+        if amount:
+            message = f"{amount} units with nobody to share them"
+            raise ValueError(message)
+        return []
+    total = sum(weights)
+    if total == 0:
+        weights, total = [1] * len(weights), len(weights)
+    pairs = [divmod(abs(amount) * weight, total) for weight in weights]
+    parts = [part for part, _ in pairs]
+    left = abs(amount) - sum(parts)
+    order = sorted(range(len(parts)), key=lambda index: (-pairs[index][1], hashes[index]))
+    for index in order[:left]:
+        parts[index] += 1
+    return parts if amount >= 0 else [-part for part in parts]
 
 
 def split_in_two(amounts: Column, first: Column, whole: Column) -> Column:

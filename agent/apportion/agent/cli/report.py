@@ -11,6 +11,7 @@ from apportion.agent.cli.ledger_option import add_ledger, ledger_of
 from apportion.agent.cli.listing import add_format
 from apportion.core.clock import SystemClock
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.loaded_cost import Loading
 from apportion.cost.report import DEFAULT_BY, report
 from apportion.cost.report_data import report_csv, report_json
 from apportion.cost.report_text import report_text
@@ -25,6 +26,13 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by", metavar="A,B", default=default, help=f"group by these (default: {default})"
     )
+    parser.add_argument(
+        "--loaded",
+        choices=[loading.value for loading in Loading],
+        help="show loaded cost: direct, and the workload's own startup, between_steps, checkpoint, "
+        "evaluation and allocated_idle shared among its rows: not at all (none), in proportion to "
+        "direct cost (weighted), or evenly",
+    )
     add_format(parser)
 
 
@@ -37,10 +45,14 @@ def _run(options: argparse.Namespace) -> int:
     )
     by = tuple(name.strip() for name in options.by.split(",") if name.strip())
     with LedgerReader.of(ledger_of(options), clock=clock) as ledger:
-        found = report(ledger, since_ns, until_ns, by)
+        found = report(ledger, since_ns, until_ns, by, loading=_loading(options.loaded))
     renderers = {"table": report_text, "json": report_json, "csv": report_csv}
     sys.stdout.write(renderers[options.format](found))
     return 0
+
+
+def _loading(policy: str | None) -> Loading | None:
+    return None if policy is None else Loading(policy)
 
 
 COMMAND = Command("Reports metered cost, energy, requests, steps and tokens.", _configure, _run)

@@ -53,7 +53,7 @@ def adjustments(
     holders = list(held)
 
     def tie(indices: NDArray[np.int64]) -> NDArray[np.uint64]:
-        hashes = (stable_hash(identity(holders[index])) for index in indices.tolist())
+        hashes = (stable_hash(identity(holders[index])) for index in map(int, indices))
         return np.fromiter(hashes, np.uint64, indices.size)
 
     found: list[Adjustment] = []

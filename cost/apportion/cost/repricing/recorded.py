@@ -183,7 +183,7 @@ class Recorded:
 
     def identity(self, holder: Holder) -> str:
         """What a holder is called wherever it is: no key of this ledger is in it."""
-        who = self._rings[holder.ring] if holder.ring else self._entities.get(holder.entity)
+        who = self._rings.get(holder.ring) if holder.ring else self._entities.get(holder.entity)
         members = [self._device_names[key] for key in self.groups.get(holder.group, ())]
         return json.dumps([who, holder.number, holder.category, holder.phase, members])
 
