@@ -284,6 +284,8 @@ def test_right_book_is_clean(path: Path) -> None:
         "repriced": 0,
         "adjusted": 0,
         "beside": 0,
+        "rules": 0,
+        "ruled": 0,
         "unique": 2,
         "spans": 3,
     }

@@ -373,7 +373,8 @@ def test_open_and_adjusted_amounts_are_in_the_total() -> None:
     assert found.proof.holds
     assert found.rows[0].total.units == (found.proof.metered.units or 0) + 123
     text = report_text(found)
-    assert "new prices later made of it 0.000000000123 more,\n    = in lines 0.000000000123" in text
+    by_prices = "+ adjustments 0.000000000123 by prices and their rules"
+    assert f"    {by_prices}\n    = in lines 0.000000000123 USD" in text
 
 
 def test_a_wrong_book_does_not_prove() -> None:
@@ -512,6 +513,7 @@ def test_statements_compile_for_postgresql() -> None:
         report_query.devices(),
         report_query.rates(),
         report_query.repriced(period),
+        report_query.by_rule(period),
         span_query.requests(period, by),
         span_query.request_costs(period, by),
         span_query.steps(period, by, charged_only=True),

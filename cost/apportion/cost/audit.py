@@ -15,6 +15,7 @@ from apportion.cost.audit_finding import Names
 from apportion.cost.audit_lines import line_checks
 from apportion.cost.audit_meter import meter_checks
 from apportion.cost.audit_prices import price_checks
+from apportion.cost.audit_rules import rule_checks
 from apportion.cost.audit_spans import span_checks
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def audit(ledger: LedgerReader) -> AuditResult:
             *meter_checks(connection, names),
             *line_checks(connection, names),
             *price_checks(connection, names),
+            *rule_checks(connection, names),
             *span_checks(connection, names),
         ]
     return AuditResult(ledger.name, tuple(checks))

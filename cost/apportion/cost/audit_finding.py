@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
+from apportion.core.category import Category
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent, device, device_group
 
@@ -52,6 +53,14 @@ class Check:
     def holds(self) -> bool:
         """Was nothing found against it?"""
         return self.finding is None
+
+
+def category_label(category: int) -> str:
+    """What a category is called, even one that there is not."""
+    try:
+        return Category(category).label
+    except ValueError:
+        return f"category {category}"
 
 
 class Checker:

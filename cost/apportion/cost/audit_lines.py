@@ -8,7 +8,7 @@ from sqlalchemy import and_, case, func, not_, or_, select
 
 from apportion.core.category import SETTLED, Category
 from apportion.core.units import NS_PER_HOUR
-from apportion.cost.audit_finding import Checker, Finding
+from apportion.cost.audit_finding import Checker, Finding, category_label
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import (
@@ -92,7 +92,7 @@ def _charged(connection: Connection, names: Names) -> Check:
             if wrong is None
             else Finding(
                 names.node(place.agent_id),
-                f"{names.group(place.agent_id, place.group)}, {_label(place.category)}",
+                f"{names.group(place.agent_id, place.group)}, {category_label(place.category)}",
                 place.hour_ns,
                 place.hour_ns + NS_PER_HOUR,
                 f"{FIGURES[wrong]} of lines and running sums",
@@ -138,13 +138,6 @@ def _sums(
         _Place(*row[:4]): (row[4] or 0, row[5] or 0, row[6] or 0, row[7] or 0)
         for row in rows(connection, query)
     }
-
-
-def _label(category: int) -> str:
-    try:
-        return Category(category).label
-    except ValueError:
-        return f"category {category}"
 
 
 def _first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:

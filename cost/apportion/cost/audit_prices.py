@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import func, not_, select
+from sqlalchemy import and_, func, not_, select
 
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.audit_finding import Checker, Finding
 from apportion.cost.audit_rates import RateFacts, rate_facts
+from apportion.cost.audit_rules import BY_RULE
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.rows import rows, stream
 from apportion.cost.ledger.schema import charge, repricing, settlement
@@ -156,7 +157,7 @@ def _adjusted(
             func.coalesce(line.rate_key, 0).label("after"),
             line.units,
         )
-        .where(line.kind == int(ChargeKind.ADJUSTMENT))
+        .where(line.kind == int(ChargeKind.ADJUSTMENT), line.category.not_in(BY_RULE))
         .subquery("adjusted")
     )
     keys = [adjusted.c[name] for name in ("hour_ns", "agent_id", "group_key", "before", "after")]
@@ -187,7 +188,7 @@ def _beside(connection: Connection, names: Names) -> Check:
     )
     line = charge.c
     keys = ("category", "phase", "entity_key", "ring_key", "number")
-    adjusts = line.kind == int(ChargeKind.ADJUSTMENT)
+    adjusts = and_(line.kind == int(ChargeKind.ADJUSTMENT), line.category.not_in(BY_RULE))
     whom = [
         line.agent_id,
         (line.start_ns - line.start_ns % NS_PER_HOUR).label("hour_ns"),

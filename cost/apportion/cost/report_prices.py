@@ -34,18 +34,29 @@ class Prices:
             times[agent_id, before or 0] -= device_ns
             times[agent_id, after] += device_ns
             unpriced_ns = -device_ns if before is None else 0
-            known = self._changed.get((agent_id, device), Quantity())
-            self._changed[agent_id, device] = known + Quantity(0, units, None, unpriced_ns)
+            self._add(agent_id, device, Quantity(0, units, None, unpriced_ns))
+        ruled: set[tuple[int, int]] = set()
+        for agent_id, device, key, units in rows(connection, query.by_rule(period)):
+            self._add(agent_id, device, Quantity(0, units))
+            ruled |= {(agent_id, key)} if units else set()
         facts = {(row[0], row[1]): RateRow(*row[2:]) for row in rows(connection, query.rates())}
-        in_force = {facts[place] for place, device_ns in times.items() if device_ns and place[1]}
+        priced = {place for place, device_ns in times.items() if device_ns and place[1]}
+        in_force = {facts[place] for place in priced | ruled}
         used = {facts[place] for place in times if place[1]}
         self.in_force = tuple(sorted(in_force, key=_order))
         """What the period's time costs."""
         self.replaced = tuple(sorted(used - in_force, key=_order))
         """What all the time that was metered so costs no longer."""
 
+    def _add(self, agent_id: int, device: int, amount: Quantity) -> None:
+        known = self._changed.get((agent_id, device), Quantity())
+        self._changed[agent_id, device] = known + amount
+
     def changed(self, agent_id: int, device: int) -> Quantity:
-        """What new prices made of what a device was metered: more money, less time without any."""
+        """What new prices, and rules of price rows, made of what a device was metered.
+
+        More money or less, and less time without a price.
+        """
         return self._changed.get((agent_id, device), Quantity())
 
 

@@ -28,6 +28,7 @@ from apportion.cost.ledger.schema import (
     charge,
     device,
     entity,
+    price_rule,
     rate,
     repricing,
     settlement,
@@ -174,6 +175,17 @@ def repriced(period: Period) -> Executable:
     keys = [row.agent_id, row.device_key, row.from_rate_key, row.to_rate_key]
     return (
         select(*keys, wide_sum(row.units), wide_sum(row.end_ns - row.start_ns))
+        .where(period.holds(row.agent_id, row.start_ns))
+        .group_by(*keys)
+    )
+
+
+def by_rule(period: Period) -> Executable:
+    """What rules of price rows added, by agent, the device that it stands beside, and rate."""
+    row = price_rule.c
+    keys = [row.agent_id, row.device_key, row.rate_key]
+    return (
+        select(*keys, wide_sum(row.units))
         .where(period.holds(row.agent_id, row.start_ns))
         .group_by(*keys)
     )

@@ -95,7 +95,7 @@ class DeviceRow:
     energy_sources: tuple[str, ...]
     metered: Quantity
     repriced: Quantity
-    """What new prices made of it later: more money or less, and less time without a price."""
+    """What new prices and rules of price rows made of it: money, and less time without any."""
     parts: Mapping[Category, Quantity]
 
     @property

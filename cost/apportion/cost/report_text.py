@@ -207,7 +207,7 @@ class _Page:
             for category, part in row.parts.items():
                 self._device_row(table, "", f"  {category.label}", part)
             if row.repriced.units is not None:
-                table.add("", "  + new prices", self._amount(row.repriced.units), "", "")
+                table.add("", "  + adjustments", self._amount(row.repriced.units), "", "")
         return table.lines(WIDTH) if table.rows else []
 
     def _device_row(self, table: Table, name: str, what: str, amount: Quantity) -> None:
@@ -249,7 +249,7 @@ class _Page:
         ]
         if proof.adjusted.units is not None:
             lines += [
-                f"    new prices later made of it {_digits(proof.repriced.units)} more,",
+                f"    + adjustments {_digits(proof.repriced.units)} by prices and their rules",
                 f"    = in lines {_digits(proof.adjusted.units)} {self._currency}",
             ]
         return [*lines, f"    {_verdict(proof.holds)}"]

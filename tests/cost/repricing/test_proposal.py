@@ -17,15 +17,16 @@ from apportion.cost.audit import audit
 from apportion.cost.ledger.batch import TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.rate import PriceTable
-from apportion.cost.repricing import proposal
+from apportion.cost.repricing import posting
 from apportion.cost.repricing.apply import apply_prices, planned
+from apportion.cost.repricing.proposal import Proposal
 from apportion.cost.testing import Claim, LedgerBuilder
 
 DOLLAR = 10**12
 DOLLARS = PriceTable((rate(DOLLAR, H100),))
 
 
-def apply(ledger: Ledger, table: PriceTable = DOLLARS) -> proposal.Proposal:
+def apply(ledger: Ledger, table: PriceTable = DOLLARS) -> Proposal:
     """Apply to everything, and audit."""
     found = apply_prices(ledger, "node-1", table, None, None)
     assert audit(ledger).holds
@@ -202,7 +203,7 @@ def test_what_a_command_posts_is_dated_after_what_one_posted_before() -> None:
 
 def test_too_much_for_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """A period that would not fit the node is refused before anything is posted."""
-    monkeypatch.setattr(proposal, "MAX_LINES", 2)
+    monkeypatch.setattr(posting, "MAX_LINES", 2)
     with one_device((0, 10), (10, 20), (20, 30)).ledger() as ledger:
         with pytest.raises(LedgerError, match=r"more than 2 lines at once.*--until"):
             apply(ledger)

@@ -122,7 +122,7 @@ def test_it_says_what_changed_and_why(ledger: Ledger, table: PriceTable) -> None
     assert {row.repriced.units for row in found.devices} == {(72 * DOLLAR - known) // 2}
     text = " ".join(report_text(found).split())
     assert text.count("; replaced by a later price") == len(before.rates)
-    assert text.count("+ new prices") == 2
+    assert text.count("+ adjustments") == 3
     assert "is an estimate" not in text
     assert "no price for" not in text
     assert '"replaced_rates"' in report_json(found)

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
     from apportion.agent.config import AgentConfig
     from apportion.cost.rate import PriceTable
-    from apportion.cost.repricing.proposal import PriceChange, Proposal
+    from apportion.cost.repricing.proposal import PriceChange, Proposal, RuleChange
 
 COLUMNS: Final = (
     *("device", "device_hours", "before", "after", "cost_before", "cost_after", "change"),
     *("currency", "basis", "source", "as_of"),
 )
+RULE_COLUMNS: Final = ("device", "category", "change", "currency", "source", "as_of")
 EXACT: Final = 12
 
 
@@ -92,6 +93,7 @@ def _say(proposal: Proposal, *, form: str, dry_run: bool) -> None:
             "lines": proposal.lines,
             "hours": proposal.hours,
             "changes": changes,
+            "rules": [_by_rule(rule) for rule in proposal.rules],
             "kept": [one._asdict() for one in proposal.kept],
             "skipped": [one._asdict() for one in proposal.skipped],
         }
@@ -100,6 +102,8 @@ def _say(proposal: Proposal, *, form: str, dry_run: bool) -> None:
     if changes or form == "csv":
         sys.stdout.write(render(changes, COLUMNS, form))
     if form == "table":
+        if proposal.rules:
+            sys.stdout.write(render(list(map(_by_rule, proposal.rules)), RULE_COLUMNS, form))
         verb = "would post" if dry_run else "posted"
         lines = f"{proposal.lines} lines in {proposal.hours} hours"
         sys.stdout.write(f"{verb} {lines}\n" if proposal.batch.inserted else "nothing to post\n")
@@ -122,6 +126,17 @@ def _shown(change: PriceChange) -> Mapping[str, object]:
         "basis": after.basis,
         "source": after.source,
         "as_of": after.as_of,
+    }
+
+
+def _by_rule(rule: RuleChange) -> Mapping[str, object]:
+    return {
+        "device": rule.device,
+        "category": rule.category.label,
+        "change": _amount(rule.units),
+        "currency": rule.rate.currency,
+        "source": rule.rate.source,
+        "as_of": rule.rate.as_of,
     }
 
 

@@ -31,7 +31,8 @@ class TickBatch:
     the same fact again (read before a crash) and ignored; of `evidence` it replaces the known
     one (its end moved on); of any other table it is an error, and the whole tick is refused.
     `replaced` rows overwrite the row of their key; what is posted (`charge`, `settlement`,
-    `settlement_part`, `repricing`, `span`) never is. Accruals are removed first, then changed.
+    `settlement_part`, `repricing`, `price_rule`, `span`) never is. Accruals are removed first,
+    then changed.
     """
 
     inserted: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])

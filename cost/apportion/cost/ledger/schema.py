@@ -11,6 +11,7 @@ settlement goes on.
     settlement        one device from watermark to watermark: the meter's side of the book
     settlement_part   ... and where it went: sums of `charge` and `accrual` must equal these
     repricing         one device's settled time at another price: the meter's side of adjustments
+    price_rule        ... and what rules of price rows add to the meter, or take back
     accrual           running sums of what is not posted yet
     span              every record read from a ring, once
 """
@@ -307,6 +308,23 @@ repricing = Table(
     Column("units", BigInteger, nullable=False, comment="what it costs more, or less"),
     PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "posted_ns"),
     sqlite_with_rowid=False,
+)
+
+price_rule = Table(
+    "price_rule",
+    metadata,
+    Column("agent_id", BigInteger, nullable=False),
+    Column("device_key", Integer, nullable=False, comment="which the amount stands beside"),
+    Column("category", SmallInteger, nullable=False, comment="commitment_unused, billing_rounding"),
+    Column("start_ns", BigInteger, nullable=False, comment="in one clock hour with end_ns"),
+    Column("end_ns", BigInteger, nullable=False),
+    Column("rate_key", Integer, nullable=False),
+    Column("posted_ns", BigInteger, nullable=False),
+    Column("devices", Integer, nullable=False, comment="whose time it is at most, signed"),
+    Column("units", BigInteger, nullable=False, comment="signed"),
+    PrimaryKeyConstraint(
+        "agent_id", "device_key", "category", "start_ns", "end_ns", "rate_key", "posted_ns"
+    ),
 )
 
 device_share = Table(

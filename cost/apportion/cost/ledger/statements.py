@@ -15,7 +15,9 @@ from apportion.cost.ledger.schema import accrual, metadata
 if TYPE_CHECKING:
     from sqlalchemy import Table
 
-POSTED: Final = frozenset({"charge", "settlement", "settlement_part", "repricing", "span"})
+POSTED: Final = frozenset(
+    {"charge", "settlement", "settlement_part", "repricing", "price_rule", "span"}
+)
 """Tables whose rows are never written over."""
 KEPT_ONCE: Final = frozenset({"span", "reading", "method"})
 """Tables where a row that is there already is the same fact, read again or written by another

@@ -1,4 +1,4 @@
-"""The methods that the running agent settles by: what `allocation_method` says, and its key."""
+"""The methods of a ledger's lines: what `allocation_method` says, and its key."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ class Method(IntEnum):
     TIME_SHARE = 1
     STEP_EXCLUSIVE = 2
     ROOFLINE_WINDOWS = 3
+    PRICE_RULE = 4
+    """Nothing was divided: money by a rule of a price row, that is nobody's."""
 
     @property
     def label(self) -> str:
@@ -22,4 +24,5 @@ _LABELS = {
     Method.TIME_SHARE: "time-share/1",
     Method.STEP_EXCLUSIVE: "step-exclusive/1",
     Method.ROOFLINE_WINDOWS: "roofline-windows/1",
+    Method.PRICE_RULE: "price-rule/1",
 }

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from apportion.core.errors import LedgerError
 from apportion.cost.ledger.agents import AgentRow, agent_of
 from apportion.cost.period import Period, WallTime
-from apportion.cost.repricing.proposal import Proposal, propose
+from apportion.cost.repricing.propose import propose
 from apportion.cost.repricing.recorded import Recorded
 
 if TYPE_CHECKING:
     from apportion.cost.ledger.ledger import Ledger
     from apportion.cost.ledger.reader import LedgerReader
     from apportion.cost.rate import PriceTable
+    from apportion.cost.repricing.proposal import Proposal
 
 
 def planned(
@@ -46,7 +47,7 @@ def planned(
             recorded,
             Period.around(start_unix_ns, end_unix_ns, wall),
             prices.rates_of,
-            posted_ns=max(now_ns, recorded.last_posted_ns() + 1),
+            now_ns=now_ns,
         )
     if proposal.lines and agent.currency is None:
         _take_currency(proposal, agent, prices)

@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-from apportion.core.errors import LedgerError
-from apportion.core.units import NS_PER_HOUR
-from apportion.cost.ledger.batch import ChargeKind, TickBatch
-from apportion.cost.quantity import plus
-from apportion.cost.repricing.division import adjustments
-from apportion.cost.repricing.holders import holdings
-from apportion.cost.repricing.rates import Rates
-from apportion.cost.repricing.slices import repricings, slices
-from apportion.cost.settlement.work import NO_RATE
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from apportion.cost.ledger.batch import Row
+    from apportion.core.category import Category
+    from apportion.cost.ledger.batch import TickBatch
     from apportion.cost.ledger.rate_key import RateKey
-    from apportion.cost.period import Period
-    from apportion.cost.price_row import Rate
-    from apportion.cost.repricing.division import Adjustment
-    from apportion.cost.repricing.holders import Held, Line
-    from apportion.cost.repricing.rates import PricePeriod
-    from apportion.cost.repricing.recorded import Recorded
-    from apportion.cost.repricing.slices import Change, DeviceHour, Repricing, Slice
-
-NEW_PRICE: Final = "new_price"
-"""Reason of the lines."""
-MAX_LINES: Final = 3_000_000
-"""All lines are one transaction; more would not fit an agent's node beside the agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +21,6 @@ class PriceChange:
     device_ns: int
     before_units: int | None
     after_units: int
-
-
-NO_PRICE: Final = "the table has no price for it"
-ONLY_ESTIMATED: Final = "an estimate replaces no price that somebody chose"
 
 
 class Kept(NamedTuple):
@@ -68,6 +41,16 @@ class Skipped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class RuleChange:
+    """What a rule of the row of a rate adds to what was metered, beside a device; or takes back."""
+
+    device: str
+    category: Category
+    rate: RateKey
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """`batch` makes it so; it is empty where nothing is to be done.
 
@@ -75,247 +58,9 @@ class Proposal:
     """
 
     changes: tuple[PriceChange, ...]
+    rules: tuple[RuleChange, ...]
     kept: tuple[Kept, ...]
     skipped: tuple[Skipped, ...]
     hours: int
     lines: int
     batch: TickBatch
-
-
-def propose(
-    recorded: Recorded,
-    period: Period,
-    rates_of: Callable[[str], Sequence[Rate]],
-    *,
-    posted_ns: int,
-) -> Proposal:
-    """What makes every completely posted hour of `period` cost what the price table says.
-
-    `rates_of` are the rows of the table that hold on the agent's node for a device by that name,
-    of which at most one is valid at a time. Where the table has no price, what is there stays.
-    `posted_ns` (node time) dates what is posted.
-
-    Raises:
-        LedgerError: it would be too much for one transaction.
-    """
-    return _Proposer(recorded, period, rates_of, posted_ns).proposal()
-
-
-@dataclass(slots=True)
-class _DeviceWork:
-    """One device in one hour: as it is, and what the table asks for."""
-
-    hour: DeviceHour
-    cut: list[Slice]
-    new: list[Repricing]
-
-
-class _Proposer:
-    def __init__(
-        self,
-        recorded: Recorded,
-        period: Period,
-        rates_of: Callable[[str], Sequence[Rate]],
-        posted_ns: int,
-    ) -> None:
-        self._recorded, self._period, self._posted_ns = recorded, period, posted_ns
-        self._devices = recorded.devices()
-        self._rates = Rates(recorded.rates())
-        self._periods: dict[int, list[PricePeriod]] = {
-            key: self._rates.periods(rates_of(device.name), device.shares, self._node_ns)
-            for key, device in self._devices.items()
-        }
-        self._running = recorded.running()
-        self._changes: dict[tuple[int, Change], list[int | None]] = {}
-        self._kept: dict[tuple[int, str], int] = {}
-        self._skipped: list[Skipped] = []
-        self._repricings: list[Repricing] = []
-        self._lines: list[Row] = []
-        self._hours = 0
-
-    def proposal(self) -> Proposal:
-        over_ns = self._recorded.settled_ns()
-        needed: dict[int, dict[int, _DeviceWork]] = {}
-        for hour_ns, devices in self._recorded.hours(self._period).items():
-            works = {key: self._work(hour) for key, hour in devices.items()}
-            if hour_ns + NS_PER_HOUR > over_ns:
-                self._skip(hour_ns, works.values(), "it is not over in the ledger")
-            elif any(work.new or work.hour.posted for work in works.values()):
-                needed[hour_ns] = works
-        for hour_ns, works, lines in self._with_lines(needed):
-            before = len(self._lines)
-            for together in _linked(works, (self._members(line.group) for line in lines)):
-                self._redo(
-                    hour_ns,
-                    [work for key, work in works.items() if key in together],
-                    [line for line in lines if self._members(line.group) & together],
-                )
-            self._hours += len(self._lines) > before
-        return Proposal(
-            self._summary(),
-            tuple(
-                Kept(*self._devices[key][:2], reason, device_ns)
-                for (key, reason), device_ns in sorted(self._kept.items())
-            ),
-            tuple(self._skipped),
-            self._hours,
-            len(self._lines),
-            self._batch(),
-        )
-
-    def _node_ns(self, unix_ns: int) -> int:
-        return self._period.wall.node(self._recorded.agent_id, unix_ns)
-
-    def _members(self, group: int) -> frozenset[int]:
-        return frozenset(self._recorded.groups.get(group, ()))
-
-    def _work(self, hour: DeviceHour) -> _DeviceWork:
-        cut = slices(hour, self._periods[hour.device])
-        for piece in cut:
-            reason = NO_PRICE if piece.wanted is None else ""
-            if piece.wanted is not None and not self._rates.may_replace(piece.wanted, piece.rate):
-                reason = ONLY_ESTIMATED
-            if reason:
-                place = hour.device, reason
-                known_ns = self._kept.get(place, 0)
-                self._kept[place] = known_ns + piece.end_ns - piece.start_ns
-        return _DeviceWork(hour, cut, repricings(cut, self._rates))
-
-    def _with_lines(
-        self, needed: Mapping[int, dict[int, _DeviceWork]]
-    ) -> Iterator[tuple[int, dict[int, _DeviceWork], list[Line]]]:
-        """The needed hours with their lines; none where the ledger has none any more."""
-        left = dict(needed)
-        if left:
-            for hour_ns, lines in self._recorded.lines(min(left), max(left) + NS_PER_HOUR):
-                works = left.pop(hour_ns, None)
-                if works is not None:
-                    yield hour_ns, works, lines
-        for hour_ns, works in left.items():
-            yield hour_ns, works, []
-
-    def _redo(self, hour_ns: int, works: Sequence[_DeviceWork], lines: Sequence[Line]) -> None:
-        """One hour of devices that share groups."""
-        cut = [piece for work in works for piece in work.cut]
-        if _time_by_rate(cut) != _posted_by_rate(lines):
-            groups = [group for at_ns, group in self._running if at_ns == hour_ns]
-            mine = {work.hour.device for work in works}
-            running = any(self._members(group) & mine for group in groups)
-            gone = "its lines are no longer in the ledger"
-            self._skip(hour_ns, works, "not all of it is posted yet" if running else gone)
-            return
-        for work in works:
-            work.hour.posted += work.new
-        after = [
-            piece for work in works for piece in slices(work.hour, self._periods[work.hour.device])
-        ]
-        posted = [row for work in works for row in work.hour.posted]
-        held = holdings(lines)
-        recorded = self._recorded
-        found = adjustments(after, posted, held, recorded.groups, identity=recorded.identity)
-        self._lines += (self._row(one, held[one.holder]) for one in found)
-        if len(self._lines) > MAX_LINES:
-            message = (
-                f"applying these prices would post more than {MAX_LINES:,} lines at once: "
-                "apply them to a part of the time after the other, with --since and --until"
-            )
-            raise LedgerError(message)
-        for work in works:
-            self._repricings += work.new
-            for row in work.new:
-                self._count(row)
-
-    def _row(self, one: Adjustment, held: Held) -> Row:
-        """A row of `charge` without its key, which depends on how many there will be."""
-        holder, change, amount = one
-        return (
-            int(ChargeKind.ADJUSTMENT),
-            holder.group,
-            holder.category,
-            *(key or None for key in holder[2:]),
-            held.start_ns,
-            held.end_ns,
-            self._posted_ns,
-            0,
-            None,
-            amount.units,
-            change.to_rate,
-            held.method,
-            NEW_PRICE,
-            held.incomplete,
-            change.from_rate or None,
-            amount.priced_ns if change.from_rate == NO_RATE else None,
-        )
-
-    def _skip(self, hour_ns: int, works: Iterable[_DeviceWork], reason: str) -> None:
-        names = [self._devices[work.hour.device].device for work in works if work.new]
-        if names:
-            hour_unix_ns = self._period.wall.unix(self._recorded.agent_id, hour_ns)
-            self._skipped.append(Skipped(hour_unix_ns, tuple(sorted(names)), reason))
-
-    def _count(self, row: Repricing) -> None:
-        before = self._rates.units(row.change.from_rate, row.start_ns, row.end_ns)
-        place = row.device, row.change
-        sums = self._changes.setdefault(place, [0, None, 0])
-        added = (row.end_ns - row.start_ns, before, (before or 0) + row.units)
-        sums[:] = [plus(one, other) for one, other in zip(sums, added, strict=True)]
-
-    def _summary(self) -> tuple[PriceChange, ...]:
-        """By device, in the order of time."""
-        found: list[PriceChange] = []
-        by_device = sorted(self._changes.items(), key=lambda item: item[0][0])
-        for (key, change), (device_ns, units, new_units) in by_device:
-            facts = self._rates.facts(change.to_rate)
-            if facts is not None:
-                known = self._rates.facts(change.from_rate)
-                sums = (device_ns or 0, units, new_units or 0)
-                found.append(PriceChange(self._devices[key].device, known, facts, *sums))
-        return tuple(found)
-
-    def _batch(self) -> TickBatch:
-        batch = TickBatch()
-        used = {rate for row in self._repricings for rate in row.change}
-        batch.insert("rate", self._rates.new_rows(used))
-        batch.insert(
-            "repricing",
-            [
-                (
-                    row.device,
-                    row.start_ns,
-                    self._posted_ns,
-                    row.end_ns,
-                    row.change.from_rate or None,
-                    row.change.to_rate,
-                    row.units,
-                )
-                for row in self._repricings
-            ],
-        )
-        first_key = self._recorded.least_line() - len(self._lines)
-        batch.insert("charge", [(first_key + i, *row) for i, row in enumerate(self._lines)])
-        return batch
-
-
-def _linked(devices: Iterable[int], groups: Iterable[frozenset[int]]) -> list[frozenset[int]]:
-    """The devices in the fewest sets of which no two are in one group."""
-    found: list[frozenset[int]] = []
-    for members in [*(frozenset({key}) for key in devices), *set(groups)]:
-        touching = [known for known in found if known & members]
-        found = [known for known in found if not known & members]
-        found.append(members.union(*touching))
-    return found
-
-
-def _time_by_rate(cut: Iterable[Slice]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for piece in cut:
-        found[piece.metered] = found.get(piece.metered, 0) + piece.end_ns - piece.start_ns
-    return found
-
-
-def _posted_by_rate(lines: Iterable[Line]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for line in lines:
-        if line.kind == ChargeKind.CHARGE:
-            found[line.rate] = found.get(line.rate, 0) + line.device_ns
-    return {rate: device_ns for rate, device_ns in found.items() if device_ns}

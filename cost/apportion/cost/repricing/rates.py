@@ -24,6 +24,12 @@ class PricePeriod(NamedTuple):
     from_ns: int | None
     to_ns: int | None
 
+    def holds(self, time_ns: int) -> bool:
+        """Whether an instant is in it."""
+        return (self.from_ns is None or self.from_ns <= time_ns) and (
+            self.to_ns is None or time_ns < self.to_ns
+        )
+
 
 class Share(NamedTuple):
     """The part of a device's price that holds for it from `since_ns` on."""
@@ -44,6 +50,7 @@ class Rates:
         self._keys = {_facts(rate): key for key, rate in known.items() if key < 0}
         self._next_key = min(known, default=0)
         self._new: set[int] = set()
+        self._rows: dict[int, Rate] = {}
 
     def periods(
         self, rates: Iterable[Rate], shares: Sequence[Share], node_ns: Callable[[int], int]
@@ -67,6 +74,7 @@ class Rates:
                 to_ns = min((t for t in (edges[1], until_ns) if t is not None), default=None)
                 if from_ns is None or to_ns is None or from_ns < to_ns:
                     key = self._key(RateKey.of(rate.for_share(share), edges[0], edges[1]))
+                    self._rows[key] = rate
                     found.append(PricePeriod(key, from_ns, to_ns))
         return found
 
@@ -83,9 +91,13 @@ class Rates:
             known.basis == ESTIMATE,
         )
 
-    def facts(self, key: int) -> RateKey | None:
-        """What the rate of that key says; None for no rate."""
-        return self._by_key.get(key)
+    def facts(self, key: int) -> RateKey:
+        """What the rate of that key says."""
+        return self._by_key[key]
+
+    def row(self, key: int) -> Rate:
+        """The row of the table that one of the `periods` is of."""
+        return self._rows[key]
 
     def units(self, key: int, start_ns: int, end_ns: int) -> int | None:
         """What a device costs over [start_ns, end_ns) of one clock hour; None for no rate."""

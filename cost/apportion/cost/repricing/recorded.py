@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import func, select
 
 from apportion.core.category import Category
+from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.rate_key import RateKey
 from apportion.cost.ledger.rows import rows, stream
@@ -22,6 +23,7 @@ from apportion.cost.ledger.schema import (
     device_group,
     device_share,
     entity,
+    price_rule,
     rate,
     repricing,
     ring,
@@ -31,6 +33,7 @@ from apportion.cost.ledger.schema import (
 from apportion.cost.meter import hour_of
 from apportion.cost.repricing.holders import Holder, Line
 from apportion.cost.repricing.rates import Share
+from apportion.cost.repricing.rules import Amounts, RuleAmount, RulePiece
 from apportion.cost.repricing.slices import Change, DeviceHour, Repricing, Run
 from apportion.cost.settlement.work import NO_RATE
 
@@ -46,11 +49,16 @@ _BY_RULE: Final = (int(Category.COMMITMENT_UNUSED), int(Category.BILLING_ROUNDIN
 
 
 class Device(NamedTuple):
-    """A device of the ledger, and the part of its price that holds for it, dated."""
+    """A device of the ledger: what it is called, which group is it alone, how far it is settled.
+
+    `shares` are the dated parts of its price that hold for it.
+    """
 
     device: str
     name: str
     shares: Sequence[Share]
+    group: int
+    settled: Interval
 
 
 @dataclass(frozen=True)
@@ -61,15 +69,23 @@ class Recorded:
     agent_id: int
 
     def devices(self) -> dict[int, Device]:
-        """By key."""
+        """Those that are settled at all, by key."""
         shares: dict[int, list[Share]] = {}
         for key, since_ns, share in sorted(
             self._all(device_share, "device_key", "since_ns", "share")
         ):
             shares.setdefault(key, []).append(Share(since_ns, Fraction(share)))
+        settled = {
+            key: Interval(since_ns, settled_ns)
+            for key, since_ns, settled_ns in self._all(
+                watermark, "device_key", "since_ns", "settled_ns"
+            )
+        }
+        alone = {members[0]: key for key, members in self.groups.items() if len(members) == 1}
         return {
-            key: Device(name, model, shares.get(key, ()))
+            key: Device(name, model, shares.get(key, ()), alone.get(key, 0), settled[key])
             for key, name, model in self._all(device, "device_key", "device", "name")
+            if key in settled
         }
 
     def rates(self) -> dict[int, RateKey]:
@@ -83,9 +99,17 @@ class Recorded:
         found = self._all(device_group, "group_key", "device_keys")
         return {key: tuple(map(int, keys.split(","))) for key, keys in found}
 
-    def settled_ns(self) -> int:
-        """How far the device is settled that is ahead of all."""
-        return max((row[0] for row in self._all(watermark, "settled_ns")), default=0)
+    def by_rule(self) -> Amounts:
+        """What rules of price rows came to so far."""
+        found: Amounts = {}
+        names = ("device_key", "category", "rate_key", "start_ns", "end_ns", "devices", "units")
+        for key, category, rate_key, start_ns, end_ns, devices, units in self._all(
+            price_rule, *names
+        ):
+            piece = RulePiece(key, Category(category), rate_key, start_ns, end_ns)
+            known = found.get(piece, RuleAmount())
+            found[piece] = RuleAmount(known.devices + devices, known.units + units)
+        return found
 
     def running(self) -> set[tuple[int, int]]:
         """(hour, group) of everything that is settled and not posted yet."""

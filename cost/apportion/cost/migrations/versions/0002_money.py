@@ -52,6 +52,32 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "price_rule",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "device_key", sa.Integer(), nullable=False, comment="which the amount stands beside"
+        ),
+        sa.Column(
+            "category",
+            sa.SmallInteger(),
+            nullable=False,
+            comment="commitment_unused, billing_rounding",
+        ),
+        sa.Column(
+            "start_ns", sa.BigInteger(), nullable=False, comment="in one clock hour with end_ns"
+        ),
+        sa.Column("end_ns", sa.BigInteger(), nullable=False),
+        sa.Column("rate_key", sa.Integer(), nullable=False),
+        sa.Column("posted_ns", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "devices", sa.Integer(), nullable=False, comment="whose time it is at most, signed"
+        ),
+        sa.Column("units", sa.BigInteger(), nullable=False, comment="signed"),
+        sa.PrimaryKeyConstraint(
+            "agent_id", "device_key", "category", "start_ns", "end_ns", "rate_key", "posted_ns"
+        ),
+    )
+    op.create_table(
         "device_share",
         sa.Column("agent_id", sa.BigInteger(), nullable=False),
         sa.Column("device_key", sa.Integer(), nullable=False),
@@ -69,6 +95,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove what was added."""
     op.drop_table("device_share")
+    op.drop_table("price_rule")
     op.drop_table("repricing")
     op.drop_column("charge", "priced_ns")
     op.drop_column("charge", "from_rate_key")
