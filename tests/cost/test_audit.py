@@ -105,7 +105,7 @@ TAMPERINGS = {
         "device GPU-1",
     ),
     "a settlement that overlaps": (
-        "INSERT INTO settlement SELECT agent_id, 1, {12}, {13}, NULL, NULL, NULL, NULL FROM agent",
+        "INSERT INTO settlement SELECT agent_id, 1, {12}, {13}, NULL, NULL, NULL, NULL, NULL FROM agent",
         "contiguous",
         "start should be",
     ),

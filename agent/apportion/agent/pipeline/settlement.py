@@ -260,7 +260,7 @@ class Settlement:
             accrual_row(key, accrual) for key, accrual in outcome.posted.changed.items()
         ]
         batch.accruals_removed = [tuple(key) for key in outcome.posted.removed]
-        self.metered.write(batch, outcome.targets)
+        self.metered.write(batch, outcome.targets, outcome.idle)
         self._known.write(batch, outcome)
         return batch
 
@@ -281,5 +281,5 @@ class Settlement:
         for span, status in unsaved.unrecorded:
             totals.add_ended(span.kind, span.entity, status, 1)
         self._unsaved = Unsaved()
-        self.metered.settled(outcome.targets)
+        self.metered.settled(outcome.targets, outcome.idle)
         totals.unbound_spans += self._known.committed(outcome)

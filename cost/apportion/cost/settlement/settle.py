@@ -44,6 +44,7 @@ class SettlementRow(NamedTuple):
     units: int | None
     energy_mj: int | None
     energy_source: str | None
+    idle_mw: int | None
 
 
 class PartRow(NamedTuple):
@@ -191,6 +192,9 @@ def _settle_device(
 ) -> None:
     rows = rows[np.argsort(work.start_ns[rows], kind="stable")]
     starts_ns, taken, inside = work.start_ns[rows], 0, rows[:0]
+    idle = None
+    if device.energy is not None and device.idle_mw is not None:
+        idle = device.energy.idle_part(device.idle_mw)
     for number, segment in enumerate(device.segments()):
         until = int(np.searchsorted(starts_ns, segment.end_ns))
         inside = np.concatenate([inside, rows[taken:until]])
@@ -201,6 +205,7 @@ def _settle_device(
             work.take(inside),
             meter=segment.meter,
             energy=device.energy,
+            idle=idle,
             apportioner=apportioner,
             tie=tie,
         )
@@ -232,8 +237,9 @@ def _record(
     energy = None if shares.energy_mj is None else sum(total.energy_mj or 0 for total in totals)
     if late_mj:
         energy = (energy or 0) + late_mj
+    how = (device.energy_source, None if shares.energy_mj is None else device.idle_mw)
     settled.settlements.append(
-        SettlementRow(device.device, start_ns, end_ns, rate, units, energy, device.energy_source)
+        SettlementRow(device.device, start_ns, end_ns, rate, units, energy, *how)
     )
 
 
