@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,6 +11,9 @@ from tests.agent.pipeline.world import DOLLARS, SECOND, Process, World, rate
 from apportion.core.category import SpanKind
 from apportion.cost.audit import audit
 from apportion.cost.idle_power import IdleState
+from apportion.cost.report import report
+from apportion.cost.report_data import report_json
+from apportion.cost.report_text import report_text
 
 PRICE = rate(3600 * DOLLARS)
 MODEL = "llama-3.1-8b"
@@ -74,6 +78,12 @@ def test_what_is_drawn_at_rest_is_shared_evenly() -> None:
     assert last["idle_mw"] == REST_MJ
     settled = sum(row["energy_mj"] for row in world.rows("settlement"))
     assert settled == world.rows("watermark")[0]["settled_mj"]
+    found = report(world.ledger)
+    assert found.devices[0].idle_power_mw == {"loaded": REST_MJ}
+    assert 0 < found.devices[0].by_weights_mj < settled
+    (told,) = json.loads(report_json(found))["devices"]
+    assert told["by_weights_mj"] == found.devices[0].by_weights_mj
+    assert "(at rest: 100.0 W loaded)" in " ".join(report_text(found).split())
     assert audit(world.ledger).holds
 
 

@@ -170,9 +170,9 @@ class _Past:
             start_ns, end_ns = max(piece.start_ns, self.start_ns), min(piece.end_ns, self.end_ns)
             period = rates.get(piece.rate or 0)
             held = [] if period is None else [period._replace(to_ns=None)]
-            last = works[-1] if works else None
-            if last is not None and last.end_ns == start_ns:
-                if (last.rates, last.idle_mw) == (held, piece.idle_mw):
+            if works:
+                last = works[-1]
+                if (last.end_ns, last.rates, last.idle_mw) == (start_ns, held, piece.idle_mw):
                     start_ns = works.pop().start_ns
             works.append(
                 DeviceWork(
