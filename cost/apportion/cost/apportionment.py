@@ -119,7 +119,8 @@ class Pieces:
 class Weights:
     """One integer weight a claim, shape n; `prefill` is the part of it before the first token.
 
-    They sum to what was divided, times 2^`WEIGHT_BITS`, but for rounding. `prefill` is None where the method does not tell phases: then time does.
+    They sum to what was divided, times 2^`WEIGHT_BITS`, but for rounding. `prefill` is None where
+    the method does not tell phases: then time does.
     """
 
     whole: Column

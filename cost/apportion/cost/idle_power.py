@@ -77,7 +77,8 @@ class IdlePower:
         samples, stretch = dict(self.samples), self._stretch
         for rest in rests:
             if stretch is None or (stretch.state, stretch.end_ns) != (rest.state, rest.start_ns):
-                stretch = _Stretch(rest.state, *(rest.start_ns,) * 3, 0)
+                begun_ns = rest.start_ns
+                stretch = _Stretch(rest.state, begun_ns, begun_ns, begun_ns, 0)
             stretch = stretch._replace(
                 end_ns=rest.end_ns, energy_mj=stretch.energy_mj + rest.energy_mj
             )
