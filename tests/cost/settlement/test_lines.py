@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from apportion.core.category import Category
 from apportion.cost.methods.names import Method
-from apportion.cost.settlement.amounts import Amounts
-from apportion.cost.settlement.lines import Lines, Quantity, Who
+from apportion.cost.settlement.amounts import Amounts, Quantity
+from apportion.cost.settlement.lines import Lines, Who
 from apportion.cost.settlement.phases import by_method, phase_durations
 from apportion.cost.settlement.work import ROOT
 
@@ -64,4 +64,5 @@ def test_columns_are_equal_to_single_lines(
         return sorted(str(row[1:]) for row in lines.rows)
 
     assert unordered(together) == unordered(apart)
+    assert together.by_phase == apart.by_phase
     assert [row[0] for row in together.rows] == list(range(1, len(together.rows) + 1))

@@ -68,7 +68,7 @@ class TickOutcome:
     """How far each device is settled, by its key."""
     limit_ns: int
     settled: Settled = field(default_factory=lambda: Settled(NO_ROOTS, [], {}))
-    posted: Posted = field(default_factory=lambda: Posted([], {}, {}, []))
+    posted: Posted = field(default_factory=lambda: Posted([], {}, {}, {}, []))
     lines: list[Row] = field(default_factory=list["Row"])
     """Charges and reallocations."""
     reallocated: list[Reallocated] = field(default_factory=list[Reallocated])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from apportion.cost.quantity import plus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +17,22 @@ if TYPE_CHECKING:
     from apportion.cost.apportionment import Shares
 
     Column = NDArray[np.int64]
+
+
+class Quantity(NamedTuple):
+    """Device time, energy and money of one row or line (None: no source, no rate)."""
+
+    device_ns: int
+    energy_mj: int | None
+    units: int | None
+
+    def plus(self, other: Quantity) -> Quantity:
+        """Both together."""
+        return Quantity(
+            self.device_ns + other.device_ns,
+            plus(self.energy_mj, other.energy_mj),
+            plus(self.units, other.units),
+        )
 
 
 @dataclass(slots=True)
@@ -82,6 +100,17 @@ class Amounts:
         metered, prefill_ns = self.metered | other.metered, self.prefill_ns + other.prefill_ns
         return Amounts(time_ns, units, energy_mj, metered, prefill_ns)
 
+    def sums(self, group: Column, size: int) -> list[Quantity]:
+        """The sum of each of `size` groups; `group` (shape n) says which one a row is in."""
+        device_ns, energy_mj = (
+            _sums(self.device_ns, group, size),
+            _sums(self.energy_mj, group, size),
+        )
+        metered = np.bincount(group[self.metered], minlength=size).tolist()
+        units = [None] * size if self.units is None else _sums(self.units, group, size)
+        columns = zip(device_ns, energy_mj, metered, units, strict=True)
+        return [Quantity(ns, mj if some else None, cost) for ns, mj, some, cost in columns]
+
     def add(self, rows: Column, shares: Shares) -> None:
         """Add `shares` of the claims that are `rows` (distinct) of the work."""
         self.device_ns[rows] += shares.device_ns
@@ -92,3 +121,10 @@ class Amounts:
         if shares.energy_mj is not None:
             self.energy_mj[rows] += shares.energy_mj
             self.metered[rows] |= shares.some
+
+
+def _sums(column: Column, group: Column, size: int) -> list[int]:
+    sums = np.zeros(size, np.int64)
+    np.add.at(sums, group, column)
+    values: list[int] = sums.tolist()
+    return values

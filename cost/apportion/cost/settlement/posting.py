@@ -15,7 +15,8 @@ from apportion.core.category import Phase
 from apportion.core.units import NS_PER_HOUR, NS_PER_MINUTE
 from apportion.cost.methods.names import Method
 from apportion.cost.settlement.accrual import Accrual, AccrualKey
-from apportion.cost.settlement.lines import Lines, Quantity, Who
+from apportion.cost.settlement.amounts import Quantity
+from apportion.cost.settlement.lines import Lines, Who
 from apportion.cost.settlement.phases import PhaseSlice, by_method, phase_durations
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.amounts import Amounts
+    from apportion.cost.settlement.lines import PhaseOf
     from apportion.cost.settlement.settle import Bucket, Settled
     from apportion.cost.settlement.work import Roots
 
@@ -39,6 +41,8 @@ class Posted:
     """The lines of one tick and the accruals after it."""
 
     charges: list[Row]
+    by_phase: dict[PhaseOf, Quantity]
+    """Sums of the charges of spans."""
     accruals: dict[AccrualKey, Accrual]
     changed: dict[AccrualKey, Accrual]
     removed: list[AccrualKey]
@@ -80,7 +84,8 @@ class Book:
             if key in self._accruals and self._accruals[key] != self._before.get(key)
         }
         removed = [key for key in self._before if key not in self._accruals]
-        return Posted(self._lines.rows, self._accruals, changed, removed)
+        lines = self._lines
+        return Posted(lines.rows, lines.by_phase, self._accruals, changed, removed)
 
     def _settled_by_root(self, roots: Roots) -> Column:
         groups, inverse = np.unique(roots["group"], return_inverse=True)
@@ -232,29 +237,16 @@ class _Spanless:
         first, last = np.full(len(who), stop_ns), np.full(len(who), bucket.minute_ns)
         np.minimum.at(first, inverse, starts)
         np.maximum.at(last, inverse, ends)
-        times, energies, costs = (
-            _sum_by(inverse, len(who), column)
-            for column in (amounts.device_ns, amounts.energy_mj, amounts.units)
-        )
-        metered = _sum_by(inverse, len(who), amounts.metered.astype(np.int64))
+        sums = amounts.sums(inverse, len(who))
         found: list[tuple[AccrualKey, Accrual]] = []
         table: list[list[int]] = who.tolist()
         for index, (group, category, entity, reason) in enumerate(table):
             place = (bucket.minute_ns, bucket.rate, self._reasons[reason])
             key = AccrualKey(group, category, entity, 0, 0, *place)
-            energy_mj = energies[index] if metered[index] else None
-            units = None if amounts.units is None else costs[index]
+            device_ns, energy_mj, units = sums[index]
             edges = (int(first[index]), int(last[index]))
-            found.append((key, Accrual(*edges, times[index], energy_mj, units)))
+            found.append((key, Accrual(*edges, device_ns, energy_mj, units)))
         return found
-
-
-def _sum_by(inverse: Column, size: int, column: Column | None) -> list[int]:
-    sums = np.zeros(size, np.int64)
-    if column is not None:
-        np.add.at(sums, inverse, column)
-    values: list[int] = sums.tolist()
-    return values
 
 
 def _among(roots: Roots, spans: set[tuple[int, int]]) -> Flags:
