@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from apportion.core.category import SETTLED, Category
+from apportion.cost.distinct import distinct
 from apportion.cost.rounding import largest_remainder
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def apportion(
     ends = np.clip(claims.end_ns, start_ns, end_ns)
     cuts = np.clip(apportioner.cuts(claims), start_ns, end_ns)
     bounds = np.array([start_ns, end_ns], np.int64)
-    edges = np.unique(np.concatenate([starts, ends, cuts, bounds]))
+    edges = distinct(np.concatenate([starts, ends, cuts, bounds]))
     dt = np.diff(edges)
     first = np.searchsorted(edges, starts)
     last = np.maximum(np.searchsorted(edges, ends), first)

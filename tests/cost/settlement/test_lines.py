@@ -39,7 +39,8 @@ def test_columns_are_equal_to_single_lines(
     roots["method"] = int(method)
     prefill = times // 3
     known = units if priced else None
-    amounts = Amounts(times, known, np.where(metered, energy, 0), metered, prefill)
+    rows = np.arange(len(spans))
+    amounts = Amounts(rows, times, known, np.where(metered, energy, 0), metered, prefill)
     together, apart = Lines(1, 99), Lines(1, 99)
     together.post_many(roots, amounts, 5)
     for index, root in enumerate(roots):

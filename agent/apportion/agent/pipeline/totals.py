@@ -91,16 +91,11 @@ class Totals:
         category = _column(settled, "category", [int(c.category) for c in settled.spanless])
         code = entity << 8 | category
         for _, amounts in sorted(settled.by_bucket.items()):
-            some = amounts.some
-            for value in np.unique(code[some]).tolist():
-                rows = some & (code == value)
-                metered = rows & amounts.metered
-                self._spend.add(
-                    self._spend_key(value >> 8, Category(value & 0xFF)),
-                    int(amounts.device_ns[rows].sum()),
-                    None if amounts.units is None else int(amounts.units[rows].sum()),
-                    int(amounts.energy_mj[metered].sum()) if metered.any() else None,
-                )
+            values, inverse = np.unique(code[amounts.rows], return_inverse=True)
+            sums = amounts.sums(inverse, values.size)
+            for value, (device_ns, energy_mj, units) in zip(values.tolist(), sums, strict=True):
+                key = self._spend_key(value >> 8, Category(value & 0xFF))
+                self._spend.add(key, device_ns, units, energy_mj)
         for row in settled.settlements:
             if row.rate == NO_RATE:
                 self.unpriced_ns[row.device] += row.end_ns - row.start_ns

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event, make_url
@@ -16,7 +16,7 @@ from sqlalchemy.pool import StaticPool
 from apportion.core.errors import LedgerError, LedgerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from sqlite3 import Connection as SqliteConnection
 
     from sqlalchemy import Connection, Engine
@@ -40,7 +40,7 @@ _REMEDIES: Final = (
 
 # For each None that it is given, Python's sqlite3 looks whether something adapts it, and not
 # finding anything takes five times as long as binding a number; most rows of `span` have a dozen.
-sqlite3.register_adapter(type(None), {}.get)
+sqlite3.register_adapter(type(None), cast("Callable[[None], None]", {}.get))
 
 
 def ledger_url(path_or_url: str | Path) -> URL:

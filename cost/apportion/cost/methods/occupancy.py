@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from apportion.cost.distinct import distinct
+
 if TYPE_CHECKING:
     from apportion.cost.methods.roofline import Floats, Roofline
     from apportion.cost.methods.trace import Column
@@ -83,7 +85,7 @@ def prefill_starts(start_ns: Column, first_token_ns: Column, compute_ns: Column)
     together and share a window), but early enough for its own arithmetic, and never before the
     request was admitted.
     """
-    tokens = np.unique(first_token_ns)
+    tokens = distinct(first_token_ns)
     place = np.searchsorted(tokens, first_token_ns)
     never = np.iinfo(np.int64).min
     earlier = np.where(place > 0, tokens[np.maximum(place - 1, 0)], never)

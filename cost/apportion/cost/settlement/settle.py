@@ -102,12 +102,14 @@ def settle(
     work, group_column = _work(roots, rest)
     size = work.start_ns.size
     settled = Settled(roots, rest, {})
+    found: dict[Bucket, list[Amounts]] = {}
     for index, device in enumerate(devices):
         if device.end_ns <= device.start_ns:
             continue
         rows = _rows_of(device, roots, rest, groups, size)
         late_row = roots.size + len(spanless) + len(fill) + index
-        _settle_device(device, rows, late_row, work, group_column, settled, apportioner, tie)
+        _settle_device(device, rows, late_row, work, group_column, settled, found, apportioner, tie)
+    settled.by_bucket = {bucket: Amounts.joined(parts) for bucket, parts in found.items()}
     return settled
 
 
@@ -187,6 +189,7 @@ def _settle_device(
     work: Claims,
     group_column: Column,
     settled: Settled,
+    found: dict[Bucket, list[Amounts]],
     apportioner: Apportioner,
     tie: Tie,
 ) -> None:
@@ -210,15 +213,12 @@ def _settle_device(
             tie=tie,
         )
         bucket = Bucket(segment.start_ns - segment.start_ns % NS_PER_MINUTE, segment.rate)
-        amounts = settled.by_bucket.get(bucket)
-        if amounts is None:
-            amounts = Amounts.zeros(work.start_ns.size, priced=segment.meter is not None)
-            settled.by_bucket[bucket] = amounts
-        amounts.add(inside, shares)
+        amounts = found.setdefault(bucket, [])
+        amounts.append(Amounts.of(inside, shares))
         late_mj = device.late_mj if number == 0 else 0
         if late_mj:
-            amounts.energy_mj[late_row] += late_mj
-            amounts.metered[late_row] = True
+            priced = segment.meter is not None
+            amounts.append(Amounts.of_energy(late_row, late_mj, priced=priced))
         _record(device, segment.start_ns, segment.end_ns, segment.rate, shares, late_mj, settled)
         _record_parts(device, segment.start_ns, shares, group_column[inside], late_mj, settled)
 
