@@ -1,7 +1,8 @@
 """One million requests on eight devices, 64 at a time each, settled on one core.
 
-By `roofline-windows/1`, beside a plain time-share sweep of the same work; and how far the time is
-from linear between 10^5 and 10^6 requests. Needs are made up: only their number matters here.
+By `roofline-windows/1`, with and without energy above the power at rest, beside a plain time-share
+sweep of the same work; and how far the time is from linear between 10^5 and 10^6 requests. Times
+are of the process's CPU clock. Needs are made up: only their number matters here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from apportion.core.category import Category
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.apportionment import TimeShare
+from apportion.cost.energy import EnergyCurve
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.occupancy import own_rate, prefill_starts
 from apportion.cost.methods.window_share import WindowShare
@@ -40,17 +42,22 @@ def run() -> dict[str, object]:
     seconds: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for name, roots in works.items():
-            ways: dict[str, Apportioner] = {"windows": WindowShare(), "time": TimeShare()}
-            for way, apportioner in ways.items():
-                begun = time.perf_counter()
-                settled(roots, apportioner)
-                seconds.setdefault(f"{way} {name}", []).append(time.perf_counter() - begun)
+            ways: dict[str, tuple[Apportioner, bool]] = {
+                "windows": (WindowShare(), False),
+                "windows, energy": (WindowShare(), True),
+                "time": (TimeShare(), False),
+            }
+            for way, (apportioner, with_energy) in ways.items():
+                begun = time.process_time()
+                settled(roots, apportioner, with_energy=with_energy)
+                seconds.setdefault(f"{way} {name}", []).append(time.process_time() - begun)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "seconds": medians,
         "ratios": {
             "windows / time, 1e6": medians["windows 1e6"] / medians["time 1e6"],
             "windows, 1e6 / (10 x 1e5)": medians["windows 1e6"] / medians["windows 1e5"] / 10,
+            "energy too / without": medians["windows, energy 1e6"] / medians["windows 1e6"],
         },
     }
 
@@ -85,8 +92,9 @@ def work(count: int) -> Roots:
     return np.concatenate(parts)
 
 
-def settled(roots: Roots, apportioner: Apportioner) -> None:
+def settled(roots: Roots, apportioner: Apportioner, *, with_energy: bool) -> None:
     """The whole of it, on every device, and what it must add up to."""
+    energy = _readings(int(roots["end_ns"].max())) if with_energy else None
     end_ns = int(roots["end_ns"].max())
     units_per_hour = Fraction(2_490_000_000_000)
     devices = [
@@ -96,8 +104,9 @@ def settled(roots: Roots, apportioner: Apportioner) -> None:
             START_NS,
             end_ns,
             [RatePeriod(1, units_per_hour, None, None)],
+            energy,
             None,
-            None,
+            idle_mw=70_000 if with_energy else None,
         )
         for device in range(1, DEVICES + 1)
     ]
@@ -113,6 +122,15 @@ def settled(roots: Roots, apportioner: Apportioner) -> None:
         apportioner=apportioner,
         tie=tie,
     )
+    amounts = outcome.by_bucket.values()
     metered = sum(row.units or 0 for row in outcome.settlements)
-    paid = sum(int(a.units.sum()) for a in outcome.by_bucket.values() if a.units is not None)
-    assert metered == paid
+    assert metered == sum(int(a.units.sum()) for a in amounts if a.units is not None)
+    used_mj = sum(row.energy_mj or 0 for row in outcome.settlements)
+    assert used_mj == sum(int(a.energy_mj.sum()) for a in amounts)
+
+
+def _readings(end_ns: int) -> EnergyCurve:
+    """A counter that is read once a second, at a power between 300 and 700 W."""
+    times_ns = range(START_NS, end_ns + NS_PER_SECOND, NS_PER_SECOND)
+    powers_mw = np.random.default_rng(7).integers(300_000, 700_000, len(times_ns))
+    return EnergyCurve(tuple(times_ns), tuple(np.cumsum(powers_mw).tolist()))

@@ -23,6 +23,7 @@ T0 = 1_790_000 * NS_PER_HOUR
 LENGTH = 5_000_000_000
 METER = Meter(Fraction(2_490_000_000_001), T0)
 ENERGY = EnergyCurve.of([(T0, 0), (T0 + LENGTH // 3, 700), (T0 + LENGTH, 3_500_123)])
+IDLE = ENERGY.idle_part(71_000)
 
 ROWS = st.lists(
     st.tuples(
@@ -53,6 +54,7 @@ def run(claims: Claims, start: int = T0, end: int = T0 + LENGTH) -> Shares:
         claims,
         meter=METER,
         energy=ENERGY,
+        idle=IDLE,
         apportioner=TimeShare(),
         tie=hashes,
     )
@@ -84,6 +86,9 @@ def test_order_does_not_matter(rows: list[tuple[int, int, Category]], rng: objec
     assert two.units is not None
     assert one.units[order].tolist() == two.units.tolist()
     assert one.device_ns[order].tolist() == two.device_ns.tolist()
+    assert one.energy_mj is not None
+    assert two.energy_mj is not None
+    assert one.energy_mj[order].tolist() == two.energy_mj.tolist()
 
 
 @given(ROWS, st.integers(1, LENGTH - 1))
@@ -97,14 +102,10 @@ def test_splitting_the_interval_changes_nobody_by_more_than_a_unit_a_piece(
     for name in ("device_ns", "units", "energy_mj"):
         one, a, b = getattr(whole, name), getattr(left, name), getattr(right, name)
         assert int(one.sum()) == int(a.sum()) + int(b.sum())
-    assert whole.units is not None
-    assert left.units is not None
-    assert right.units is not None
-    for category in Category:
-        mine = claims.category == int(category)
-        pieces = int((left.units[mine] + right.units[mine]).sum())
-        assert int(whole.units[mine].sum()) == pieces
-    assert int(np.abs(whole.units - left.units - right.units).max()) <= 3
+        for category in Category:
+            mine = claims.category == int(category)
+            assert int(one[mine].sum()) == int((a[mine] + b[mine]).sum())
+        assert int(np.abs(one - a - b).max()) <= 3
 
 
 def test_precedence_is_the_category_order() -> None:
@@ -192,7 +193,14 @@ def needing(rows: list[tuple[int, int, float, float, float, float]]) -> Claims:
 def by_need(claims: Claims, start: int = T0, end: int = T0 + LENGTH) -> Shares:
     """Apportion by needs."""
     return apportion(
-        start, end, claims, meter=METER, energy=ENERGY, apportioner=WindowShare(), tie=hashes
+        start,
+        end,
+        claims,
+        meter=METER,
+        energy=ENERGY,
+        idle=IDLE,
+        apportioner=WindowShare(),
+        tie=hashes,
     )
 
 
@@ -223,6 +231,9 @@ def test_needs_in_another_order_pay_the_same(
     assert two.units is not None
     assert one.units[order].tolist() == two.units.tolist()
     assert one.device_ns[order].tolist() == two.device_ns.tolist()
+    assert one.energy_mj is not None
+    assert two.energy_mj is not None
+    assert one.energy_mj[order].tolist() == two.energy_mj.tolist()
 
 
 @given(NEEDS, st.integers(1, LENGTH - 1))
@@ -233,8 +244,63 @@ def test_needs_settled_in_two_pieces_pay_the_same(
     claims = needing(rows)
     whole = by_need(claims)
     first, second = by_need(claims, T0, T0 + cut), by_need(claims, T0 + cut, T0 + LENGTH)
-    for name in ("units", "device_ns"):
+    for name in ("units", "device_ns", "energy_mj"):
         one = getattr(first, name) + getattr(second, name)
         assert int(one.sum()) == int(getattr(whole, name).sum())
-    apart = first.device_ns + second.device_ns - whole.device_ns
-    assert int(np.abs(apart).max()) <= 4
+        assert int(np.abs(one - getattr(whole, name)).max()) <= 4, name
+
+
+def test_energy_at_rest_is_shared_evenly_and_what_exceeds_it_by_need() -> None:
+    """Two requests, one of which needs all: 100 W at rest are halved, 500 W above go to it."""
+    second = 1_000_000_000
+    curve = EnergyCurve.of([(T0, 0), (T0 + second, 600_000)])
+    claims = needing([(0, second, 0.0, 0.0, 0.0, 1.0), (0, second, 0.0, 0.0, 0.0, 0.0)])
+    shares = {
+        idle_mw: apportion(
+            T0,
+            T0 + second,
+            claims,
+            meter=METER,
+            energy=curve,
+            idle=None if idle_mw is None else curve.idle_part(idle_mw),
+            apportioner=WindowShare(),
+            tie=hashes,
+        ).energy_mj
+        for idle_mw in (None, 100_000, 10_000_000)
+    }
+    assert [mj.tolist() for mj in shares.values() if mj is not None] == [
+        [600_000, 0, 0],
+        [550_000, 50_000, 0],
+        [300_000, 300_000, 0],
+    ]
+
+
+def test_who_runs_while_much_is_used_pays_for_it() -> None:
+    """Energy is divided instant by instant, not by a claim's part of the whole time."""
+    half = LENGTH // 2
+    curve = EnergyCurve.of([(T0, 0), (T0 + half, 1_000), (T0 + 2 * half, 10_000)])
+    claims = claims_of([(0, half, Category.DIRECT), (half, half, Category.DIRECT)])
+    shares = apportion(
+        T0, T0 + LENGTH, claims, meter=None, energy=curve, apportioner=TimeShare(), tie=hashes
+    )
+    assert shares.energy_mj is not None
+    assert shares.energy_mj.tolist() == [1_000, 9_000, 0]
+
+
+def test_a_counter_that_says_anything_overflows_nothing() -> None:
+    """A jump that no device can make is divided like any other."""
+    absurd = 1 << 61
+    curve = EnergyCurve.of([(T0, 0), (T0 + LENGTH, absurd)])
+    claims = claims_of([(0, LENGTH, Category.DIRECT), (0, LENGTH, Category.DIRECT)])
+    shares = apportion(
+        T0,
+        T0 + LENGTH,
+        claims,
+        meter=None,
+        energy=curve,
+        idle=curve.idle_part(100_000),
+        apportioner=WindowShare(),
+        tie=hashes,
+    )
+    assert shares.energy_mj is not None
+    assert shares.energy_mj.tolist() == [absurd // 2, absurd // 2, 0]

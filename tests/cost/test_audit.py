@@ -105,7 +105,10 @@ TAMPERINGS = {
         "device GPU-1",
     ),
     "a settlement that overlaps": (
-        "INSERT INTO settlement SELECT agent_id, 1, {12}, {13}, NULL, NULL, NULL, NULL FROM agent",
+        (
+            "INSERT INTO settlement (agent_id, device_key, start_ns, end_ns) "
+            "SELECT agent_id, 1, {12}, {13} FROM agent"
+        ),
         "contiguous",
         "start should be",
     ),

@@ -31,6 +31,22 @@ def test_vector_equals_exact_and_adds_up(steps: list[tuple[int, int]], at: list[
     assert int(values.max() - values.min()) == curve.energies_mj[-1]
 
 
+@given(STEPS, st.integers(0, 10**7), st.lists(st.integers(0, 10**11), max_size=10))
+def test_the_part_at_rest_never_exceeds_what_was_used(
+    steps: list[tuple[int, int]], power_mw: int, at: list[int]
+) -> None:
+    """Over any interval it is a whole number between nothing and the interval's energy."""
+    curve = curve_of(steps)
+    idle = curve.idle_part(power_mw)
+    last_mj = curve.energies_mj[-1]
+    edges = np.unique(np.array([0, last_mj, *(min(x, last_mj) for x in at)], dtype=np.int64))
+    used, rested = np.diff(edges), np.diff(idle.at_all(edges))
+    assert (rested >= 0).all()
+    assert (rested <= used).all()
+    due = sum(min(rise, power_mw * run_ns // 10**9) for run_ns, rise in steps)
+    assert int(rested.sum()) == due
+
+
 def test_without_readings_there_is_no_energy() -> None:
     """No knots: zero everywhere, never an error."""
     assert EnergyCurve.of([]).at_all(np.array([1, 2], dtype=np.int64)).tolist() == [0, 0]

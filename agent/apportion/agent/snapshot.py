@@ -28,7 +28,8 @@ class DeviceState:
     """One device. `reading` is None once it is too old to be shown as the present.
 
     `settled_unix_ns` is the watermark; `lag_ns` is how far it lies behind now. `unpriced_ns`
-    counts settled time that had no rate. `power_limit_mw` is in `info`.
+    counts settled time that had no rate. `power_limit_mw` is in `info`. `idle_power_mw` is what
+    has been learnt of its power at rest, by `IdleState` label.
     """
 
     info: DeviceInfo
@@ -38,6 +39,7 @@ class DeviceState:
     settled_unix_ns: int | None = None
     lag_ns: int | None = None
     unpriced_ns: int = 0
+    idle_power_mw: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,7 @@ def _devices(*, simulated: bool, scale: int) -> tuple[DeviceState, ...]:
         rate=rate,
         settled_unix_ns=UNIX_NS - 2 * NS_PER_SECOND,
         lag_ns=2 * NS_PER_SECOND,
+        idle_power_mw={"empty": 43_100, "loaded": 71_200},
     )
     unpriced = DeviceState(
         replace(info, device=UNPRICED_GPU, index=1, name="NVIDIA Unknown", power_limit_mw=None),

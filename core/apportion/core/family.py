@@ -19,6 +19,7 @@ BOUNDS: Final = {
     "driver_version": "one a host",
     "energy_source": "energy_counter, power_integrated, rapl; of MIG instances with _share",
     "clock": "sm, memory",
+    "state": "empty, loaded",
     "direction": "transmit, receive, both; of disks and memory read, write",
     "interface": "adapters and interfaces of the host, at most 64 of the latter",
     "port": "ports of an adapter",

@@ -5,6 +5,10 @@ claim an instant the first wins (design, Categories); those who claim it in that
 it by the apportioner's weights. Amounts come from the meter and the energy curve as differences
 of cumulative integers, so a category's total is exact; within a category they are divided by
 largest remainder. Everything here is a pure function and does not depend on the claims' order.
+
+Time and money are divided by how long each held a share of the device. Energy is divided instant
+by instant in the same shares, so that whoever runs while much is used pays for it; and of it,
+where the power at rest is known, that part evenly among those present (docs/methods.md, Energy).
 """
 
 from __future__ import annotations
@@ -15,17 +19,24 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 
 from apportion.core.category import SETTLED, Category
+from apportion.cost.distinct import distinct
 from apportion.cost.rounding import largest_remainder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    from apportion.cost.energy import EnergyCurve
     from apportion.cost.rounding import Tie
 
     Column = NDArray[np.int64]
+    Division = Callable[[Column], "Weights"]
+    """Divides what each elementary interval gives (shape k, >= 0) among a category's claims."""
 
 WEIGHT_BITS: Final = 20
 """Fixed point of a share of an instant: an hour in ns (2^42) and these fit 63 bits."""
+_STEP_BITS: Final = 42
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +103,13 @@ class Cumulative(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """The elementary intervals of one category, and those who share them.
+    """The elementary intervals of a piece of time, and the claims of one category that share them.
 
-    `edges_ns` (shape k + 1) bound the intervals; `dt_ns` (k) are their lengths, 0 for those that
-    the category did not win; `sharing` (k) is how many claims share each. Claim i of `claims`
-    covers the intervals `first[i]` up to but not including `last[i]`.
+    `edges_ns` (shape k + 1) bound the intervals; `sharing` (k) is how many claims share each.
+    Claim i of `claims` covers the intervals `first[i]` up to but not including `last[i]`.
     """
 
     edges_ns: Column
-    dt_ns: Column
     sharing: Column
     first: Column
     last: Column
@@ -111,7 +120,8 @@ class Pieces:
 class Weights:
     """One integer weight a claim, shape n; `prefill` is the part of it before the first token.
 
-    `prefill` is None where the method does not tell phases: then time does.
+    They sum to what was divided, times 2^`WEIGHT_BITS`, but for rounding. `prefill` is None where
+    the method does not tell phases: then time does.
     """
 
     whole: Column
@@ -125,8 +135,8 @@ class Apportioner(Protocol):
         """Instants at which a claim's weight changes, beside where it starts and ends."""
         ...
 
-    def weights(self, pieces: Pieces) -> Weights:
-        """The weights of one category's claims."""
+    def division(self, pieces: Pieces) -> Division:
+        """How the claims of one category divide what its intervals give: time, or energy."""
         ...
 
 
@@ -138,11 +148,19 @@ class TimeShare:
         """See `Apportioner`."""
         return claims.start_ns[:0]
 
-    def weights(self, pieces: Pieces) -> Weights:
+    def division(self, pieces: Pieces) -> Division:
         """See `Apportioner`."""
-        share = (pieces.dt_ns << WEIGHT_BITS) // np.maximum(pieces.sharing, 1)
-        cumulative = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(share)])
-        return Weights(cumulative[pieces.last] - cumulative[pieces.first])
+        sharing = np.maximum(pieces.sharing, 1)
+
+        def divide(steps: Column) -> Weights:
+            share = (steps << WEIGHT_BITS) // sharing
+            cumulative = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(share)])
+            return Weights(cumulative[pieces.last] - cumulative[pieces.first])
+
+        return divide
+
+
+_EVENLY: Final = TimeShare()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,14 +204,16 @@ def apportion(
     claims: Claims,
     *,
     meter: Cumulative | None,
-    energy: Cumulative | None,
+    energy: EnergyCurve | None,
+    idle: EnergyCurve | None = None,
     apportioner: Apportioner,
     tie: Tie,
 ) -> Shares:
     """Divide [start_ns, end_ns) of one device among `claims`.
 
     The interval lies in one clock hour and has one rate. Claims are clipped to it, and must
-    cover it: what nobody claims has to be claimed as `unattributed` by the caller.
+    cover it: what nobody claims has to be claimed as `unattributed` by the caller. `idle` is
+    `energy.idle_part` where the device's power at rest is known.
 
     Raises:
         ValueError: an instant is claimed by nobody.
@@ -202,7 +222,7 @@ def apportion(
     ends = np.clip(claims.end_ns, start_ns, end_ns)
     cuts = np.clip(apportioner.cuts(claims), start_ns, end_ns)
     bounds = np.array([start_ns, end_ns], np.int64)
-    edges = np.unique(np.concatenate([starts, ends, cuts, bounds]))
+    edges = distinct(np.concatenate([starts, ends, cuts, bounds]))
     dt = np.diff(edges)
     first = np.searchsorted(edges, starts)
     last = np.maximum(np.searchsorted(edges, ends), first)
@@ -212,9 +232,12 @@ def apportion(
     steps = {"device_ns": dt}
     if meter is not None:
         columns["units"], steps["units"] = np.zeros(count, np.int64), np.diff(meter.at_all(edges))
+    idle_mj = np.zeros(dt.size, np.int64)
     if energy is not None:
-        columns["energy_mj"] = np.zeros(count, np.int64)
-        steps["energy_mj"] = np.diff(energy.at_all(edges))
+        totals_mj = energy.at_all(edges)
+        columns["energy_mj"], steps["energy_mj"] = np.zeros(count, np.int64), np.diff(totals_mj)
+        if idle is not None:
+            idle_mj = np.diff(idle.at_all(totals_mj))
 
     totals: dict[Category, CategoryTotal] = {}
     prefill_ns: Column | None = None
@@ -235,20 +258,22 @@ def apportion(
         totals[category] = CategoryTotal(
             sums["device_ns"], sums.get("units"), sums.get("energy_mj")
         )
-        pieces = Pieces(
-            edges, np.where(won, dt, 0), sharing, first_in, last_in, claims.take(members)
-        )
-        found = apportioner.weights(pieces)
-        weights = found.whole
-        paying = weights > 0
-        payers = members[paying] if paying.any() else members
-        shares = weights[paying] if paying.any() else weights
+        pieces = Pieces(edges, sharing, first_in, last_in, claims.take(members))
+        divide = apportioner.division(pieces)
+        found = divide(np.where(won, dt, 0))
         for name, amount in sums.items():
+            weights = found.whole
+            if name == "energy_mj":
+                used_mj = np.where(won, steps[name], 0)
+                weights = _by_energy(pieces, divide, used_mj, np.where(won, idle_mj, 0))
+            paying = weights > 0
+            payers = members[paying] if paying.any() else members
+            shares = weights[paying] if paying.any() else weights
             columns[name][payers] = largest_remainder(amount, shares, claims.key[payers], tie)
         if found.prefill is not None:
             if prefill_ns is None:
                 prefill_ns = np.zeros(count, np.int64)
-            part = found.prefill / np.maximum(weights, 1)
+            part = found.prefill / np.maximum(found.whole, 1)
             prefill_ns[members] = np.rint(columns["device_ns"][members] * part).astype(np.int64)
     if free.any():
         index = int(np.flatnonzero(free)[0])
@@ -262,3 +287,14 @@ def apportion(
         totals,
         prefill_ns,
     )
+
+
+def _by_energy(pieces: Pieces, divide: Division, used_mj: Column, idle_mj: Column) -> Column:
+    """Weights of energy: `used_mj` of each interval, of which `idle_mj` are divided evenly."""
+    # No device uses so much, but a counter may say anything.
+    excess = max(0, int(used_mj.sum()).bit_length() - _STEP_BITS)
+    used_mj, idle_mj = used_mj >> excess, idle_mj >> excess
+    weights = divide(used_mj - idle_mj).whole
+    if idle_mj.any():
+        weights = weights + _EVENLY.division(pieces)(idle_mj).whole
+    return weights

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +57,22 @@ class EnergyCurve:
         index = np.clip(np.searchsorted(knots, clipped, side="right") - 1, 0, run.size - 1)
         between: Instants = rise[index] * (clipped - knots[index]) // run[index]
         return energies[index] + between
+
+    def idle_part(self, power_mw: int) -> EnergyCurve:
+        """What of the energy up to E a device at rest would have used: a curve over E, not time.
+
+        Between two readings that is `power_mw` over their distance, at most what was used, and
+        the same part of every millijoule. So over any interval it is a whole number that never
+        exceeds the energy of the interval.
+        """
+        knots = {self.energies_mj[0]: 0} if self.energies_mj else {}
+        idle_mj = 0
+        for (t0, t1), (e0, e1) in zip(
+            pairwise(self.times_ns), pairwise(self.energies_mj), strict=True
+        ):
+            idle_mj += min(e1 - e0, power_mw * (t1 - t0) // NS_PER_SECOND)
+            knots[e1] = idle_mj
+        return EnergyCurve.of(list(knots.items()))
 
     @classmethod
     def of(cls, knots: Sequence[tuple[int, int]]) -> EnergyCurve:

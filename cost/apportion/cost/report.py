@@ -6,6 +6,7 @@ it is metered (quantity x rate), never billed. What is not posted yet is include
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost import report_query as query
 from apportion.cost import span_query
+from apportion.cost.idle_power import IdleState
 from apportion.cost.ledger.rows import rows
 from apportion.cost.loaded_cost import Loaded, Loading, WorkloadCost, loaded_cost
 from apportion.cost.period import Period, WallTime
@@ -132,10 +134,15 @@ def _devices(
     """Devices that were metered in the period."""
     meters: dict[tuple[int, int], Quantity] = {}
     sources: dict[tuple[int, int], set[str]] = {}
+    by_weights: Counter[tuple[int, int]] = Counter()
     for row in metered:
         place = row[0], row[1]
-        meters[place] = meters.get(place, Quantity()) + Quantity.of(*row[4:])
+        meters[place] = meters.get(place, Quantity()) + Quantity.of(*row[4:9])
         sources.setdefault(place, set()).update({row[3]} if row[3] else set())
+        by_weights[place] += row[9] or 0
+    idle: dict[tuple[int, int], dict[str, int]] = {}
+    for agent_id, key, state, power_mw in rows(connection, query.idle_powers()):
+        idle.setdefault((agent_id, key), {})[IdleState(state).label] = power_mw
     parts: dict[tuple[int, int], dict[Category, Quantity]] = {}
     for row in rows(connection, query.parts(period)):
         parts.setdefault((row[0], row[1]), {})[Category(row[2])] = Quantity.of(*row[3:])
@@ -155,6 +162,8 @@ def _devices(
                 meters[agent_id, key],
                 prices.changed(agent_id, key),
                 dict(sorted(parts.get((agent_id, key), {}).items())),
+                by_weights[agent_id, key],
+                idle.get((agent_id, key), {}),
             )
         )
     return tuple(sorted(found, key=lambda row: (row.node, row.device)))

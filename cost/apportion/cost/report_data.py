@@ -96,6 +96,8 @@ def report_json(report: Report) -> str:
                 "categories": {
                     category.label: _quantity(part) for category, part in row.parts.items()
                 },
+                "idle_power_mw": dict(row.idle_power_mw),
+                "by_weights_mj": row.by_weights_mj,
             }
             for row in report.devices
         ],

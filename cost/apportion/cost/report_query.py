@@ -28,6 +28,7 @@ from apportion.cost.ledger.schema import (
     charge,
     device,
     entity,
+    idle_power,
     price_rule,
     rate,
     repricing,
@@ -129,7 +130,7 @@ def cost_by(period: Period, by: Sequence[str]) -> Executable:
 
 
 def metered(period: Period) -> Executable:
-    """The meter by agent, device, rate and energy source."""
+    """The meter by agent, device, rate and energy source; last what had no power at rest."""
     keys = [
         settlement.c.agent_id,
         settlement.c.device_key,
@@ -145,6 +146,7 @@ def metered(period: Period) -> Executable:
             wide_sum(settlement.c.energy_mj),
             wide_sum(where_null(settlement.c.units, duration)),
             wide_sum(where_null(settlement.c.energy_mj, duration)),
+            wide_sum(where_null(settlement.c.idle_mw, settlement.c.energy_mj)),
         )
         .where(period.holds(settlement.c.agent_id, settlement.c.start_ns))
         .group_by(*keys)
@@ -203,6 +205,16 @@ def rates() -> Executable:
         rate.c.basis,
         rate.c.source,
         rate.c.as_of,
+    )
+
+
+def idle_powers() -> Executable:
+    """The power at rest of every device and state in which it is known, mW."""
+    known = idle_power.c
+    return (
+        select(known.agent_id, known.device_key, known.state, known.power_mw)
+        .where(known.power_mw.is_not(None))
+        .order_by(known.state)
     )
 
 

@@ -85,7 +85,11 @@ class CategoryRow:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """One device: what its meter says, and where it went at first (moves are not in it)."""
+    """One device: what its meter says, and where it went at first (moves are not in it).
+
+    `by_weights_mj` of its energy are from before its power at rest was known. `idle_power_mw` is
+    what is known of that now, by state.
+    """
 
     node: str
     device: str
@@ -97,6 +101,8 @@ class DeviceRow:
     repriced: Quantity
     """What new prices and rules of price rows made of it: money, and less time without any."""
     parts: Mapping[Category, Quantity]
+    by_weights_mj: int
+    idle_power_mw: Mapping[str, int]
 
     @property
     def sum_of_parts(self) -> Quantity:

@@ -52,6 +52,7 @@ class _Page:
         else:
             yield from self._tables()
             yield self._prices()
+            yield self._energy()
             yield self._proof()
         yield self._warnings()
 
@@ -229,6 +230,23 @@ class _Page:
             later = "; replaced by a later price" if row in self._report.replaced_rates else ""
             lines += _wrapped("  ", f"{price}, {facts}{later}")
         return lines
+
+    def _energy(self) -> list[str]:
+        """How what a device draws at rest was shared, and how much of it was known."""
+        lines: list[str] = []
+        for row in self._report.devices:
+            energy_mj = row.metered.energy_mj
+            if not energy_mj:
+                continue
+            shared = "the power at rest evenly, the rest by each line's method"
+            if row.by_weights_mj == energy_mj:
+                shared = "all by each line's method: its power at rest was not known yet"
+            elif row.by_weights_mj:
+                shared += f"; {_joules(row.by_weights_mj)} J from before it was known"
+            known = [f"{mw / 1_000:,.1f} W {state}" for state, mw in row.idle_power_mw.items()]
+            now = f" (at rest: {', '.join(known)})" if known else ""
+            lines += _wrapped("  ", f"{row.device}: {shared}{now}")
+        return ["Energy", *lines] if lines else []
 
     def _proof(self) -> list[str]:
         lines = ["Proof: metered = sum of parts"]

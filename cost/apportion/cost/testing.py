@@ -162,7 +162,7 @@ class LedgerBuilder:
             units = None if rate is None else self._metered(rate, piece)
             energy = None if power_mw is None else _energy_mj(power_mw, piece)
             source = None if power_mw is None else "energy_counter"
-            row = (device, piece.start_ns, piece.end_ns, rate, units, energy, source)
+            row = (device, piece.start_ns, piece.end_ns, rate, units, energy, source, None)
             self.batch.insert("settlement", [row])
             self._divide(device, piece, claims, rate, units, energy)
 

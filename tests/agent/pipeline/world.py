@@ -262,14 +262,16 @@ class World:
             self.boot_agent()
             return None
 
-    def run(self, duration_ns: int, *, utilization: float | None = None) -> None:
+    def run(
+        self, duration_ns: int, *, utilization: float | None = None, used_mj: int = 500
+    ) -> None:
         """Let time pass: a reading a second, a tick every five, everything delivered."""
         end_ns = self.now_ns + duration_ns
         second = 0
         while self.now_ns < end_ns:
             self.clock.advance(min(SECOND, end_ns - self.now_ns))
             second += 1
-            self.read_all(utilization)
+            self.read_all(utilization, used_mj)
             for process in self.processes.values():
                 self.deliver(process)
                 self.poll(process)
@@ -296,10 +298,10 @@ class World:
             ),
         )
 
-    def read_all(self, utilization: float | None = None) -> None:
+    def read_all(self, utilization: float | None = None, used_mj: int = 500) -> None:
         """A reading of every device."""
         for index in range(len(self.infos)):
-            self.read(index, utilization)
+            self.read(index, utilization, used_mj)
 
     def device_keys(self, indices: Sequence[int]) -> tuple[int, ...]:
         """Keys of devices."""

@@ -18,7 +18,7 @@ from apportion.cost.ledger.batch import UNADJUSTED, Row, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 
-SETTLED: Row = (1, 0, 5, None, None, None, None)
+SETTLED: Row = (1, 0, 5, *[None] * 5)
 SPAN_TAIL: Row = (*[None] * 6, 0)
 
 
@@ -135,7 +135,7 @@ def test_second_settlement_of_an_instant_is_refused(ledger: Ledger, path: Path) 
     """Exactly once: a device's time is never charged twice, and nothing of such a tick stays."""
     ledger.commit(TickBatch(inserted={"settlement": [SETTLED]}))
     twice = TickBatch(
-        inserted={"charge": [charge_row(1)], "settlement": [(2, 0, 5, *[None] * 4), SETTLED]}
+        inserted={"charge": [charge_row(1)], "settlement": [(2, 0, 5, *[None] * 5), SETTLED]}
     )
     with pytest.raises(LedgerError, match=r"settlement \(device_key=1, start_ns=0\).*twice"):
         ledger.commit(twice)
@@ -327,7 +327,7 @@ from apportion.cost.ledger.ledger import Ledger
 
 def batch():
     made = TickBatch(replaced={"watermark": [(1, 5, 0, None, None)]})
-    made.insert("settlement", [(1, 0, 5, None, None, None, None)])
+    made.insert("settlement", [(1, 0, 5, None, None, None, None, None)])
     made.insert("settlement_part", [(1, 0, 1, 1, 5, None, None)])
     made.insert("reading", [(1, 7, "{}")])
     made.accruals_changed = [(1, 1, 0, 1, 2, 0, 0, "", 0, 9, 9, None, None, 1, 0, 0)]

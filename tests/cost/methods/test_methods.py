@@ -12,7 +12,7 @@ from benchmarks.evaluation.engine import ROOFLINE, Arrivals, Simulated, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apportion.cost.methods.occupancy import OWN_BITS, occupancy
+from apportion.cost.methods.occupancy import OWN_BITS, Occupancy
 from apportion.cost.methods.trace import Iterations, Trace
 from apportion.cost.methods.two_part import two_part_s
 from apportion.cost.methods.windows import roofline_windows
@@ -166,7 +166,7 @@ def test_cutting_time_changes_nothing(windows: list[tuple[int, int, float]], cut
         low, high = np.clip(starts, begin, end), np.clip(ends, begin, end)
         edges = np.unique(np.concatenate([low, high, [begin, end]]))
         first, last = np.searchsorted(edges, low), np.searchsorted(edges, high)
-        return occupancy(np.diff(edges), first, last, own, 10)
+        return Occupancy.of(first, last, own, edges.size - 1).weights(np.diff(edges), 10)
 
     whole = settled(0, 20 * second)
     pieces = settled(0, cut * second) + settled(cut * second, 20 * second)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from apportion.core.category import Category
 from apportion.cost.methods.names import Method
-from apportion.cost.settlement.amounts import Amounts
-from apportion.cost.settlement.lines import Lines, Quantity, Who
+from apportion.cost.settlement.amounts import Amounts, Quantity
+from apportion.cost.settlement.lines import Lines, Who
 from apportion.cost.settlement.phases import by_method, phase_durations
 from apportion.cost.settlement.work import ROOT
 
@@ -39,7 +39,8 @@ def test_columns_are_equal_to_single_lines(
     roots["method"] = int(method)
     prefill = times // 3
     known = units if priced else None
-    amounts = Amounts(times, known, np.where(metered, energy, 0), metered, prefill)
+    rows = np.arange(len(spans))
+    amounts = Amounts(rows, times, known, np.where(metered, energy, 0), metered, prefill)
     together, apart = Lines(1, 99), Lines(1, 99)
     together.post_many(roots, amounts, 5)
     for index, root in enumerate(roots):
@@ -64,4 +65,5 @@ def test_columns_are_equal_to_single_lines(
         return sorted(str(row[1:]) for row in lines.rows)
 
     assert unordered(together) == unordered(apart)
+    assert together.by_phase == apart.by_phase
     assert [row[0] for row in together.rows] == list(range(1, len(together.rows) + 1))

@@ -66,6 +66,7 @@ _COUNTERS_END = _STEP + 1 + len(layout.COUNTERS)
 _PACKED_BYTE = layout.RECORD_OFFSETS["packed"]
 _WORDS_START = layout.RECORD_OFFSETS["tenant"] // 4
 _WORDS_END = _WORDS_START + 3
+_SPACE, _TILDE = ord(" "), ord("~")
 # The least and the most that each 8-byte word of a record may hold.
 _LEAST = np.full(RECORD_WORDS, np.iinfo(np.int64).min)
 _MOST = np.full(RECORD_WORDS, np.iinfo(np.int64).max)
@@ -168,6 +169,30 @@ def request_id_of(raw: bytes) -> str:
     """
     length = min(raw[0], layout.REQUEST_ID_TEXT_BYTES)
     return decoded(bytes(raw[2 : 2 + length]))
+
+
+def request_ids_of(column: Records) -> list[str | None]:
+    """The texts of a whole `request_id` column, shape n; None where none was given."""
+    if not column.size:
+        return []
+    raw = np.ascontiguousarray(column).view(np.uint8).reshape(column.size, -1)
+    lengths = np.minimum(raw[:, 0], layout.REQUEST_ID_TEXT_BYTES)
+    width = int(lengths.max())
+    if not width:
+        return [None] * column.size
+    inside = np.arange(width) < lengths[:, None]
+    text = np.where(inside, raw[:, 2 : 2 + width], 0).astype(np.uint8)
+    # Nearly every id is printable ASCII, which needs no decoding one by one.
+    plain = ~inside | ((text >= _SPACE) & (text <= _TILDE))
+    values = text.view(f"S{width}")[:, 0]
+    odd = np.flatnonzero(~np.logical_and.reduce(plain, axis=1))
+    values[odd] = b""
+    texts: list[str | None] = values.astype(f"U{width}").tolist()
+    for index in odd.tolist():
+        texts[index] = request_id_of(raw[index].tobytes())
+    for index in np.flatnonzero(lengths == 0).tolist():
+        texts[index] = None
+    return texts
 
 
 def trace_id_of(raw: bytes) -> str | None:

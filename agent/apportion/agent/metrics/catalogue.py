@@ -114,6 +114,13 @@ FAMILIES: Final = (
         "The watermark: the device's time before it is charged, as unix time.",
     ),
     _settled("settlement_lag_seconds", "seconds", DEVICE, "How far the watermark is behind now."),
+    _settled(
+        "device_idle_power_watts",
+        "watts",
+        (*DEVICE, "state"),
+        "Power at rest, as learnt: without a process, or with one that computes nothing. Absent: "
+        "not seen at rest for long enough, and all energy is divided by the methods' weights.",
+    ),
     # -- money, energy, time --------------------------------------------------------------
     _settled(
         "cost_{currency}_total",

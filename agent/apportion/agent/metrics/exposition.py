@@ -178,6 +178,9 @@ def _device(state: DeviceState, to: Emission) -> None:
         until = _seconds(state.settled_unix_ns)
         to.put("settled_until_timestamp_seconds", until, labels, simulated=simulated)
         to.put("settlement_lag_seconds", _seconds(state.lag_ns), labels, simulated=simulated)
+        for name, power_mw in state.idle_power_mw.items():
+            state_of = {**labels, "state": name}
+            to.put("device_idle_power_watts", _milli(power_mw), state_of, simulated=simulated)
 
 
 def _reading(reading: Reading, to: Emission, *, simulated: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.energy import EnergyCurve
+from apportion.cost.idle_power import IdlePower
 from apportion.cost.settlement.evidence import Window
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class MeteredDevice:
     knots: list[Knot] = field(default_factory=list[Knot])
     energy_source: str | None = None
     awaited_since_ns: int | None = None
+    idle: IdlePower = field(default_factory=IdlePower)
     _raw_mj: int | None = None
     _total_mj: int = 0
     _boot: str = ""
@@ -187,7 +189,9 @@ class MeteredDevice:
             if before is None or knot.time_ns - before.time_ns > patience_ns:
                 windows.append(Window(begin_ns, end_ns, None, "telemetry_gap"))
             else:
-                windows.append(Window(begin_ns, end_ns, _activity(before, knot, cpu_of)))
+                activity = _activity(before, knot, cpu_of)
+                energy_mj = _used_mj(before, knot, end_ns - begin_ns)
+                windows.append(Window(begin_ns, end_ns, activity, energy_mj=energy_mj))
             begin_ns, before = end_ns, knot
         if begin_ns < target_ns:
             windows.append(Window(begin_ns, target_ns, None, "telemetry_gap"))
@@ -202,6 +206,15 @@ class MeteredDevice:
     def keep_from(self) -> int:
         """Index of the last knot at or before the watermark: it and what follows are needed."""
         return max(0, bisect_right(self.knots, self.settled_ns, key=lambda k: k.time_ns) - 1)
+
+
+def _used_mj(before: Knot, knot: Knot, duration_ns: int) -> int | None:
+    """What a part of the time between two readings used; None where the counter began anew."""
+    if before.raw_mj is None or knot.raw_mj is None:
+        return None
+    if before.boot != knot.boot or knot.raw_mj < before.raw_mj:
+        return None
+    return (knot.raw_mj - before.raw_mj) * duration_ns // (knot.time_ns - before.time_ns)
 
 
 def _activity(before: Knot, knot: Knot, cpu_of: Collection[int] | None) -> float | None:

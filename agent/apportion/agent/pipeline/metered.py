@@ -8,6 +8,7 @@ from apportion.agent.pipeline.device import Knot, MeteredDevice
 from apportion.agent.pipeline.registry import DeviceKey
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo
+from apportion.cost.idle_power import IdlePower
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ class _Remembered(NamedTuple):
     key: DeviceKey
     watermark: Row
     knots: list[Knot]
+    idle: IdlePower
 
 
 class MeteredDevices:
@@ -52,9 +54,14 @@ class MeteredDevices:
         knots: dict[int, list[Knot]] = {}
         for key, time_ns, values in sorted(state.tables.get("reading", [])):
             knots.setdefault(key, []).append(Knot.of_json(time_ns, values))
+        idle: dict[int, list[Row]] = {}
+        for row in state.tables.get("idle_power", []):
+            idle.setdefault(row[0], []).append(row)
         names = dict(registry.devices.items())
         self._remembered = {
-            names[row[0]].device: _Remembered(names[row[0]], row, knots.get(row[0], []))
+            names[row[0]].device: _Remembered(
+                names[row[0]], row, knots.get(row[0], []), IdlePower.of_rows(idle.get(row[0], []))
+            )
             for row in state.tables.get("watermark", [])
         }
 
@@ -107,8 +114,13 @@ class MeteredDevices:
         returned, self._returned = self._returned, set()
         return returned
 
-    def write(self, batch: TickBatch, targets: Mapping[int, int]) -> None:
-        """Add watermarks by `targets`, new shares, and which readings are no longer needed."""
+    def write(
+        self, batch: TickBatch, targets: Mapping[int, int], idle: Mapping[int, IdlePower]
+    ) -> None:
+        """Add watermarks by `targets`, new shares, and which readings are no longer needed.
+
+        `idle` are the powers at rest as they are known now.
+        """
         rows: list[Row] = []
         for device in self.devices.values():
             target_ns = targets[device.key]
@@ -117,14 +129,17 @@ class MeteredDevices:
             kept = [knot.time_ns for knot in device.knots if knot.time_ns <= target_ns]
             if kept:
                 batch.readings_before[device.key] = kept[-1]
+            if idle[device.key].samples != device.idle.samples:
+                batch.replace("idle_power", idle[device.key].rows(device.key))
         batch.replace("watermark", rows)
         batch.replace("device_share", list(self._new_shares))
 
-    def settled(self, targets: Mapping[int, int]) -> None:
+    def settled(self, targets: Mapping[int, int], idle: Mapping[int, IdlePower]) -> None:
         """What `write` added is committed."""
         self._new_shares.clear()
         for device in self.devices.values():
             device.settled(targets[device.key])
+            device.idle = idle[device.key]
 
     def _begin(self, info: DeviceInfo, time_ns: int) -> MeteredDevice:
         known = self._remembered.pop(info.device, None)
@@ -137,6 +152,7 @@ class MeteredDevices:
             device.settled_ns, device.since_ns = settled_ns, since_ns
             device.settled_mj, device.energy_source = settled_mj, energy_source
             device.restore(known.knots)
+            device.idle = known.idle
         device.rates = self._registry.used_periods(info.name)
         self.devices[info.device] = device
         return device

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from apportion.cost.methods.model_facts import ModelFacts
     from apportion.cost.settlement.work import Roots
 
-    Flags = NDArray[np.bool_]
+    Column = NDArray[np.int64]
 
 
 class RequestNeeds:
@@ -47,20 +47,24 @@ class RequestNeeds:
         steps = direct & roots["step"]
         roots["method"] = np.where(steps, int(Method.STEP_EXCLUSIVE), int(Method.TIME_SHARE))
         roots["begun_ns"], roots["prefill_own"], roots["decode_own"] = roots["start_ns"], 0, 0
-        requests = direct & ~steps
-        by_group: dict[int, Flags] = {}
-        pairs = np.unique(roots[["group", "entity"]][requests])
-        for group, entity in pairs.tolist():
+        requests = np.flatnonzero(direct & ~steps)
+        engines = roots["group"][requests].astype(np.int64) << 32 | roots["entity"][requests]
+        pairs, which = np.unique(engines, return_inverse=True)
+        by_need: dict[tuple[int, Roofline], list[int]] = {}
+        for index, pair in enumerate(pairs.tolist()):
+            group, entity = pair >> 32, pair & 0xFFFFFFFF
             roofline = self._roofline(group, entity)
-            if roofline is None:
-                continue
-            mine = requests & (roots["group"] == group) & (roots["entity"] == entity)
+            if roofline is not None:
+                by_need.setdefault((group, roofline), []).append(index)
+        by_group: dict[int, list[Column]] = {}
+        for (group, roofline), chosen in by_need.items():
+            mine = requests[np.isin(which, chosen)]
             roots["method"][mine] = int(Method.ROOFLINE_WINDOWS)
-            known = mine & ~roots["open"] & ~roots["held"]
+            known = mine[~roots["open"][mine] & ~roots["held"][mine]]
             _fill(roots, known, roofline)
-            by_group[group] = by_group.get(group, np.zeros(roots.size, np.bool_)) | known
-        for known in by_group.values():
-            _serve_in_turn(roots, known)
+            by_group.setdefault(group, []).append(known)
+        for served in by_group.values():
+            _serve_in_turn(roots, np.concatenate(served))
 
     def _roofline(self, group: int, entity: int) -> Roofline | None:
         key = (group, entity)
@@ -81,7 +85,7 @@ class RequestNeeds:
         return Roofline.of(model, device, devices=len(members))
 
 
-def _fill(roots: Roots, known: Flags, roofline: Roofline) -> None:
+def _fill(roots: Roots, known: Column, roofline: Roofline) -> None:
     """Needs in nanoseconds; `_serve_in_turn` spreads them over their windows."""
     rows = roots[known]
     cached = np.minimum(rows["cached_input_tokens"], rows["input_tokens"])
@@ -90,7 +94,7 @@ def _fill(roots: Roots, known: Flags, roofline: Roofline) -> None:
     roots["decode_own"][known] = np.rint(decode_s * 1e9).astype(np.int64)
 
 
-def _serve_in_turn(roots: Roots, known: Flags) -> None:
+def _serve_in_turn(roots: Roots, known: Column) -> None:
     rows = roots[known]
     start_ns, end_ns = rows["start_ns"], rows["end_ns"]
     token_ns = np.where(rows["first_token_ns"] > 0, rows["first_token_ns"], end_ns)

@@ -87,6 +87,7 @@ def publish(
                 settled_unix_ns=None if metered is None else time.unix(metered.settled_ns),
                 lag_ns=None if metered is None else max(0, now_ns - metered.settled_ns),
                 unpriced_ns=0 if metered is None else totals.unpriced_ns[metered.key],
+                idle_power_mw=MappingProxyType({} if metered is None else metered.idle.by_label),
             )
         )
     usages = [ProcessUsage.read("agent", agent_pid)]

@@ -160,7 +160,7 @@ class _Past:
         ]
 
     def works(self) -> list[DeviceWork]:
-        """The settled interval again, a work for each rate: rates and energy as they were."""
+        """The settled interval again, a work for each rate and power at rest, as they were."""
         device = self._device
         pieces = self._history.settlements(device.key, self.start_ns, self.end_ns)
         curve = _energy(pieces)
@@ -170,11 +170,20 @@ class _Past:
             start_ns, end_ns = max(piece.start_ns, self.start_ns), min(piece.end_ns, self.end_ns)
             period = rates.get(piece.rate or 0)
             held = [] if period is None else [period._replace(to_ns=None)]
-            if works and works[-1].rates == held and works[-1].end_ns == start_ns:
-                start_ns = works.pop().start_ns
+            if works:
+                last = works[-1]
+                if (last.end_ns, last.rates, last.idle_mw) == (start_ns, held, piece.idle_mw):
+                    start_ns = works.pop().start_ns
             works.append(
                 DeviceWork(
-                    device.key, device.group, start_ns, end_ns, held, curve, device.energy_source
+                    device.key,
+                    device.group,
+                    start_ns,
+                    end_ns,
+                    held,
+                    curve,
+                    device.energy_source,
+                    idle_mw=piece.idle_mw,
                 )
             )
         return works

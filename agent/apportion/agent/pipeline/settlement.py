@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +12,7 @@ from apportion.agent.pipeline.known_rings import KnownRings
 from apportion.agent.pipeline.metered import MeteredDevices
 from apportion.agent.pipeline.needs import RequestNeeds
 from apportion.agent.pipeline.registry import Registry
-from apportion.agent.pipeline.spans import decode, span_rows, unrecorded_row
+from apportion.agent.pipeline.spans import decode, unrecorded_row
 from apportion.agent.pipeline.tick import (
     LEARNT_LATE,
     MIN_PATIENCE_NS,
@@ -27,7 +29,7 @@ from apportion.cost.methods.names import Method
 from apportion.cost.settlement.accrual import accrual_of, accrual_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -139,8 +141,7 @@ class Settlement:
             return
         decoded = decode(records, late, self._time.anchor_ns, entity_of)
         ring.absorb(decoded)
-        self._unsaved.spans += span_rows(decoded, ring.key)
-        self._unsaved.decoded.append(decoded)
+        self._unsaved.absorb(ring.key, decoded)
 
     def observe(self, ring: RingState, spans: Iterable[OpenRoot]) -> None:
         """The root spans that a poll showed open."""
@@ -158,7 +159,8 @@ class Settlement:
 
     def _unrecorded(self, ring: RingState, span: OpenRoot, status: SpanStatus) -> None:
         admits = ring.admits_from is not None
-        self._unsaved.spans.append(unrecorded_row(ring.key, span, status, admits=admits))
+        row = unrecorded_row(ring.key, span, status, admits=admits)
+        self._unsaved.unrecorded_rows.append(row)
         self._unsaved.unrecorded.append((span, status))
 
     def lost(self, ring: RingState, window: Interval) -> None:
@@ -199,7 +201,7 @@ class Settlement:
     @property
     def unsaved_spans(self) -> int:
         """How many records wait for a commit; the caller stops reading beyond its bound."""
-        return len(self._unsaved.spans)
+        return self._unsaved.spans
 
     # -- the tick --------------------------------------------------------------------------------
     def tick(self, now_ns: int, polled_ns: int, ledger: Ledger) -> TickOutcome:
@@ -210,6 +212,10 @@ class Settlement:
         Raises:
             LedgerUnavailable: nothing has changed, and the same work is in the next tick.
         """
+        with _no_garbage():
+            return self._tick(now_ns, polled_ns, ledger)
+
+    def _tick(self, now_ns: int, polled_ns: int, ledger: Ledger) -> TickOutcome:
         limit_ns = min(now_ns - self._lateness_ns, polled_ns - POLL_MARGIN_NS)
         for device in self.metered.give_up(now_ns):
             _LOG.warning("device %s has not come back: it is no longer metered", device)
@@ -248,7 +254,7 @@ class Settlement:
         batch.replace("wall_offset", unsaved.wall)
         self.registry.write(batch)
         batch.replace("binding", unsaved.bindings)
-        batch.insert("span", unsaved.spans)
+        batch.insert("span", unsaved.span_rows())
         batch.replace("reading", unsaved.readings)
         batch.insert(
             "settlement", [(*r[:3], r.rate or None, *r[4:]) for r in outcome.settled.settlements]
@@ -260,7 +266,7 @@ class Settlement:
             accrual_row(key, accrual) for key, accrual in outcome.posted.changed.items()
         ]
         batch.accruals_removed = [tuple(key) for key in outcome.posted.removed]
-        self.metered.write(batch, outcome.targets)
+        self.metered.write(batch, outcome.targets, outcome.idle)
         self._known.write(batch, outcome)
         return batch
 
@@ -273,13 +279,25 @@ class Settlement:
         self.accruals = outcome.posted.accruals
         self.verdicts.update(outcome.verdicts)
         totals.add_settled(outcome.settled)
-        totals.add_charges(outcome.posted.charges)
+        totals.add_phases(outcome.posted.by_phase)
         for redone in outcome.reallocated:
             totals.add_moves(redone.moves, LEARNT_LATE)
         totals.add_lost(outcome.lost)
-        totals.add_spans(unsaved.decoded)
+        totals.add_spans(list(unsaved.records().values()))
         for span, status in unsaved.unrecorded:
             totals.add_ended(span.kind, span.entity, status, 1)
         self._unsaved = Unsaved()
-        self.metered.settled(outcome.targets)
+        self.metered.settled(outcome.targets, outcome.idle)
         totals.unbound_spans += self._known.committed(outcome)
+
+
+@contextmanager
+def _no_garbage() -> Generator[None]:
+    """Without the search for cycles: the rows of a tick are many, and have none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from apportion.agent.ingest.record import request_id_of
+from apportion.agent.ingest.record import RECORD, request_ids_of
 from apportion.client import layout
 from apportion.core.category import Category, SpanKind, SpanStatus
 from apportion.cost.settlement.work import ROOT, Roots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,6 +69,14 @@ def decode(
     )
 
 
+def joined(parts: Sequence[Decoded]) -> Decoded:
+    """Records of one ring that came in several pieces."""
+    columns = zip(*(part[1:] for part in parts), strict=True)
+    # As plain bytes: numpy would go through the records field by field.
+    raw = np.concatenate([part.records.view(np.uint8) for part in parts])
+    return Decoded(raw.view(RECORD), *(np.concatenate(column) for column in columns))
+
+
 def is_root(decoded: Decoded) -> NDArray[np.bool_]:
     """Only these compete for devices."""
     root: NDArray[np.bool_] = (decoded.records["parent"] == 0) & (
@@ -97,19 +105,19 @@ def roots_of(
     decoded: Decoded, chosen: NDArray[np.bool_], ring: int, *, admits: NDArray[np.bool_]
 ) -> Roots:
     """The chosen records as `ROOT` rows; `group` is 0 until the ring is bound."""
-    records = decoded.records[chosen]
+    records = decoded.records
     roots = np.zeros(records.size, dtype=ROOT)
-    roots["start_ns"] = claim_starts(decoded, admits)[chosen]
+    roots["start_ns"] = claim_starts(decoded, admits)
     roots["end_ns"] = records["end_ns"]
     roots["first_token_ns"] = records["first_token_ns"]
     roots["number"] = records["number"]
     roots["ring"] = ring
-    roots["entity"] = decoded.entity[chosen]
+    roots["entity"] = decoded.entity
     for name in ("input_tokens", "cached_input_tokens", "output_tokens"):
         roots[name] = np.maximum(records[name], 0)
-    roots["category"] = _CATEGORY[decoded.kind[chosen]]
-    roots["step"] = decoded.kind[chosen] == int(SpanKind.STEP)
-    return roots
+    roots["category"] = _CATEGORY[decoded.kind]
+    roots["step"] = decoded.kind == int(SpanKind.STEP)
+    return roots if chosen.all() else roots[chosen]
 
 
 def span_rows(decoded: Decoded, ring: int) -> list[Row]:
@@ -140,7 +148,7 @@ def span_rows(decoded: Decoded, ring: int) -> list[Row]:
             *counters,
             _optional(records["thread_id"], 0),
             _trace_ids(records["trace_id"]),
-            _request_ids(records["request_id"]),
+            request_ids_of(records["request_id"]),
             decoded.late.astype(np.int64).tolist(),
             strict=True,
         )
@@ -191,12 +199,6 @@ def _trace_ids(column: NDArray[np.void]) -> list[str | None]:
         return [None] * column.size
     values, flags = column.tolist(), said.tolist()
     return [bytes(v).hex() if given else None for v, given in zip(values, flags, strict=True)]
-
-
-def _request_ids(column: NDArray[np.void]) -> list[str | None]:
-    if not _words(column).any():
-        return [None] * column.size
-    return [request_id_of(value) or None for value in column.tolist()]
 
 
 def _words(column: NDArray[np.void]) -> NDArray[np.int64]:

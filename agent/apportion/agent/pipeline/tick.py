@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.needs import RequestNeeds
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
+    from apportion.cost.idle_power import IdlePower
     from apportion.cost.ledger.batch import Row
     from apportion.cost.ledger.history import History
     from apportion.cost.settlement.accrual import Accrual, AccrualKey
@@ -67,7 +68,7 @@ class TickOutcome:
     """How far each device is settled, by its key."""
     limit_ns: int
     settled: Settled = field(default_factory=lambda: Settled(NO_ROOTS, [], {}))
-    posted: Posted = field(default_factory=lambda: Posted([], {}, {}, []))
+    posted: Posted = field(default_factory=lambda: Posted([], {}, {}, {}, []))
     lines: list[Row] = field(default_factory=list["Row"])
     """Charges and reallocations."""
     reallocated: list[Reallocated] = field(default_factory=list[Reallocated])
@@ -75,6 +76,8 @@ class TickOutcome:
     """Those of `lines` that moved cost to `lost`."""
     evidence: list[Row] = field(default_factory=list["Row"])
     verdicts: dict[int, Verdict] = field(default_factory=dict[int, "Verdict"])
+    idle: dict[int, IdlePower] = field(default_factory=dict[int, "IdlePower"])
+    """What is known of each device's power at rest now, by its key."""
     next_charge_key: int = 0
     commit_ns: int = 0
 
@@ -204,6 +207,7 @@ def _judge(
     outcome.evidence += judged.rows
     if judged.last is not None:
         outcome.verdicts[device.key] = judged.last
+    outcome.idle[device.key] = device.idle.after(judged.rests)
     return judged.claims
 
 
@@ -219,6 +223,7 @@ def _work(device: MeteredDevice, target_ns: int) -> DeviceWork:
         device.energy_source,
         late_mj if target_ns > device.settled_ns else 0,
         reason,
+        device.idle.power_mw,
     )
 
 

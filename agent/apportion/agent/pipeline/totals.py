@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.interned import EntityKey, Interned
     from apportion.agent.pipeline.spans import Decoded
     from apportion.cost.ledger.batch import Row
+    from apportion.cost.settlement.amounts import Quantity
     from apportion.cost.settlement.late import Move, MoveKey
+    from apportion.cost.settlement.lines import PhaseOf
     from apportion.cost.settlement.settle import Settled
 
     Column = NDArray[np.int64]
@@ -89,41 +91,21 @@ class Totals:
         category = _column(settled, "category", [int(c.category) for c in settled.spanless])
         code = entity << 8 | category
         for _, amounts in sorted(settled.by_bucket.items()):
-            some = amounts.some
-            for value in np.unique(code[some]).tolist():
-                rows = some & (code == value)
-                metered = rows & amounts.metered
-                self._spend.add(
-                    self._spend_key(value >> 8, Category(value & 0xFF)),
-                    int(amounts.device_ns[rows].sum()),
-                    None if amounts.units is None else int(amounts.units[rows].sum()),
-                    int(amounts.energy_mj[metered].sum()) if metered.any() else None,
-                )
+            values, inverse = np.unique(code[amounts.rows], return_inverse=True)
+            sums = amounts.sums(inverse, values.size)
+            for value, (device_ns, energy_mj, units) in zip(values.tolist(), sums, strict=True):
+                key = self._spend_key(value >> 8, Category(value & 0xFF))
+                self._spend.add(key, device_ns, units, energy_mj)
         for row in settled.settlements:
             if row.rate == NO_RATE:
                 self.unpriced_ns[row.device] += row.end_ns - row.start_ns
 
-    def add_charges(self, charges: Sequence[Row]) -> None:
+    def add_phases(self, posted: Mapping[PhaseOf, Quantity]) -> None:
         """Posted lines of spans, by phase."""
-        added: dict[tuple[int, int, bool, bool], list[int]] = {}
-        for row in charges:
-            if row[6] is None:
-                continue
-            key = (row[5] or NOBODY, row[4] or 0, row[13] is None, row[12] is None)
-            sums = added.get(key)
-            if sums is None:
-                sums = added[key] = [0, 0, 0]
-            sums[0] += row[11]
-            sums[1] += row[13] or 0
-            sums[2] += row[12] or 0
-        for (entity, phase, unpriced, unmetered), (device_ns, units, energy_mj) in added.items():
+        for (entity, phase), (device_ns, energy_mj, units) in posted.items():
             workload = self._entities.value(entity).workload if entity else None
-            self._phases.add(
-                PhaseKey(self._folder.workload(workload), Phase(phase)),
-                device_ns,
-                None if unpriced else units,
-                None if unmetered else energy_mj,
-            )
+            key = PhaseKey(self._folder.workload(workload), Phase(phase))
+            self._phases.add(key, device_ns, units, energy_mj)
 
     def add_moves(self, moves: Mapping[MoveKey, Move], reason: str) -> None:
         """Moved money by where it came from and went to; in proportion where both are several."""

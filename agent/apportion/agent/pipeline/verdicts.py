@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from apportion.agent.pipeline.device import MeteredDevice
     from apportion.agent.pipeline.ring_state import RingState
+    from apportion.cost.idle_power import Rest
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.work import Roots
 
@@ -24,11 +25,15 @@ LOST_RECORDS: Final = "records_lost"
 
 
 class Verdicts(NamedTuple):
-    """Of one device and tick. `last` is the latest one, which the next tick may prolong."""
+    """Of one device and tick. `last` is the latest one, which the next tick may prolong.
+
+    `rests` are the windows in which the device was seen to do nothing at all.
+    """
 
     claims: list[Spanless]
     rows: list[Row]
     last: Verdict | None
+    rests: list[Rest]
 
 
 def verdicts(
@@ -54,6 +59,7 @@ def verdicts(
     pids = {ring.pid for ring in living} if device.info.source == "cpu" else None
     rows: list[Row] = []
     claims: list[Spanless] = []
+    rests: list[Rest] = []
     for window in device.windows(target_ns, patience_ns=patience_ns, cpu_of=pids):
         inside = roots[(roots["start_ns"] < window.end_ns) & (roots["end_ns"] > window.start_ns)]
         covered_ns = _covered_ns(inside, window.start_ns, window.end_ns)
@@ -64,6 +70,9 @@ def verdicts(
             holders = holders_of()
         users = () if holders or window.activity_ratio is None else users_of()
         judged = judge(window, covered_ns, holders, users)
+        # On the CPU device only instrumented processes are seen: others may be busy.
+        rest = window.rest(covered_ns, held=bool(holders or users)) if pids is None else None
+        rests += [] if rest is None else [rest]
         for verdict in _without_losses(judged, rings):
             claims += _claims(device, verdict)
             last = verdict if last is None else _joined(last, verdict)
@@ -72,7 +81,7 @@ def verdicts(
                 rows[-1] = row
             else:
                 rows.append(row)
-    return Verdicts(claims, rows, last)
+    return Verdicts(claims, rows, last, rests)
 
 
 def _covered_ns(roots: Roots, start_ns: int, end_ns: int) -> int:

@@ -75,6 +75,7 @@ class SettledPiece(NamedTuple):
     end_ns: int
     rate: int | None
     energy_mj: int | None
+    idle_mw: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class History:
 
     def settlements(self, device: int, start_ns: int, end_ns: int) -> list[SettledPiece]:
         """The settlements of one device that meet [start_ns, end_ns), in order."""
-        names = ("start_ns", "end_ns", "rate_key", "energy_mj")
+        names = ("start_ns", "end_ns", "rate_key", "energy_mj", "idle_mw")
         found = self._of_device(settlement, names, device, start_ns, end_ns)
         return [SettledPiece(*row) for row in found]
 

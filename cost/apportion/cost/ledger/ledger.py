@@ -51,6 +51,7 @@ STATE_TABLES: Final = (
     "binding",
     "accrual",
     "watermark",
+    "idle_power",
     "reading",
 )
 """What `LedgerState.tables` holds whole."""

@@ -3,8 +3,8 @@
 Each row knows its agent, and each key is unique without coordination: an agent's id is random,
 everything else counts within it. An agent numbers its lines and rates from 1 up, commands that
 write beside it from -1 down, so that neither has to know of the other. Nothing that was posted is
-updated in place; `accrual`, `watermark`, `ring_position` and `evidence` are state, replaced as
-settlement goes on.
+updated in place; `accrual`, `watermark`, `ring_position`, `evidence` and `idle_power` are state,
+replaced as settlement goes on.
 
     charge            what was posted: one line per span, device group, phase and rate,
                       or per device, category, entity and minute without a span
@@ -13,6 +13,7 @@ settlement goes on.
     repricing         one device's settled time at another price: the meter's side of adjustments
     price_rule        ... and what rules of price rows add to the meter, or take back
     accrual           running sums of what is not posted yet
+    idle_power        what each device draws at rest, as far as it was seen at rest
     span              every record read from a ring, once
 """
 
@@ -276,6 +277,7 @@ settlement = Table(
     Column("units", BigInteger),
     Column("energy_mj", BigInteger),
     Column("energy_source", Text),
+    Column("idle_mw", BigInteger, comment="power at rest; NULL: all energy by weights"),
     PrimaryKeyConstraint("agent_id", "device_key", "start_ns"),
     sqlite_with_rowid=False,
 )
@@ -347,6 +349,17 @@ watermark = Table(
     Column("settled_mj", BigInteger, comment="energy total accounted for; NULL: no source"),
     Column("energy_source", Text),
     PrimaryKeyConstraint("agent_id", "device_key"),
+)
+
+idle_power = Table(
+    "idle_power",
+    metadata,
+    Column("agent_id", BigInteger, nullable=False),
+    Column("device_key", Integer, nullable=False),
+    Column("state", SmallInteger, nullable=False, comment="IdleState"),
+    Column("power_mw", BigInteger, comment="NULL: too few samples so far"),
+    Column("samples", Text, nullable=False, comment="mW, oldest first, joined by commas"),
+    PrimaryKeyConstraint("agent_id", "device_key", "state"),
 )
 
 reading = Table(

@@ -8,9 +8,12 @@ divided evenly among those present; where needs exceed the time they are scaled 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
+from apportion.cost.distinct import distinct
 
 if TYPE_CHECKING:
     from apportion.cost.methods.roofline import Floats, Roofline
@@ -28,26 +31,51 @@ def own_fixed(own: Floats) -> Column:
     return np.rint(clipped * (1 << OWN_BITS)).astype(np.int64)
 
 
-def occupancy(dt_ns: Column, first: Column, last: Column, own: Column, bits: int) -> Column:
-    """One integer weight a window, shape n: its part of the device time, times 2^`bits`.
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """n windows over k elementary intervals, and what each gets of every interval.
 
-    `dt_ns` (shape k) are the lengths of elementary intervals, 0 for those that do not count.
-    Window i covers `first[i]` up to but not including `last[i]` and needs `own[i]`
-    (`own_fixed`). Weights of each elementary interval sum to its length, but for rounding.
+    Window i covers `first[i]` up to but not including `last[i]` and needs `own[i]` (`own_fixed`)
+    of it; None: nobody needs anything for himself, and all is divided evenly. `present` (shape k)
+    is how many cover each interval, `scale` the factor of every need there, `rest` what of the
+    interval is left to be divided evenly.
     """
-    present = covering(first, last, None, dt_ns.size)
-    needed = covering(first, last, own, dt_ns.size)
-    one = 1 << OWN_BITS
-    over = needed > one
-    # Of each interval: the factor of every need, and what each one present gets on top.
-    scale = np.where(over, one / np.maximum(needed, 1), 1.0)
-    rest = np.where(over, 0, one - needed) / np.maximum(present, 1)
-    time = dt_ns.astype(np.float64) * (1 << bits)
-    by_need = _cumulative(np.rint(time * scale))
-    by_presence = _cumulative(np.floor(time * (rest / one)))
-    weights = np.rint((by_need[last] - by_need[first]) * (own / one)).astype(np.int64)
-    share: Column = weights + by_presence[last] - by_presence[first]
-    return share
+
+    first: Column
+    last: Column
+    own: Column | None
+    present: Column
+    scale: Floats
+    rest: Floats
+
+    @classmethod
+    def of(cls, first: Column, last: Column, own: Column | None, size: int) -> Occupancy:
+        """Windows over `size` intervals."""
+        present = _covering(first, last, None, size)
+        everyone = np.maximum(present, 1)
+        if own is None:
+            return cls(first, last, None, present, np.zeros(size), 1.0 / everyone)
+        one, needed = 1 << OWN_BITS, _covering(first, last, own, size)
+        over = needed > one
+        scale = np.where(over, one / np.maximum(needed, 1), 1.0)
+        rest = np.where(over, 0, one - needed) / everyone / one
+        return cls(first, last, own, present, scale, rest)
+
+    def weights(self, steps: Column, bits: int) -> Column:
+        """One integer weight a window, shape n: its part of `steps`, times 2^`bits`.
+
+        `steps` (shape k, >= 0) are what the intervals have to give: their lengths, or the energy
+        used in them; 0 for those that do not count. Weights of each interval sum to its step,
+        but for rounding.
+        """
+        given = steps.astype(np.float64) * (1 << bits)
+        by_presence = _cumulative(np.floor(given * self.rest))
+        share: Column = by_presence[self.last] - by_presence[self.first]
+        if self.own is not None:
+            by_need = _cumulative(np.rint(given * self.scale))
+            needed = (by_need[self.last] - by_need[self.first]) * (self.own / (1 << OWN_BITS))
+            share = share + np.rint(needed).astype(np.int64)
+        return share
 
 
 def prefill_starts(start_ns: Column, first_token_ns: Column, compute_ns: Column) -> Column:
@@ -57,7 +85,7 @@ def prefill_starts(start_ns: Column, first_token_ns: Column, compute_ns: Column)
     together and share a window), but early enough for its own arithmetic, and never before the
     request was admitted.
     """
-    tokens = np.unique(first_token_ns)
+    tokens = distinct(first_token_ns)
     place = np.searchsorted(tokens, first_token_ns)
     never = np.iinfo(np.int64).min
     earlier = np.where(place > 0, tokens[np.maximum(place - 1, 0)], never)
@@ -87,7 +115,7 @@ def own_rate(need_s: Floats, window_ns: Column) -> Column:
     return own_fixed(need_s * 1e9 / np.maximum(window_ns, 1))
 
 
-def covering(first: Column, last: Column, amounts: Column | None, size: int) -> Column:
+def _covering(first: Column, last: Column, amounts: Column | None, size: int) -> Column:
     """Sum of `amounts` (None: 1 each) of the windows over each elementary interval, shape size."""
     change = np.zeros(size + 1, dtype=np.int64)
     values = np.ones_like(first) if amounts is None else amounts

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from apportion.cost.methods.occupancy import occupancy
+from apportion.cost.methods.occupancy import Occupancy
 from apportion.cost.methods.shares import FIXED_BITS, Busy, TraceShares
 
 if TYPE_CHECKING:
@@ -42,5 +42,5 @@ def _even(trace: Trace, only: Busy | None) -> tuple[Column, Column]:
         inside = (place >= 0) & (edges[:-1] < only.end_ns[np.maximum(place, 0)])
         dt_ns = np.where(inside, dt_ns, 0)
     first, last = np.searchsorted(edges, starts), np.searchsorted(edges, ends)
-    weights = occupancy(dt_ns, first, last, np.zeros_like(first), FIXED_BITS)
+    weights = Occupancy.of(first, last, None, dt_ns.size).weights(dt_ns, FIXED_BITS)
     return weights[: trace.size], weights[trace.size :]

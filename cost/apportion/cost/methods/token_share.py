@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from apportion.cost.methods.occupancy import occupancy, own_rate, prefill_starts
+from apportion.cost.methods.occupancy import Occupancy, own_rate, prefill_starts
 from apportion.cost.methods.shares import FIXED_BITS, Busy, TraceShares
 from apportion.cost.methods.two_part import by_iteration
 
@@ -29,17 +29,11 @@ def token_share(trace: Trace, iterations: Iterations | None = None) -> TraceShar
     first, last = np.searchsorted(edges, starts), np.searchsorted(edges, ends)
     # Needs far above the time are scaled to it, and so divide it in proportion.
     own = own_rate(tokens.astype(np.float64), ends - starts)
-    weights = occupancy(dt_ns, first, last, own, FIXED_BITS)
-    held = np.zeros(dt_ns.size, np.bool_)
-    for begin, end in zip(first.tolist(), last.tolist(), strict=True):
-        held[begin:end] = True
-    waited = occupancy(
-        np.where(held, 0, dt_ns),
-        np.searchsorted(edges, trace.start_ns),
-        first[: trace.size],
-        np.zeros(trace.size, np.int64),
-        FIXED_BITS,
-    )
+    running = Occupancy.of(first, last, own, dt_ns.size)
+    weights = running.weights(dt_ns, FIXED_BITS)
+    admitted = np.searchsorted(edges, trace.start_ns)
+    waiting = Occupancy.of(admitted, first[: trace.size], None, dt_ns.size)
+    waited = waiting.weights(np.where(running.present > 0, 0, dt_ns), FIXED_BITS)
     prefill = weights[: trace.size] + waited
     return TraceShares(
         NAME,

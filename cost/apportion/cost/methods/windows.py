@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from apportion.cost.methods.occupancy import (
-    covering,
+    Occupancy,
     needs,
-    occupancy,
     own_rate,
     prefill_starts,
 )
@@ -41,11 +40,10 @@ def roofline_windows(trace: Trace, roofline: Roofline) -> TraceShares:
     own = np.concatenate(
         [own_rate(prefill_s, token_ns - begun_ns), own_rate(decode_s, finish_ns - token_ns)]
     )
-    running = covering(first, last, None, dt_ns.size) > 0
-    weights = occupancy(dt_ns, first, last, own, FIXED_BITS)
-    waited = occupancy(
-        np.where(running, 0, dt_ns), admitted, begun, np.zeros_like(begun), FIXED_BITS
-    )
+    running = Occupancy.of(first, last, own, dt_ns.size)
+    weights = running.weights(dt_ns, FIXED_BITS)
+    waiting = Occupancy.of(admitted, begun, None, dt_ns.size)
+    waited = waiting.weights(np.where(running.present > 0, 0, dt_ns), FIXED_BITS)
     prefill = weights[: trace.size] + waited
     return TraceShares(
         NAME, prefill + weights[trace.size :], prefill, Busy.of(admitted_ns, finish_ns)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.cost.methods.names import Method
+from apportion.cost.quantity import plus
 
 if TYPE_CHECKING:
     from apportion.cost.ledger.batch import Row
@@ -44,18 +45,12 @@ class Accrual:
             min(self.start_ns, other.start_ns),
             max(self.end_ns, other.end_ns),
             self.device_ns + other.device_ns,
-            _sum(self.energy_mj, other.energy_mj),
-            _sum(self.units, other.units),
+            plus(self.energy_mj, other.energy_mj),
+            plus(self.units, other.units),
             self.incomplete or other.incomplete,
             self.prefill_ns + other.prefill_ns,
             max(self.method, other.method),
         )
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return one + other
 
 
 def accrual_row(key: AccrualKey, accrual: Accrual) -> Row:

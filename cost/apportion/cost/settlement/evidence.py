@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.core.category import Category
+from apportion.cost.idle_power import IdleState, Rest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,16 +13,34 @@ if TYPE_CHECKING:
 TOLERATED_PART: Final = 5
 """Activity beyond the spans up to a fifth of the uncovered time is idleness (kernels that
 outlast a step, sampling error); above it somebody computes without a span."""
+IDLE_RATIO: Final = 0.005
+"""Activity up to here is none: sources that say percent say 0."""
 
 
 class Window(NamedTuple):
-    """The time between two readings. `activity_ratio` is None without a source of evidence."""
+    """The time between two readings. `activity_ratio` is None without a source of evidence.
+
+    `energy_mj` is what was used in it, None where the counter does not say.
+    """
 
     start_ns: int
     end_ns: int
     activity_ratio: float | None
     reason: str = ""
     """Why there is no evidence, where there is none."""
+    energy_mj: int | None = None
+
+    def rest(self, covered_ns: int, *, held: bool) -> Rest | None:
+        """This window as one in which nothing ran, and no span was open; None where that is open.
+
+        `held`: by a process that computed nothing.
+        """
+        if self.energy_mj is None or self.activity_ratio is None or covered_ns:
+            return None
+        if self.activity_ratio > IDLE_RATIO:
+            return None
+        state = IdleState.LOADED if held else IdleState.EMPTY
+        return Rest(self.start_ns, self.end_ns, self.energy_mj, state)
 
 
 class Verdict(NamedTuple):

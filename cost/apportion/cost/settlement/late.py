@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from apportion.core.category import Category, Phase
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
@@ -91,19 +89,18 @@ def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]
     payers: dict[int, Payer] = {}
     for bucket, amounts in settled.by_bucket.items():
         hour_ns = bucket.minute_ns - bucket.minute_ns % NS_PER_HOUR
-        some = np.flatnonzero(amounts.some)
-        units = [None] * some.size if amounts.units is None else amounts.units[some].tolist()
-        columns = (amounts.device_ns, amounts.energy_mj, amounts.metered)
-        values = [column[some].tolist() for column in columns]
-        for index, device_ns, energy_mj, metered, cost in zip(
-            some.tolist(), *values, units, strict=True
+        size = amounts.rows.size
+        units = [None] * size if amounts.units is None else amounts.units.tolist()
+        columns = (amounts.device_ns, amounts.energy_mj, amounts.metered, amounts.prefill_ns)
+        values = [column.tolist() for column in columns]
+        for index, device_ns, energy_mj, metered, prefill_ns, cost in zip(
+            amounts.rows.tolist(), *values, units, strict=True
         ):
             payer = payers.get(index)
             if payer is None:
                 payer = payers[index] = _payer(settled, index)
             parts = [(payer, device_ns, energy_mj if metered else None, cost)]
             if payer.method == Method.ROOFLINE_WINDOWS and payer.ring:
-                prefill_ns = int(amounts.prefill_ns[index])
                 parts = _by_phase(payer, parts[0][1:], prefill_ns)
             for part, *values_of in parts:
                 row = moves.setdefault(MoveKey(part, hour_ns, bucket.rate), [0, None, None])

@@ -11,6 +11,7 @@ from apportion.core.category import Phase
 from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
 from apportion.cost.methods.names import Method
 from apportion.cost.rounding import split_in_two
+from apportion.cost.settlement.amounts import Quantity
 from apportion.cost.settlement.phases import Durations, split
 
 if TYPE_CHECKING:
@@ -36,20 +37,20 @@ class Who(NamedTuple):
     number: int
 
 
-class Quantity(NamedTuple):
-    """What a line is about: device time, energy and money (None: no source, no rate)."""
+class PhaseOf(NamedTuple):
+    """A phase of the spans of one entity."""
 
-    device_ns: int
-    energy_mj: int | None
-    units: int | None
+    entity: int
+    phase: int
 
 
 class Lines:
-    """Charges of one tick."""
+    """Charges of one tick; `by_phase` are the sums of those that are about spans."""
 
     def __init__(self, first_charge_key: int, posted_ns: int) -> None:
         self._first_key, self._posted_ns = first_charge_key, posted_ns
         self.rows: list[Row] = []
+        self.by_phase: dict[PhaseOf, Quantity] = {}
 
     def post(
         self,
@@ -68,6 +69,13 @@ class Lines:
         energies = None if whole.energy_mj is None else split(whole.energy_mj, durations)
         costs = None if whole.units is None else split(whole.units, durations)
         for index, (phase, _) in enumerate(durations):
+            amounts = Quantity(
+                times[index],
+                None if energies is None else energies[index],
+                None if costs is None else costs[index],
+            )
+            if who.ring:
+                self._add(PhaseOf(who.entity, int(phase)), amounts)
             self.rows.append(
                 (
                     self._first_key + len(self.rows),
@@ -80,9 +88,7 @@ class Lines:
                     who.number or None,
                     *period,
                     self._posted_ns,
-                    times[index],
-                    None if energies is None else energies[index],
-                    None if costs is None else costs[index],
+                    *amounts,
                     rate or None,
                     method,
                     reason,
@@ -142,6 +148,17 @@ class Lines:
             *map(repeat, UNADJUSTED),
             strict=False,
         )
+        self._add_many(roots["entity"], phases, amounts)
+
+    def _add_many(self, entities: Column, phases: Column, amounts: Amounts) -> None:
+        pairs, inverse = np.unique(entities.astype(np.int64) << 8 | phases, return_inverse=True)
+        sums = amounts.sums(inverse, pairs.size)
+        for pair, whole in zip(pairs.tolist(), sums, strict=True):
+            self._add(PhaseOf(pair >> 8, pair & 0xFF), whole)
+
+    def _add(self, phase: PhaseOf, amounts: Quantity) -> None:
+        known = self.by_phase.get(phase)
+        self.by_phase[phase] = amounts if known is None else known.plus(amounts)
 
 
 def _or_none(column: Column) -> list[int | None]:

@@ -15,7 +15,8 @@ from apportion.core.category import Phase
 from apportion.core.units import NS_PER_HOUR, NS_PER_MINUTE
 from apportion.cost.methods.names import Method
 from apportion.cost.settlement.accrual import Accrual, AccrualKey
-from apportion.cost.settlement.lines import Lines, Quantity, Who
+from apportion.cost.settlement.amounts import Amounts, Quantity
+from apportion.cost.settlement.lines import Lines, Who
 from apportion.cost.settlement.phases import PhaseSlice, by_method, phase_durations
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.cost.ledger.batch import Row
-    from apportion.cost.settlement.amounts import Amounts
+    from apportion.cost.settlement.lines import PhaseOf
     from apportion.cost.settlement.settle import Bucket, Settled
     from apportion.cost.settlement.work import Roots
 
@@ -39,6 +40,8 @@ class Posted:
     """The lines of one tick and the accruals after it."""
 
     charges: list[Row]
+    by_phase: dict[PhaseOf, Quantity]
+    """Sums of the charges of spans."""
     accruals: dict[AccrualKey, Accrual]
     changed: dict[AccrualKey, Accrual]
     removed: list[AccrualKey]
@@ -80,7 +83,8 @@ class Book:
             if key in self._accruals and self._accruals[key] != self._before.get(key)
         }
         removed = [key for key in self._before if key not in self._accruals]
-        return Posted(self._lines.rows, self._accruals, changed, removed)
+        lines = self._lines
+        return Posted(lines.rows, lines.by_phase, self._accruals, changed, removed)
 
     def _settled_by_root(self, roots: Roots) -> Column:
         groups, inverse = np.unique(roots["group"], return_inverse=True)
@@ -94,13 +98,13 @@ class Book:
         running = {(key.ring, key.number) for key in self._before if key.ring}
         fresh = (roots["number"] > 0) & ~_among(roots, running)
         for hour_ns, rate, amounts in _by_hour(settled):
-            some = amounts.some & (roots["number"] > 0)
-            inside = (roots["start_ns"] >= hour_ns) & (roots["end_ns"] <= hour_ns + NS_PER_HOUR)
-            at_once = some & ended & fresh & inside
-            self._post_at_once(roots[at_once], amounts.take(at_once), rate)
-            for index in np.flatnonzero(some & ~at_once).tolist():
+            mine = roots[amounts.rows]
+            inside = (mine["start_ns"] >= hour_ns) & (mine["end_ns"] <= hour_ns + NS_PER_HOUR)
+            at_once = ended[amounts.rows] & fresh[amounts.rows] & inside
+            self._post_at_once(mine[at_once], amounts.take(at_once), rate)
+            for index in np.flatnonzero(~at_once).tolist():
                 quantity, prefill_ns = _quantity(amounts, index), int(amounts.prefill_ns[index])
-                self._accrue_span(roots[index], quantity, prefill_ns, hour_ns, rate)
+                self._accrue_span(mine[index], quantity, prefill_ns, hour_ns, rate)
 
     def _post_at_once(self, roots: Roots, amounts: Amounts, rate: int) -> None:
         """Charges of spans that lie in one hour and never had a running sum: nearly all."""
@@ -145,11 +149,8 @@ class Book:
         """Gaps between spans, which come in columns, and claims: summed by who and minute."""
         work = _Spanless(settled)
         for bucket, amounts in sorted(settled.by_bucket.items()):
-            mine = amounts.take(work.rows)
-            some = mine.some
-            if some.any():
-                for key, accrual in work.sums(bucket, some, mine.take(some)):
-                    self._accrue(key, accrual)
+            for key, accrual in work.sums(bucket, amounts):
+                self._accrue(key, accrual)
 
     def _accrue(self, key: AccrualKey, added: Accrual) -> None:
         known = self._accruals.get(key)
@@ -219,42 +220,31 @@ class _Spanless:
         columns = [np.zeros(gaps.size) if name is None else roots[name][gaps] for name in names]
         ours = np.stack(columns, axis=1).astype(np.int64)
         self._table = np.concatenate([ours, np.array(table, np.int64).reshape(-1, len(names))])
-        self.rows = np.concatenate([gaps, roots.size + np.arange(len(claims))])
+        self._place = np.full(roots.size + len(claims), -1)
+        self._place[gaps] = np.arange(gaps.size)
+        self._place[roots.size :] = gaps.size + np.arange(len(claims))
 
-    def sums(
-        self, bucket: Bucket, chosen: Flags, amounts: Amounts
-    ) -> list[tuple[AccrualKey, Accrual]]:
-        """The amounts of the `chosen` rows in one minute and at one rate, by who they go to."""
-        who, inverse = np.unique(self._table[chosen, :4], axis=0, return_inverse=True)
+    def sums(self, bucket: Bucket, amounts: Amounts) -> list[tuple[AccrualKey, Accrual]]:
+        """What of `amounts`, of one minute and at one rate, goes to no span, by who it goes to."""
+        places = self._place[amounts.rows]
+        amounts, table = amounts.take(places >= 0), self._table[places[places >= 0]]
+        who, inverse = np.unique(table[:, :4], axis=0, return_inverse=True)
         stop_ns = bucket.minute_ns + NS_PER_MINUTE
-        starts = np.clip(self._table[chosen, 4], bucket.minute_ns, stop_ns - 1)
-        ends = np.maximum(starts, np.minimum(self._table[chosen, 5], stop_ns))
+        starts = np.clip(table[:, 4], bucket.minute_ns, stop_ns - 1)
+        ends = np.maximum(starts, np.minimum(table[:, 5], stop_ns))
         first, last = np.full(len(who), stop_ns), np.full(len(who), bucket.minute_ns)
         np.minimum.at(first, inverse, starts)
         np.maximum.at(last, inverse, ends)
-        times, energies, costs = (
-            _sum_by(inverse, len(who), column)
-            for column in (amounts.device_ns, amounts.energy_mj, amounts.units)
-        )
-        metered = _sum_by(inverse, len(who), amounts.metered.astype(np.int64))
+        sums = amounts.sums(inverse, len(who))
         found: list[tuple[AccrualKey, Accrual]] = []
-        table: list[list[int]] = who.tolist()
-        for index, (group, category, entity, reason) in enumerate(table):
+        keys: list[list[int]] = who.tolist()
+        for index, (group, category, entity, reason) in enumerate(keys):
             place = (bucket.minute_ns, bucket.rate, self._reasons[reason])
             key = AccrualKey(group, category, entity, 0, 0, *place)
-            energy_mj = energies[index] if metered[index] else None
-            units = None if amounts.units is None else costs[index]
+            device_ns, energy_mj, units = sums[index]
             edges = (int(first[index]), int(last[index]))
-            found.append((key, Accrual(*edges, times[index], energy_mj, units)))
+            found.append((key, Accrual(*edges, device_ns, energy_mj, units)))
         return found
-
-
-def _sum_by(inverse: Column, size: int, column: Column | None) -> list[int]:
-    sums = np.zeros(size, np.int64)
-    if column is not None:
-        np.add.at(sums, inverse, column)
-    values: list[int] = sums.tolist()
-    return values
 
 
 def _among(roots: Roots, spans: set[tuple[int, int]]) -> Flags:
@@ -282,11 +272,11 @@ def _quantity(amounts: Amounts, row: int) -> Quantity:
 
 
 def _by_hour(settled: Settled) -> list[tuple[int, int, Amounts]]:
-    """Amounts of the roots, summed over the minutes of each hour and rate."""
-    hours: dict[tuple[int, int], Amounts] = {}
-    mine = np.arange(settled.roots.size)
+    """Amounts of spans, summed over the minutes of each hour and rate."""
+    numbers = settled.roots["number"]
+    hours: dict[tuple[int, int], list[Amounts]] = {}
     for bucket, amounts in sorted(settled.by_bucket.items()):
         key = (bucket.minute_ns - bucket.minute_ns % NS_PER_HOUR, bucket.rate)
-        known, added = hours.get(key), amounts.take(mine)
-        hours[key] = added if known is None else known.plus(added)
-    return [(hour_ns, rate, amounts) for (hour_ns, rate), amounts in hours.items()]
+        mine = amounts.take(amounts.rows < numbers.size)
+        hours.setdefault(key, []).append(mine.take(numbers[mine.rows] > 0))
+    return [(hour_ns, rate, Amounts.joined(parts)) for (hour_ns, rate), parts in hours.items()]

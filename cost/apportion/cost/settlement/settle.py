@@ -44,6 +44,7 @@ class SettlementRow(NamedTuple):
     units: int | None
     energy_mj: int | None
     energy_source: str | None
+    idle_mw: int | None
 
 
 class PartRow(NamedTuple):
@@ -101,12 +102,14 @@ def settle(
     work, group_column = _work(roots, rest)
     size = work.start_ns.size
     settled = Settled(roots, rest, {})
+    found: dict[Bucket, list[Amounts]] = {}
     for index, device in enumerate(devices):
         if device.end_ns <= device.start_ns:
             continue
         rows = _rows_of(device, roots, rest, groups, size)
         late_row = roots.size + len(spanless) + len(fill) + index
-        _settle_device(device, rows, late_row, work, group_column, settled, apportioner, tie)
+        _settle_device(device, rows, late_row, work, group_column, settled, found, apportioner, tie)
+    settled.by_bucket = {bucket: Amounts.joined(parts) for bucket, parts in found.items()}
     return settled
 
 
@@ -186,11 +189,15 @@ def _settle_device(
     work: Claims,
     group_column: Column,
     settled: Settled,
+    found: dict[Bucket, list[Amounts]],
     apportioner: Apportioner,
     tie: Tie,
 ) -> None:
     rows = rows[np.argsort(work.start_ns[rows], kind="stable")]
     starts_ns, taken, inside = work.start_ns[rows], 0, rows[:0]
+    idle = None
+    if device.energy is not None and device.idle_mw is not None:
+        idle = device.energy.idle_part(device.idle_mw)
     for number, segment in enumerate(device.segments()):
         until = int(np.searchsorted(starts_ns, segment.end_ns))
         inside = np.concatenate([inside, rows[taken:until]])
@@ -201,19 +208,17 @@ def _settle_device(
             work.take(inside),
             meter=segment.meter,
             energy=device.energy,
+            idle=idle,
             apportioner=apportioner,
             tie=tie,
         )
         bucket = Bucket(segment.start_ns - segment.start_ns % NS_PER_MINUTE, segment.rate)
-        amounts = settled.by_bucket.get(bucket)
-        if amounts is None:
-            amounts = Amounts.zeros(work.start_ns.size, priced=segment.meter is not None)
-            settled.by_bucket[bucket] = amounts
-        amounts.add(inside, shares)
+        amounts = found.setdefault(bucket, [])
+        amounts.append(Amounts.of(inside, shares))
         late_mj = device.late_mj if number == 0 else 0
         if late_mj:
-            amounts.energy_mj[late_row] += late_mj
-            amounts.metered[late_row] = True
+            priced = segment.meter is not None
+            amounts.append(Amounts.of_energy(late_row, late_mj, priced=priced))
         _record(device, segment.start_ns, segment.end_ns, segment.rate, shares, late_mj, settled)
         _record_parts(device, segment.start_ns, shares, group_column[inside], late_mj, settled)
 
@@ -232,8 +237,9 @@ def _record(
     energy = None if shares.energy_mj is None else sum(total.energy_mj or 0 for total in totals)
     if late_mj:
         energy = (energy or 0) + late_mj
+    how = (device.energy_source, None if shares.energy_mj is None else device.idle_mw)
     settled.settlements.append(
-        SettlementRow(device.device, start_ns, end_ns, rate, units, energy, device.energy_source)
+        SettlementRow(device.device, start_ns, end_ns, rate, units, energy, *how)
     )
 
 

@@ -93,6 +93,8 @@ class DeviceWork:
 
     `late_mj` is energy of time that is settled already: it is posted `unattributed` with
     `late_reason`, beside the first nanosecond. `group` is the device's own single-device group.
+    `idle_mw` is its power at rest, None where that is not known: then all of its energy is
+    divided by weights.
     """
 
     device: int
@@ -104,6 +106,7 @@ class DeviceWork:
     energy_source: str | None
     late_mj: int = 0
     late_reason: str = ""
+    idle_mw: int | None = None
 
     def segments(self) -> Iterator[Segment]:
         """The interval in pieces between minutes and changes of rate."""

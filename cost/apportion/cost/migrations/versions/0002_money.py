@@ -90,10 +90,34 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("agent_id", "device_key", "since_ns"),
     )
+    op.add_column(
+        "settlement",
+        sa.Column(
+            "idle_mw",
+            sa.BigInteger(),
+            nullable=True,
+            comment="power at rest; NULL: all energy by weights",
+        ),
+    )
+    op.create_table(
+        "idle_power",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("device_key", sa.Integer(), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False, comment="IdleState"),
+        sa.Column(
+            "power_mw", sa.BigInteger(), nullable=True, comment="NULL: too few samples so far"
+        ),
+        sa.Column(
+            "samples", sa.Text(), nullable=False, comment="mW, oldest first, joined by commas"
+        ),
+        sa.PrimaryKeyConstraint("agent_id", "device_key", "state"),
+    )
 
 
 def downgrade() -> None:
     """Remove what was added."""
+    op.drop_table("idle_power")
+    op.drop_column("settlement", "idle_mw")
     op.drop_table("device_share")
     op.drop_table("price_rule")
     op.drop_table("repricing")
