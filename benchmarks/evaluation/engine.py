@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from apportion.cost.methods.device_facts import DeviceFacts
+from apportion.core.device_facts import DeviceFacts
 from apportion.cost.methods.model_facts import ModelFacts
 from apportion.cost.methods.roofline import Roofline
 from apportion.cost.methods.trace import IterationCounts, Iterations, Trace

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-PARTS = ("agent", "client", "collectors", "core", "cost", "simulator")
+PARTS = ("agent", "client", "collectors", "core", "cost", "profiles", "simulator")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_wheel_holds_nothing_but_the_parts(names: frozenset[str]) -> None:
 
 
 def test_namespace_has_no_init(names: frozenset[str]) -> None:
-    """An apportion/__init__.py in one root would hide the other five."""
+    """An apportion/__init__.py in one root would hide the other six."""
     assert "apportion/__init__.py" not in names
 
 

@@ -16,9 +16,9 @@ usage: apportion COMMAND ...
 Who caused the GPU's cost: money and joules per request, per token and per training step.
 
 The base install holds the client alone. The commands (agent, report, prices, replay, audit,
-doctor, once, check-config, ledger) come with the extra:
+doctor, once, check-config, ledger) come with the extra `agent`, `trace` with `profiles`:
 
-    pip install 'apportion[agent]'
+    pip install 'apportion[agent,profiles]'
 
 `python -m apportion.client` says why nothing arrives from this environment.
 """
@@ -40,9 +40,10 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments or arguments[0] in {"-h", "--help", "help"}:
             sys.stdout.write(_HELP)
             return 0
+        extra = "profiles" if arguments[0] == "trace" else "agent"
         sys.stderr.write(
-            f"apportion {arguments[0]}: this command needs the extra `agent` "
-            f"(there is no module {missing}): pip install 'apportion[agent]'\n"
+            f"apportion {arguments[0]}: this command needs the extra `{extra}` "
+            f"(there is no module {missing}): pip install 'apportion[{extra}]'\n"
         )
         return 2
     return status

@@ -3,7 +3,8 @@
     ApportionError
     ├── ConfigError            a file, flag or variable that a person wrote is wrong
     │   ├── PriceTableError    ... in a price table
-    │   └── TraceFileError     ... in a recorded trace
+    │   ├── TraceFileError     ... in a recorded trace
+    │   └── ProfileTraceError  ... in what a profiler wrote
     ├── RingError              a ring file is not what its layout promises
     ├── CollectorError         a source of facts failed
     │   ├── NoData             the source is absent on this machine: not a fault
@@ -46,6 +47,10 @@ class PriceTableError(ConfigError):
 
 class TraceFileError(ConfigError):
     """A recorded trace of requests or engine iterations is malformed or contradicts itself."""
+
+
+class ProfileTraceError(ConfigError):
+    """A profiler's trace is malformed, cut off, or of a kind that cannot answer the question."""
 
 
 class RingError(ApportionError):

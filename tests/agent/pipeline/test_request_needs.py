@@ -11,9 +11,9 @@ from tests.agent.pipeline.world import DOLLARS, SECOND, Process, Span, World, ra
 
 from apportion.agent.pipeline.tick import TickOutcome
 from apportion.core.category import Category, Phase, SpanKind
+from apportion.core.device_facts import DeviceFacts
 from apportion.cost.audit import audit
 from apportion.cost.ledger.batch import ChargeKind
-from apportion.cost.methods.device_facts import DeviceFacts
 from apportion.cost.methods.model_catalogue import named_model
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.roofline import Roofline

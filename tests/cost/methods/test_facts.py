@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from apportion.core.device_facts import DeviceFacts
 from apportion.core.errors import ConfigError
-from apportion.cost.methods.device_facts import DeviceFacts
 from apportion.cost.methods.model_catalogue import known_models, named_model
 from apportion.cost.methods.model_facts import ModelFacts
 

@@ -22,6 +22,7 @@ MODULES: Final = {
     "report": "what it cost, and who caused it",
     "prices": "import, list, quote, compare, check and apply price tables",
     "replay": "apportion a recorded trace, without an agent",
+    "trace": "divide profilers' traces: steps, communication, roofline",
     "audit": "prove that the ledger adds up, to the unit",
     "ledger": "create or migrate a ledger",
     "once": "run one collector once and print what it read",

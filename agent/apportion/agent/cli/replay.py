@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.listing import add_format, render
 from apportion.core.category import Category
+from apportion.core.device_facts import DeviceFacts
 from apportion.core.errors import ConfigError, TraceFileError
 from apportion.core.units import MJ_PER_JOULE, NS_PER_SECOND, UNITS_PER_CURRENCY
-from apportion.cost.methods.device_facts import DeviceFacts
 from apportion.cost.methods.model_catalogue import known_models, named_model
 from apportion.cost.methods.model_facts import ModelFacts
 from apportion.cost.methods.roofline import Roofline

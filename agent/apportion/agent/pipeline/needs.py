@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.core.category import Category
-from apportion.cost.methods.device_facts import DeviceFacts
+from apportion.core.device_facts import DeviceFacts
 from apportion.cost.methods.model_catalogue import named_model
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.occupancy import needs, own_rate, prefill_starts

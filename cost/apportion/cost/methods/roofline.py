@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from apportion.cost.methods.device_facts import DeviceFacts
+    from apportion.core.device_facts import DeviceFacts
     from apportion.cost.methods.model_facts import ModelFacts
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,122 @@
+"""The files that `apportion trace` reads, what they are reduced to, and what is said beside it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from apportion.core.errors import ProfileTraceError
+from apportion.profiles.analysis import Reduce, analysed
+from apportion.profiles.trace_file import TraceFile, trace_files
+
+
+class Summary(Protocol):
+    """What every reduced trace says of itself."""
+
+    @property
+    def source(self) -> str:
+        """The file."""
+        ...
+
+    @property
+    def rank(self) -> int | None:
+        """The rank; None where the trace does not say."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is doubtful."""
+        ...
+
+    @property
+    def unverified(self) -> str | None:
+        """Why nobody can vouch for the reader."""
+        ...
+
+
+Result = TypeVar("Result", bound=Summary)
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The files and how many are read at once."""
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="torch.profiler's .json, .json.gz or a tar of them, one a rank; or nsys's .sqlite",
+    )
+    parser.add_argument(
+        "--jobs", type=_positive, metavar="N", help="traces read at once (default: one a CPU)"
+    )
+
+
+def reduced(options: argparse.Namespace, reduce: Reduce[Result]) -> tuple[list[Result], bool]:
+    """Every trace that can be read, reduced; and whether all could be.
+
+    What is doubtful and what was refused goes to stderr, line by line; progress too, on a terminal.
+
+    Raises:
+        ProfileTraceError: none could be read.
+    """
+    files, refused = trace_files(options.files)
+    files, repeated = _once(files)
+    done = analysed(files, reduce, jobs=options.jobs, progress=_progress)
+    refused = [*refused, *repeated, *done.refused]
+    if not done.results:
+        _say(str(error) for error in refused[:-1])
+        raise refused[-1]
+    _say(str(error) for error in refused)
+    _say(f"{one.source}: {warning}" for one in done.results for warning in one.warnings)
+    _say(_same_ranks(done.results))
+    _say(sorted({one.unverified for one in done.results if one.unverified is not None}))
+    return list(done.results), not refused
+
+
+def _once(files: Sequence[TraceFile]) -> tuple[list[TraceFile], list[ProfileTraceError]]:
+    """Each trace once, although it was named or copied several times."""
+    first: dict[tuple[bytes, str | None], TraceFile] = {}
+    repeated: list[ProfileTraceError] = []
+    for file in files:
+        held = first.setdefault((file.digest(), file.member), file)
+        if held is not file:
+            repeated.append(
+                ProfileTraceError(
+                    f"is the same trace as {held.label} and counts once; give each rank's file "
+                    "one time",
+                    path=file.label,
+                )
+            )
+    return list(first.values()), repeated
+
+
+def _same_ranks(results: Sequence[Summary]) -> Iterator[str]:
+    first: dict[int, str] = {}
+    for one in results:
+        if one.rank is not None and first.setdefault(one.rank, one.source) != one.source:
+            yield (
+                f"{one.source}: rank {one.rank} was already given as {first[one.rank]}: two times "
+                "or two jobs are mixed here; give the ranks of one capture of one job"
+            )
+
+
+def _progress(done: int, total: int, label: str) -> None:
+    if total > 1 and sys.stderr.isatty():
+        ending = "\n" if done == total else ""
+        sys.stderr.write(f"\r\x1b[K{done} of {total} traces read ({label[-60:]}){ending}")
+        sys.stderr.flush()
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stderr.write(f"apportion trace: {line}\n")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return number

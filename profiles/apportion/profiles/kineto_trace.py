@@ -1,0 +1,252 @@
+"""A trace of torch.profiler (kineto) as columns."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from apportion.core.errors import ProfileTraceError
+from apportion.profiles.device_trace import (
+    CollectiveFacts,
+    DeviceEvents,
+    DeviceTrace,
+    Flags,
+    HostSpans,
+    Ints,
+    MatrixProducts,
+)
+from apportion.profiles.event_order import OrderedEvents, launches_of, ordered
+from apportion.profiles.kineto_events import ByteStream, Event, Header, KinetoEvents
+from apportion.profiles.matrix_products import COUNTED, UNCOUNTED, product_flop
+
+_DEVICE: Final = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset"})
+_LAUNCH: Final = frozenset({"cuda_runtime", "cuda_driver", "Runtime"})
+_ANNOTATION: Final = "user_annotation"
+_OPERATOR: Final = frozenset({"cpu_op", "Operator"})
+_MAX_US: Final = 1e16
+"""Integers up to here are exact in a double; the year 2286, in microseconds."""
+
+
+class _Spans:
+    """Growing columns of host spans."""
+
+    def __init__(self) -> None:
+        self.name = array("q")
+        self.thread = array("q")
+        self.start_us = array("d")
+        self.duration_us = array("d")
+
+    def add(self, name: int, event: Event) -> None:
+        self.name.append(name)
+        self.thread.append(event.tid if isinstance(event.tid, int) else 0)
+        self.start_us.append(event.ts)
+        self.duration_us.append(event.dur)
+
+    def spans(self) -> HostSpans:
+        start_ns, duration_ns = _times_ns(self.start_us, self.duration_us)
+        found = HostSpans(_ints(self.name), _ints(self.thread), start_ns, duration_ns)
+        return found.where(np.argsort(start_ns, kind="stable"))
+
+
+class KinetoColumns:
+    """Takes events one by one and keeps the numbers that are asked of them later."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._codes: dict[str, int] = {}
+        self._annotations = _Spans()
+        self._operators = _Spans()
+        self._device = _Spans()
+        self._device_ids = array("q")
+        self._streams = array("q")
+        self._sizes = array("q")
+        self._correlations = array("q")
+        self._launch_ids = array("q")
+        self._launches = _Spans()
+        self._collectives: list[CollectiveFacts] = []
+        self._flop = 0
+        self._uncounted: set[str] = set()
+
+    def add(self, events: Iterable[Event]) -> None:
+        """Take a batch."""
+        codes = self._codes
+        for event in events:
+            if event.ph != "X":
+                continue
+            kind = event.cat
+            if kind in _LAUNCH:
+                if event.args.correlation is not None:
+                    self._launch_ids.append(event.args.correlation)
+                    self._launches.add(0, event)
+            elif kind in _OPERATOR:
+                self._operators.add(codes.setdefault(event.name, len(codes)), event)
+                if event.name in COUNTED or event.name in UNCOUNTED:
+                    self._count(event)
+            elif kind in _DEVICE:
+                self._add_device(codes.setdefault(event.name, len(codes)), event)
+            elif kind == _ANNOTATION:
+                self._annotations.add(codes.setdefault(event.name, len(codes)), event)
+
+    def _add_device(self, name: int, event: Event) -> None:
+        arguments = event.args
+        if arguments.collective is not None:
+            self._collectives.append(_collective(len(self._streams), event))
+        self._device.add(name, event)
+        self._device_ids.append(arguments.device or 0)
+        # a stream is the thread of its event, too
+        stream = arguments.stream
+        self._streams.append(
+            stream if stream is not None else event.tid if isinstance(event.tid, int) else 0
+        )
+        self._sizes.append(arguments.bytes or 0)
+        self._correlations.append(arguments.correlation or 0)
+
+    def _count(self, event: Event) -> None:
+        flop = product_flop(event.name, event.args.input_dims) if event.name in COUNTED else None
+        if flop is None:
+            self._uncounted.add(event.name)
+        else:
+            self._flop += flop
+
+    def trace(self, headers: tuple[Header, ...]) -> DeviceTrace:
+        """The columns, in order, without what is there twice."""
+        start_ns, duration_ns = _times_ns(self._device.start_us, self._device.duration_us)
+        launch_start_ns, _ = _times_ns(self._launches.start_us, self._launches.duration_us)
+        launched, launch_ns = launches_of(
+            _ints(self._correlations), _ints(self._launch_ids), launch_start_ns
+        )
+        events = DeviceEvents(
+            _ints(self._device.name),
+            _ints(self._device_ids),
+            _ints(self._streams),
+            start_ns,
+            duration_ns,
+            _ints(self._sizes),
+            launch_ns,
+            launched,
+        )
+        found = ordered(events, _ints(self._correlations), self._collectives)
+        rank, world_size, device_name = _identity(headers, found.events)
+        return DeviceTrace(
+            source=self._source,
+            rank=rank,
+            world_size=world_size,
+            device_name=device_name,
+            names=tuple(self._codes),
+            events=found.events,
+            annotations=self._annotations.spans(),
+            operators=self._operators.spans(),
+            collectives=found.collectives,
+            products=MatrixProducts(self._flop, tuple(sorted(self._uncounted))),
+            warnings=_warnings(found, len(self._launch_ids)),
+        )
+
+
+def read_kineto(stream: ByteStream, source: str) -> DeviceTrace:
+    """The trace that `stream` holds.
+
+    Raises:
+        ProfileTraceError: it is none, it is cut off, or its times make no sense.
+    """
+    events = KinetoEvents(stream, source)
+    columns = KinetoColumns(source)
+    for batch in events:
+        columns.add(batch)
+    try:
+        return columns.trace(events.headers)
+    except ValueError as error:
+        raise ProfileTraceError(f"{error}", path=source) from error
+
+
+def _collective(row: int, event: Event) -> CollectiveFacts:
+    facts = event.args
+    elements = [count for count in (facts.in_elements, facts.out_elements) if count is not None]
+    return CollectiveFacts(
+        event=row,
+        name=facts.collective or event.name,
+        elements=max(elements) if elements else None,
+        dtype=facts.dtype,
+        group=facts.group,
+        group_ranks=None if facts.group_ranks is None else str(facts.group_ranks),
+        group_size=facts.group_size,
+        sequence=facts.sequence,
+    )
+
+
+def _identity(
+    headers: tuple[Header, ...], events: DeviceEvents
+) -> tuple[int | None, int | None, str | None]:
+    """Rank, world size and the name of the device that ran most events."""
+    rank = world_size = device_name = None
+    busiest = int(np.bincount(events.device).argmax()) if len(events) else None
+    for header in headers:
+        if header.distributed is not None:
+            rank, world_size = header.distributed.rank, header.distributed.world_size
+        for device in header.device_properties:
+            if device.id == busiest:
+                device_name = device.name
+    return rank, world_size, device_name
+
+
+def _warnings(found: OrderedEvents, launches: int) -> tuple[str, ...]:
+    events = found.events
+    said: list[str] = []
+    if not len(events):
+        said.append(
+            "no event of a GPU: the trace was recorded without ProfilerActivity.CUDA or without "
+            "a GPU, or another process held CUPTI; operators of the CPU stand in for kernels"
+        )
+    if found.repeated:
+        said.append(
+            f"{found.repeated} events are there more than once and count once: the file was "
+            "written or merged repeatedly"
+        )
+    lonely = len(events) - int(events.launched.sum())
+    if lonely and not launches:
+        said.append(
+            "no launch has a correlation id: steps are those in which kernels ran, and no wait "
+            "can be explained; record ProfilerActivity.CPU with ProfilerActivity.CUDA"
+        )
+    elif lonely:
+        said.append(
+            f"{lonely} of {len(events)} device events have no launch with their correlation id "
+            "and belong to the step in which they ran; start the profiler one step earlier"
+        )
+    early = events.launched & (events.start_ns < events.launch_ns)
+    if early.any():
+        worst_us = int((events.launch_ns - events.start_ns)[early].max()) / 1000
+        said.append(
+            f"{int(early.sum())} device events begin before their launch, by up to "
+            f"{worst_us:,.0f} us: the clocks of GPU and host are apart, so host wait is not to be "
+            "trusted; record again with a newer CUPTI"
+        )
+    return tuple(said)
+
+
+def _ints(column: array[int]) -> Ints:
+    return np.frombuffer(column, dtype=np.int64) if len(column) else np.zeros(0, dtype=np.int64)
+
+
+def _times_ns(start_us: array[float], duration_us: array[float]) -> tuple[Ints, Ints]:
+    """Starts and durations in nanoseconds.
+
+    Whole and broken microseconds are scaled apart: absolute times times 1000 are no exact doubles.
+
+    Raises:
+        ValueError: a time that no clock shows.
+    """
+    starts = np.array(start_us, dtype=np.float64)
+    durations = np.array(duration_us, dtype=np.float64)
+    wrong: Flags = ~((np.abs(starts) < _MAX_US) & (durations >= 0) & (durations < _MAX_US))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"has an event that starts at {starts[row]:g} us and takes {durations[row]:g} us: the "
+            "clock was set while the trace was recorded, or the file is damaged; record it again"
+        )
+    whole = np.floor(starts)
+    start_ns = whole.astype(np.int64) * 1000 + np.rint((starts - whole) * 1000).astype(np.int64)
+    return start_ns, np.rint(durations * 1000).astype(np.int64)

@@ -1,0 +1,118 @@
+"""`apportion trace`: what people type, and what one bad file does to the others (nothing)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.profiles.written import document, kernel, launch, save, step
+
+from apportion.agent.cli.command import main
+
+EVENTS = [
+    step(1, 0, 100),
+    launch(1, 1),
+    kernel("gemm", 10, 40, 1),
+    launch(2, 2),
+    kernel("ncclDevKernel_AllReduce_Sum_f32_RING_LL", 40, 20, 2, stream=20),
+]
+
+
+@pytest.fixture
+def ranks(tmp_path: Path) -> list[str]:
+    """The traces of two ranks."""
+    return [
+        str(save(tmp_path / f"rank{rank}.json.gz", document(EVENTS, rank=rank))) for rank in (0, 1)
+    ]
+
+
+def test_breakdown_as_json(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Every list of every rank is in one document, in the order of the files."""
+    assert main(["trace", "breakdown", *ranks, "--format", "json"]) == 0
+
+    found: Any = json.loads(capsys.readouterr().out)
+    assert [one["rank"] for one in found] == [0, 1]
+    (first, whole) = found[0]["steps"]
+    assert (first["step"], whole["step"]) == (1, "all")
+    assert (first["busy_ms"], first["compute_ms"], first["exposed_ms"]) == (0.05, 0.04, 0.01)
+    assert [one["types"] for one in found[0]["types"]] == [
+        "computation",
+        "communication",
+        "computation + communication",
+    ]
+    assert found[0]["kernels"][0]["kernel"] == "gemm"
+    assert {one["stream"] for one in found[0]["streams"]} == {7, 20}
+
+
+def test_breakdown_as_csv(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A list of choice, one row each, with the file that it came from."""
+    assert main(["trace", "breakdown", ranks[0], "--format", "csv", "--list", "kernels"]) == 0
+
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["source"], row["type"], row["total_ms"]) for row in rows] == [
+        ("rank0.json.gz", "computation", "0.04"),
+        ("rank0.json.gz", "communication", "0.02"),
+    ]
+
+
+def test_breakdown_as_tables(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A person sees steps, shares, types and kernels, and nothing on stderr without a terminal."""
+    assert main(["trace", "breakdown", *ranks]) == 0
+
+    said = capsys.readouterr()
+    assert "EXPOSED_MS" in said.out
+    assert "OVERLAP_PCT" in said.out
+    assert "gemm" in said.out
+    assert said.err == ""
+
+
+def test_bad_files_harm_no_other(
+    ranks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each refusal is a line with its remedy; what can be read is read; the exit status says it."""
+    cut = tmp_path / "cut.json.gz"
+    cut.write_bytes(Path(ranks[1]).read_bytes()[:-20])
+    copy = shutil.copy(ranks[0], tmp_path / "copy.json.gz")
+    empty = tmp_path / "empty.json"
+    empty.touch()
+    bad = [str(cut), str(copy), str(empty), str(tmp_path / "missing.json")]
+
+    assert main(["trace", "breakdown", *bad, *ranks, "--format", "json"]) == 1
+
+    said = capsys.readouterr()
+    assert [one["source"] for one in json.loads(said.out)] == ["copy.json.gz", "rank1.json.gz"]
+    for words in (
+        "cut off or damaged",
+        "rank0.json.gz: is the same trace as copy.json.gz",
+        "empty.json: is empty",
+        "missing.json: cannot be read: No such file",
+    ):
+        assert words in said.err
+    assert "Traceback" not in said.err
+
+
+def test_nothing_readable_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With no trace at all the command refuses, and prints no empty table."""
+    (tmp_path / "notes.json").write_text("hello")
+
+    assert main(["trace", "breakdown", str(tmp_path / "notes.json")]) == 2
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "notes.json: is not JSON; give what torch.profiler" in said.err
+
+
+def test_one_rank_from_two_captures_is_named(
+    ranks: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two different traces of one rank are shown, with a word about mixing them."""
+    other = save(tmp_path / "later.json", document(EVENTS[:3], rank=0))
+
+    assert main(["trace", "breakdown", *ranks, str(other), "--jobs", "1"]) == 0
+
+    assert "later.json: rank 0 was already given as rank0.json.gz" in capsys.readouterr().err
