@@ -116,3 +116,47 @@ def test_one_rank_from_two_captures_is_named(
     assert main(["trace", "breakdown", *ranks, str(other), "--jobs", "1"]) == 0
 
     assert "later.json: rank 0 was already given as rank0.json.gz" in capsys.readouterr().err
+
+
+def test_comm_with_a_rate(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Communication's share of a step and its money: 10 of 100 us exposed, at 3.6 an hour."""
+    command = ["trace", "comm", *ranks, "--rate", "3.6", "--format", "json"]
+    assert main(command) == 0
+
+    found: Any = json.loads(capsys.readouterr().out)
+    (first, *_) = found["steps"]
+    assert (first["communication_pct"], first["exposed_pct"]) == (20.0, 10.0)
+    assert (first["step_cost"], first["communication_cost"], first["exposed_cost"]) == (
+        "0.000000100000",
+        "0.000000020000",
+        "0.000000010000",
+    )
+    (row, _) = found["collectives"]
+    assert (row["collective"], row["count"], row["bytes"], row["ranks"]) == (
+        "all_reduce",
+        1,
+        None,
+        2,
+    )
+    assert (row["wire_ms"], row["wait_ms"]) == (0.02, 0.0)
+    assert "neither bytes nor group" in found["warnings"][0]
+
+
+def test_comm_as_tables_and_csv(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a rate there is no column of money; a list of choice has its own columns."""
+    assert main(["trace", "comm", *ranks]) == 0
+    said = capsys.readouterr()
+    assert "WIRE_BUSBW_GB_S" in said.out
+    assert "COST" not in said.out
+    assert "rank0.json.gz and 1 more: its communication kernels say neither" in said.err
+
+    assert main(["trace", "comm", *ranks, "--format", "csv", "--list", "operations"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["time_us"] for row in rows] == ["20.0", "20.0"]
+
+
+def test_comm_refuses_what_is_no_rate(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A price that is no plain decimal is refused by name."""
+    assert main(["trace", "comm", *ranks, "--rate", "1e3"]) == 2
+
+    assert "--rate '1e3' is not a decimal" in capsys.readouterr().err

@@ -21,14 +21,14 @@ def kernel(
     correlation: int | None = None,
     *,
     stream: int = 7,
-    **arguments: object,
+    facts: Json | None = None,
 ) -> Json:
     """A kernel, or what its name says that it is."""
     kind = {"Memcpy": "gpu_memcpy", "Memset": "gpu_memset"}.get(name[:6], "kernel")
-    facts: Json = {"device": 0, "stream": stream, **arguments}
+    arguments: Json = {"device": 0, "stream": stream, **(facts or {})}
     if correlation is not None:
-        facts["correlation"] = correlation
-    return complete(kind, name, start_us, duration_us, pid=0, tid=stream, args=facts)
+        arguments["correlation"] = correlation
+    return complete(kind, name, start_us, duration_us, pid=0, tid=stream, args=arguments)
 
 
 def launch(start_us: float, correlation: int, thread: int = 1) -> Json:

@@ -45,8 +45,8 @@ class _Spans:
         self.start_us.append(event.ts)
         self.duration_us.append(event.dur)
 
-    def spans(self) -> HostSpans:
-        start_ns, duration_ns = _times_ns(self.start_us, self.duration_us)
+    def spans(self, base_ns: int) -> HostSpans:
+        start_ns, duration_ns = _times_ns(self.start_us, self.duration_us, base_ns)
         found = HostSpans(_ints(self.name), _ints(self.thread), start_ns, duration_ns)
         return found.where(np.argsort(start_ns, kind="stable"))
 
@@ -113,8 +113,10 @@ class KinetoColumns:
 
     def trace(self, headers: tuple[Header, ...]) -> DeviceTrace:
         """The columns, in order, without what is there twice."""
-        start_ns, duration_ns = _times_ns(self._device.start_us, self._device.duration_us)
-        launch_start_ns, _ = _times_ns(self._launches.start_us, self._launches.duration_us)
+        base_ns = max((header.base_time_ns or 0 for header in headers), default=0)
+        device, launches = self._device, self._launches
+        start_ns, duration_ns = _times_ns(device.start_us, device.duration_us, base_ns)
+        launch_start_ns, _ = _times_ns(launches.start_us, launches.duration_us, base_ns)
         launched, launch_ns = launches_of(
             _ints(self._correlations), _ints(self._launch_ids), launch_start_ns
         )
@@ -137,8 +139,8 @@ class KinetoColumns:
             device_name=device_name,
             names=tuple(self._codes),
             events=found.events,
-            annotations=self._annotations.spans(),
-            operators=self._operators.spans(),
+            annotations=self._annotations.spans(base_ns),
+            operators=self._operators.spans(base_ns),
             collectives=found.collectives,
             products=MatrixProducts(self._flop, tuple(sorted(self._uncounted))),
             warnings=_warnings(found, len(self._launch_ids)),
@@ -230,8 +232,8 @@ def _ints(column: array[int]) -> Ints:
     return np.frombuffer(column, dtype=np.int64) if len(column) else np.zeros(0, dtype=np.int64)
 
 
-def _times_ns(start_us: array[float], duration_us: array[float]) -> tuple[Ints, Ints]:
-    """Starts and durations in nanoseconds.
+def _times_ns(start_us: array[float], duration_us: array[float], base_ns: int) -> tuple[Ints, Ints]:
+    """Starts, counted from `base_ns`, and durations in nanoseconds.
 
     Whole and broken microseconds are scaled apart: absolute times times 1000 are no exact doubles.
 
@@ -249,4 +251,4 @@ def _times_ns(start_us: array[float], duration_us: array[float]) -> tuple[Ints, 
         )
     whole = np.floor(starts)
     start_ns = whole.astype(np.int64) * 1000 + np.rint((starts - whole) * 1000).astype(np.int64)
-    return start_ns, np.rint(durations * 1000).astype(np.int64)
+    return base_ns + start_ns, np.rint(durations * 1000).astype(np.int64)

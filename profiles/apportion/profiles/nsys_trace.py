@@ -100,7 +100,8 @@ def _traces(database: sqlite3.Connection, source: str) -> tuple[DeviceTrace, ...
         )
     launches = _rows(database, _LAUNCHES, names)
     ranges = _rows(database, _RANGES, names)
-    devices: dict[int, int] = {number: code for code, number in _rows(database, _DEVICES, names).tolist()}
+    devices = _rows(database, _DEVICES, names)
+    device_names = {int(row[1]): int(row[0]) for row in devices}
     words = tuple(names)
     owners = np.unique(activities[:, 1:3], axis=0)
     return tuple(
@@ -110,7 +111,7 @@ def _traces(database: sqlite3.Connection, source: str) -> tuple[DeviceTrace, ...
             launches[launches[:, 0] & _PROCESS_MASK == process],
             ranges[ranges[:, 1] & _PROCESS_MASK == process],
             words,
-            words[devices[device]] if device in devices else None,
+            words[device_names[device]] if device in device_names else None,
         )
         for process, device in owners.tolist()
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.cli.command import Command
+from apportion.agent.cli.decimal_option import decimal_of, shown
 from apportion.agent.cli.listing import add_format, render
 from apportion.core.category import Category
 from apportion.core.device_facts import DeviceFacts
@@ -62,12 +61,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    units_per_hour = _decimal("--rate", options.rate) * UNITS_PER_CURRENCY
+    units_per_hour = decimal_of("--rate", options.rate) * UNITS_PER_CURRENCY
     if units_per_hour > MAX_UNITS_PER_HOUR:
         raise ConfigError(f"--rate {options.rate} is above 9.2 million a device-hour")
     energy_mj = None
     if options.energy_j is not None:
-        energy_mj = round(_decimal("--energy-j", options.energy_j) * MJ_PER_JOULE)
+        energy_mj = round(decimal_of("--energy-j", options.energy_j) * MJ_PER_JOULE)
         if energy_mj > _MAX_JOULES * MJ_PER_JOULE:
             raise ConfigError(f"--energy-j {options.energy_j} is above 10^15")
     devices = _devices(options.devices)
@@ -144,26 +143,13 @@ def _lines(replayed: Replayed) -> list[dict[str, object]]:
     return [
         {
             "request_id": name,
-            "device_seconds": _shown(part.device_ns, NS_PER_SECOND),
-            "cost": _shown(part.units, UNITS_PER_CURRENCY),
-            "energy_j": None if part.energy_mj is None else _shown(part.energy_mj, MJ_PER_JOULE),
+            "device_seconds": shown(part.device_ns, NS_PER_SECOND),
+            "cost": shown(part.units, UNITS_PER_CURRENCY),
+            "energy_j": None if part.energy_mj is None else shown(part.energy_mj, MJ_PER_JOULE),
             "allocation_method": method,
         }
         for name, part in names
     ]
-
-
-def _shown(amount: int, one: int) -> str:
-    """`amount` out of a power of ten, with all its decimals."""
-    return f"{amount // one}.{amount % one:0{len(str(one)) - 1}d}"
-
-
-def _decimal(option: str, text: str) -> Fraction:
-    """A number from 0 in plain decimal notation."""
-    plain = text.replace(".", "", 1)
-    if not (plain.isascii() and plain.isdigit()) or len(text) > 40:
-        raise ConfigError(f"{option} {text!r} is not a decimal such as 2.49")
-    return Fraction(Decimal(text))
 
 
 def _devices(text: str) -> int:

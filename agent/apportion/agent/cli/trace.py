@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.trace_breakdown import configure_breakdown, run_breakdown
+from apportion.agent.cli.trace_comm import configure_comm, run_comm
 
 
 class _Action(NamedTuple):
@@ -18,6 +19,7 @@ class _Action(NamedTuple):
 
 _ACTIONS: Final = {
     "breakdown": _Action("what each step's time went to", configure_breakdown, run_breakdown),
+    "comm": _Action("what was communicated, how fast, and who waited", configure_comm, run_comm),
 }
 
 

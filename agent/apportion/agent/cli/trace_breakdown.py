@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from apportion.agent.cli.listing import add_format, render
-from apportion.agent.cli.trace_inputs import add_inputs, reduced
+from apportion.agent.cli.trace_inputs import add_inputs, named, reduced
 from apportion.profiles.breakdown import Breakdown, Idle
 from apportion.profiles.kernel_type import KernelType
 from apportion.profiles.rank_breakdown import RankBreakdown, StepBreakdown
@@ -135,24 +135,18 @@ def _document(rank: RankBreakdown) -> Row:
 
 
 def _print_tables(ranks: list[RankBreakdown]) -> None:
-    steps = [_named(row) for rank in ranks for row in _steps(rank)]
+    steps = [named(row) for rank in ranks for row in _steps(rank)]
     sys.stdout.write(render(steps, STEP_COLUMNS, "table"))
     sys.stdout.write(f"\n{render(steps, SHARE_COLUMNS, 'table')}")
-    types = [_named(row) for rank in ranks for row in _types(rank)]
+    types = [named(row) for rank in ranks for row in _types(rank)]
     sys.stdout.write(f"\n{render(types, TYPE_COLUMNS, 'table')}")
     kernels: list[Row] = []
     for rank in ranks:
         for row in list(_kernels(rank))[:SHOWN_KERNELS]:
             name = str(row["kernel"])
             short = name if len(name) <= SHOWN_NAME else f"{name[: SHOWN_NAME - 1]}…"
-            kernels.append(_named({**row, "kernel": short}))
+            kernels.append(named({**row, "kernel": short}))
     sys.stdout.write(f"\n{render(kernels, KERNEL_COLUMNS, 'table')}")
-
-
-def _named(row: Row) -> Row:
-    """A row for people: its trace by rank, else by file; milliseconds to the microsecond."""
-    shown = {key: round(cell, 3) if isinstance(cell, float) else cell for key, cell in row.items()}
-    return {**shown, "rank": row["source"] if row["rank"] is None else row["rank"]}
 
 
 def _steps(rank: RankBreakdown) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -67,13 +67,14 @@ def reduced(options: argparse.Namespace, reduce: Reduce[Result]) -> tuple[list[R
     done = analysed(files, reduce, jobs=options.jobs, progress=_progress)
     refused = [*refused, *repeated, *done.refused]
     if not done.results:
-        _say(str(error) for error in refused[:-1])
+        say(str(error) for error in refused[:-1])
         raise refused[-1]
-    _say(str(error) for error in refused)
-    _say(f"{one.source}: {warning}" for one in done.results for warning in one.warnings)
-    _say(_same_ranks(done.results))
-    _say(sorted({one.unverified for one in done.results if one.unverified is not None}))
-    return list(done.results), not refused
+    say(str(error) for error in refused)
+    results = sorted(done.results, key=lambda one: (one.rank is None, one.rank or 0))
+    say(_doubts(results))
+    say(_same_ranks(results))
+    say(sorted({one.unverified for one in done.results if one.unverified is not None}))
+    return results, not refused
 
 
 def _once(files: Sequence[TraceFile]) -> tuple[list[TraceFile], list[ProfileTraceError]]:
@@ -93,6 +94,17 @@ def _once(files: Sequence[TraceFile]) -> tuple[list[TraceFile], list[ProfileTrac
     return list(first.values()), repeated
 
 
+def _doubts(results: Sequence[Summary]) -> Iterator[str]:
+    """What is doubtful, once for all traces of which it is said in the same words."""
+    sources: dict[str, list[str]] = {}
+    for one in results:
+        for warning in one.warnings:
+            sources.setdefault(warning, []).append(one.source)
+    for warning, (first, *others) in sources.items():
+        more = f" and {len(others)} more" if others else ""
+        yield f"{first}{more}: {warning}"
+
+
 def _same_ranks(results: Sequence[Summary]) -> Iterator[str]:
     first: dict[int, str] = {}
     for one in results:
@@ -103,6 +115,12 @@ def _same_ranks(results: Sequence[Summary]) -> Iterator[str]:
             )
 
 
+def named(row: Mapping[str, object]) -> dict[str, object]:
+    """A row for people: its trace by rank, else by file; three decimals."""
+    shown = {key: round(cell, 3) if isinstance(cell, float) else cell for key, cell in row.items()}
+    return {**shown, "rank": row["source"] if row["rank"] is None else row["rank"]}
+
+
 def _progress(done: int, total: int, label: str) -> None:
     if total > 1 and sys.stderr.isatty():
         ending = "\n" if done == total else ""
@@ -110,7 +128,8 @@ def _progress(done: int, total: int, label: str) -> None:
         sys.stderr.flush()
 
 
-def _say(lines: Iterable[str]) -> None:
+def say(lines: Iterable[str]) -> None:
+    """Lines beside the output, on stderr."""
     for line in lines:
         sys.stderr.write(f"apportion trace: {line}\n")
 
