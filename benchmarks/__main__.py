@@ -31,12 +31,14 @@ NAMES = (
     "metrics_latency",
     "exposition_parse",
     "agent_cost",
+    "trace_breakdown",
 )
 RESULTS = Path(__file__).parent / "results"
 WHOLE_FROM = 1000
 """Figures from here on are shown without decimals."""
 PINNED = (
     "apportion",
+    "msgspec",
     "numpy",
     "nvitop-exporter",
     "opentelemetry-sdk",

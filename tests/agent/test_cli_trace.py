@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.profiles.written import document, kernel, launch, save, step
+from tests.profiles.written import complete, document, kernel, launch, save, step
 
 from apportion.agent.cli.command import main
 
@@ -160,3 +160,69 @@ def test_comm_refuses_what_is_no_rate(ranks: list[str], capsys: pytest.CaptureFi
     assert main(["trace", "comm", *ranks, "--rate", "1e3"]) == 2
 
     assert "--rate '1e3' is not a decimal" in capsys.readouterr().err
+
+
+def test_roofline_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """MFU of a trace with shapes: 0.624 TFLOP/s on a device of 312 are 0.2 %."""
+    shapes = {"Input Dims": [[1000, 312], [312, 1000]]}
+    events = [complete("cpu_op", "aten::mm", 0, 1000, args=shapes), launch(1, 1)]
+    path = save(tmp_path / "run.json", document([*events, kernel("gemm", 10, 5, 1)], rank=0))
+    command = ["trace", "roofline", str(path), "--device", "NVIDIA A100-SXM4-80GB"]
+
+    assert main([*command, "--format", "json"]) == 0
+
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["flop"], row["time_ms"]) == ("the run of rank 0", 624e6, 1.0)
+    assert (row["mfu_pct"], row["mbu_pct"], row["bound"]) == (0.2, None, None)
+
+
+def test_roofline_of_points_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An engine's estimates are a dot: 156 of 312 TFLOP/s at an intensity right of the ridge."""
+    picture = tmp_path / "roofline.svg"
+    command = ["trace", "roofline", "--point", "prefill=156e12,5e11,1", "--svg", str(picture)]
+
+    assert main([*command, "--device", "NVIDIA A100-SXM4-80GB", "--format", "csv"]) == 0
+
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["bound"], row["mfu_pct"], row["flop_per_byte"]) == ("compute", "50.0", "312.0")
+    assert "prefill" in picture.read_text()
+
+
+def test_roofline_of_ncu_says_unverified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reader that no real file has proved says so each time; bad files harm no other."""
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text(
+        '"ID","Kernel Name","gpu__time_duration.sum","dram__bytes.sum"\n'
+        '"","","usecond","byte"\n"0","copy","10","2,000"\n'
+    )
+    bad.write_text('"ID","Kernel Name"\n"",""\n')
+
+    assert main(["trace", "roofline", str(bad), str(good)]) == 1
+
+    said = capsys.readouterr()
+    assert "copy" in said.out
+    assert "UNVERIFIED" in said.err
+    assert "bad.csv: has no row of a kernel with its time" in said.err
+    assert main(["trace", "breakdown", str(good)]) == 2
+    assert "is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "name a FILE, or a --point"),
+        (["--point", "a=1,2"], "is not NAME=FLOP,BYTES,SECONDS"),
+        (["--point", "a=1,2,-3"], "with numbers above 0"),
+        (["--point", "a=1,2,3", "--device", "RTX 9999"], "is not known; known: NVIDIA B200"),
+        (["--point", "a=1,2,3", "--svg", "/nowhere/a.svg"], "cannot be written"),
+    ],
+)
+def test_roofline_refusals(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wrong usage is refused in one line with what is right."""
+    assert main(["trace", "roofline", *options]) == 2
+
+    assert said in capsys.readouterr().err

@@ -69,9 +69,9 @@ def test_sequence_numbers_win_over_order() -> None:
 
 def test_groups_are_not_mixed() -> None:
     """The n-th collective of one group is never compared with the n-th of another."""
-    other = {"Process Group Name": "1", "Process Group Ranks": "[0, 2]"}
+    other: Json = {"Process Group Name": "1", "Process Group Ranks": "[0, 2]"}
 
-    assert waits(matched([rank(0, (100, 10, facts())), rank(1, (100, 10, facts(**other)))])) == [
+    assert waits(matched([rank(0, (100, 10, facts())), rank(1, (100, 10, facts() | other))])) == [
         (None, None),
         (None, None),
     ]

@@ -26,6 +26,10 @@ _OTHER_FORMS: Final = {
     b"PK\x03\x04": "is a zip archive; unpack it",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd; unpack it: zstd -d FILE",
     b"BZh": "is compressed by bzip2; unpack it: bunzip2 FILE",
+    b'"ID","Process ID': (
+        "is a table of Nsight Compute, which knows single kernels and no run: apportion trace "
+        "roofline reads it"
+    ),
     b"NSYSREP": "is a report of Nsight Systems; export it: nsys export --type sqlite FILE",
 }
 

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.trace_breakdown import configure_breakdown, run_breakdown
 from apportion.agent.cli.trace_comm import configure_comm, run_comm
+from apportion.agent.cli.trace_roofline import configure_roofline, run_roofline
 
 
 class _Action(NamedTuple):
@@ -20,6 +21,9 @@ class _Action(NamedTuple):
 _ACTIONS: Final = {
     "breakdown": _Action("what each step's time went to", configure_breakdown, run_breakdown),
     "comm": _Action("what was communicated, how fast, and who waited", configure_comm, run_comm),
+    "roofline": _Action(
+        "how near it came to what its device can do", configure_roofline, run_roofline
+    ),
 }
 
 

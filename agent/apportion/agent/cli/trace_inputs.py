@@ -40,11 +40,11 @@ class Summary(Protocol):
 Result = TypeVar("Result", bound=Summary)
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
+def add_inputs(parser: argparse.ArgumentParser, least: str = "+") -> None:
     """The files and how many are read at once."""
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs=least,
         type=Path,
         metavar="FILE",
         help="torch.profiler's .json, .json.gz or a tar of them, one a rank; or nsys's .sqlite",
