@@ -17,7 +17,7 @@ import msgspec
 
 from apportion.core.errors import ProfileTraceError
 
-CHUNK_BYTES: Final = 1 << 22
+CHUNK_BYTES: Final = 1 << 20
 MAX_PENDING_BYTES: Final = 1 << 26
 """No event is this long, and neither is what stands before the first one."""
 _OPENING: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
@@ -35,13 +35,16 @@ class ByteStream(Protocol):
 
 
 class EventArguments(msgspec.Struct, gc=False):
-    """Those arguments of an event that are used here, of every version of the schema."""
+    """Those arguments of an event that are used here, of every version of the schema.
+
+    input_dims: left undecoded, because most operators' shapes are never asked for.
+    """
 
     correlation: int | None = None
     stream: int | None = None
     device: int | None = None
     bytes: int | None = None
-    input_dims: object = msgspec.field(default=None, name="Input Dims")
+    input_dims: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="Input Dims")
     collective: str | None = msgspec.field(default=None, name="Collective name")
     in_elements: int | None = msgspec.field(default=None, name="In msg nelems")
     out_elements: int | None = msgspec.field(default=None, name="Out msg nelems")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from apportion.core.errors import ProfileTraceError
@@ -39,11 +40,11 @@ class _Spans:
         self.start_us = array("d")
         self.duration_us = array("d")
 
-    def add(self, name: int, event: Event) -> None:
-        self.name.append(name)
-        self.thread.append(event.tid if isinstance(event.tid, int) else 0)
-        self.start_us.append(event.ts)
-        self.duration_us.append(event.dur)
+    def extend(self, names: Iterable[int], events: Sequence[Event]) -> None:
+        self.name.extend(names)
+        self.thread.extend([_number(event.tid) for event in events])
+        self.start_us.extend([event.ts for event in events])
+        self.duration_us.extend([event.dur for event in events])
 
     def spans(self, base_ns: int) -> HostSpans:
         start_ns, duration_ns = _times_ns(self.start_us, self.duration_us, base_ns)
@@ -52,7 +53,7 @@ class _Spans:
 
 
 class KinetoColumns:
-    """Takes events one by one and keeps the numbers that are asked of them later."""
+    """Takes events in batches and keeps the numbers that are asked of them later."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -72,40 +73,53 @@ class KinetoColumns:
 
     def add(self, events: Iterable[Event]) -> None:
         """Take a batch."""
-        codes = self._codes
+        kinds: dict[str, list[Event]] = {}
         for event in events:
-            if event.ph != "X":
-                continue
-            kind = event.cat
+            if event.ph == "X":
+                kinds.setdefault(event.cat, []).append(event)
+        for kind, own in kinds.items():
             if kind in _LAUNCH:
-                if event.args.correlation is not None:
-                    self._launch_ids.append(event.args.correlation)
-                    self._launches.add(0, event)
+                self._add_launches(own)
             elif kind in _OPERATOR:
-                self._operators.add(codes.setdefault(event.name, len(codes)), event)
-                if event.name in COUNTED or event.name in UNCOUNTED:
-                    self._count(event)
+                self._operators.extend(self._coded(own), own)
+                for event in own:
+                    if event.name in COUNTED or event.name in UNCOUNTED:
+                        self._count(event)
             elif kind in _DEVICE:
-                self._add_device(codes.setdefault(event.name, len(codes)), event)
+                self._add_device(own)
             elif kind == _ANNOTATION:
-                self._annotations.add(codes.setdefault(event.name, len(codes)), event)
+                self._annotations.extend(self._coded(own), own)
 
-    def _add_device(self, name: int, event: Event) -> None:
-        arguments = event.args
-        if arguments.collective is not None:
-            self._collectives.append(_collective(len(self._streams), event))
-        self._device.add(name, event)
-        self._device_ids.append(arguments.device or 0)
+    def _coded(self, events: Sequence[Event]) -> list[int]:
+        codes = self._codes
+        return [codes.setdefault(event.name, len(codes)) for event in events]
+
+    def _add_launches(self, events: Sequence[Event]) -> None:
+        own = [event for event in events if event.args.correlation is not None]
+        self._launch_ids.extend([event.args.correlation or 0 for event in own])
+        self._launches.extend([0] * len(own), own)
+
+    def _add_device(self, events: Sequence[Event]) -> None:
+        for row, event in enumerate(events, start=len(self._streams)):
+            if event.args.collective is not None:
+                self._collectives.append(_collective(row, event))
+        self._device.extend(self._coded(events), events)
+        facts = [event.args for event in events]
+        self._device_ids.extend([own.device or 0 for own in facts])
         # a stream is the thread of its event, too
-        stream = arguments.stream
-        self._streams.append(
-            stream if stream is not None else event.tid if isinstance(event.tid, int) else 0
+        self._streams.extend(
+            [
+                _number(event.tid) if event.args.stream is None else event.args.stream
+                for event in events
+            ]
         )
-        self._sizes.append(arguments.bytes or 0)
-        self._correlations.append(arguments.correlation or 0)
+        self._sizes.extend([own.bytes or 0 for own in facts])
+        self._correlations.extend([own.correlation or 0 for own in facts])
 
     def _count(self, event: Event) -> None:
-        flop = product_flop(event.name, event.args.input_dims) if event.name in COUNTED else None
+        flop = None
+        if event.name in COUNTED:
+            flop = product_flop(event.name, msgspec.json.decode(event.args.input_dims))
         if flop is None:
             self._uncounted.add(event.name)
         else:
@@ -226,6 +240,11 @@ def _warnings(found: OrderedEvents, launches: int) -> tuple[str, ...]:
             "trusted; record again with a newer CUPTI"
         )
     return tuple(said)
+
+
+def _number(thread: int | str | None) -> int:
+    """A thread's id; 0 where it has a name instead."""
+    return thread if isinstance(thread, int) else 0
 
 
 def _ints(column: array[int]) -> Ints:
