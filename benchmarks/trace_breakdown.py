@@ -76,7 +76,13 @@ def run() -> dict[str, object]:
         subprocess.run(pip, check=True)
     programs = {
         "ours": [sys.executable, "-c", OURS],
-        "HolisticTraceAnalysis": [str(ENVIRONMENT / "bin" / "python"), "-W", "ignore", "-c", THEIRS],
+        "HolisticTraceAnalysis": [
+            str(ENVIRONMENT / "bin" / "python"),
+            "-W",
+            "ignore",
+            "-c",
+            THEIRS,
+        ],
     }
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
     with TemporaryDirectory() as place:
@@ -89,7 +95,8 @@ def run() -> dict[str, object]:
         assert all(abs(ours[key] - theirs[key]) < 0.1 for key in ("idle", "compute", "overlap"))
     medians = {
         name: {
-            key: statistics.median(one[key] for one in found) for key in ("seconds", "whole", "peak")
+            key: statistics.median(one[key] for one in found)
+            for key in ("seconds", "whole", "peak")
         }
         for name, found in rounds.items()
     }

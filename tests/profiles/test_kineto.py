@@ -14,6 +14,7 @@ from tests.profiles.written import Json, complete, document, kernel, launch, sav
 
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles import kineto_events
+from apportion.profiles.kineto_events import KinetoEvents
 from apportion.profiles.kineto_trace import read_kineto
 from apportion.profiles.trace_file import TraceFile, trace_files
 
@@ -125,6 +126,13 @@ def test_doubts_are_said(events: list[Json], said: str) -> None:
         (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "ts": 1e300}]}', "clock was set"),
         (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "dur": -5}]}', "clock was set"),
         (b'{"traceEvents": [{"ph": "X", "name": "\xff"}]}', "is not valid JSON"),
+        (b'{"traceEvents": [{"a": ' + b"[" * 100_000, "nested deeper"),
+        (b'{"baseTimeNanoseconds": 9000000000000000000, "traceEvents": []}', "beyond 64 bits"),
+        (
+            b'{"traceEvents": [{"ph": "X", "cat": "kernel", "args": {"stream": 9999999999999999999}}'
+            b"]}",
+            "beyond 64 bits",
+        ),
     ],
 )
 def test_what_is_no_trace_is_refused(text: bytes, said: str) -> None:
@@ -164,5 +172,25 @@ def test_files_of_another_kind_say_how_to_unpack(tmp_path: Path) -> None:
     _, refused = trace_files(paths)
     said = " ".join(map(str, refused))
 
-    for words in ("unpack it", "cut off or damaged", "Is a directory", "No such file"):
+    for words in ("unpack it", "cut off or damaged", "is no plain file", "No such file"):
         assert words in said
+
+
+def test_any_device_number_is_only_a_name() -> None:
+    """A number of a device from a damaged file sizes no table."""
+    far = kernel("a", 0, 1, 1, facts={"device": 10**15})
+
+    assert trace_of([launch(0, 1), far]).device_name is None
+
+
+def test_batches_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No batch is longer than a chunk and what was left of the one before: memory is bounded."""
+    monkeypatch.setattr(kineto_events, "CHUNK_BYTES", 1 << 12)
+    events = [kernel("a", row, 1, row + 1) for row in range(2_000)]
+    text = json.dumps(document(events)).encode()
+    smallest = min(len(json.dumps(event)) for event in events)
+
+    sizes = [len(batch) for batch in KinetoEvents(io.BytesIO(text), "a.json")]
+
+    assert sum(sizes) == len(events)
+    assert max(sizes) <= 2 * (1 << 12) / smallest

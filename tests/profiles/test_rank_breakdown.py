@@ -15,7 +15,7 @@ from tests.profiles.written import Json, complete, kernel, launch, step, trace_o
 from apportion.profiles.device_trace import DeviceTrace
 from apportion.profiles.kernel_type import KernelType
 from apportion.profiles.rank_breakdown import RankBreakdown
-from apportion.profiles.trace_file import trace_files
+from apportion.profiles.trace_file import TraceFile, trace_files
 
 US = 1_000
 PEERS_FILES = {
@@ -208,3 +208,21 @@ def test_real_steps_launch_all_device_time(published_traces: Path, job: str) -> 
         assert sum(one.device.event_ns for one in rank.steps) == rank.whole.device.event_ns
         assert sum(one.event_ns for one in inside) >= known.duration_ns.sum()
         assert bool(rank.warnings) == (len(known) < len(trace.events))
+
+
+def test_streams_are_idle_as_the_peer_says(published_traces: Path) -> None:
+    """To the microsecond what HolisticTraceAnalysis 0.5.0 prints as idle time of each stream."""
+    file = TraceFile(published_traces / PEERS_FILES["a100_8rank"][0])
+    (trace,) = file.read()
+
+    found = {
+        one.stream: (one.idle.host_wait_ns, one.idle.kernel_wait_ns, one.idle.other_ns)
+        for one in RankBreakdown.of(trace).streams
+    }
+
+    assert found == {
+        7: (133_311 * US, 17_152 * US, 32_751 * US),
+        20: (424_456 * US, 739 * US, 9_684 * US),
+        21: (285_806 * US, 78 * US, 0),
+        22: (340_772 * US, 1_515 * US, 0),
+    }

@@ -165,6 +165,8 @@ class KinetoEvents:
                 return match.end() - 1, self._events.decode(piece)
             except msgspec.ValidationError as error:
                 raise self._schema_error(error) from error
+            except RecursionError as error:
+                raise self._nesting_error() from error
             except msgspec.DecodeError:
                 continue
         return 0, []
@@ -174,6 +176,8 @@ class KinetoEvents:
             return msgspec.json.decode(text, type=form)
         except msgspec.ValidationError as error:
             raise self._schema_error(error) from error
+        except RecursionError as error:
+            raise self._nesting_error() from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             if "truncated" in str(error):
                 raise ProfileTraceError(
@@ -185,6 +189,12 @@ class KinetoEvents:
                 f"is not valid JSON behind byte {self._consumed}: {error}; record the trace again",
                 path=self._source,
             ) from error
+
+    def _nesting_error(self) -> ProfileTraceError:
+        return ProfileTraceError(
+            "is nested deeper than any trace: the file is damaged; record it again",
+            path=self._source,
+        )
 
     def _schema_error(self, error: Exception) -> ProfileTraceError:
         return ProfileTraceError(

@@ -27,8 +27,10 @@ _DEVICE: Final = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Mem
 _LAUNCH: Final = frozenset({"cuda_runtime", "cuda_driver", "Runtime"})
 _ANNOTATION: Final = "user_annotation"
 _OPERATOR: Final = frozenset({"cpu_op", "Operator"})
-_MAX_US: Final = 1e16
-"""Integers up to here are exact in a double; the year 2286, in microseconds."""
+_MAX_US: Final = 4e15
+"""The year 2096; exact in a double, and in nanoseconds an int64 even when added to a base."""
+_LONGEST_US: Final = 1e13
+"""A hundred days."""
 
 
 class _Spans:
@@ -128,6 +130,8 @@ class KinetoColumns:
     def trace(self, headers: tuple[Header, ...]) -> DeviceTrace:
         """The columns, in order, without what is there twice."""
         base_ns = max((header.base_time_ns or 0 for header in headers), default=0)
+        if base_ns > _MAX_US * 1000:
+            raise OverflowError
         device, launches = self._device, self._launches
         start_ns, duration_ns = _times_ns(device.start_us, device.duration_us, base_ns)
         launch_start_ns, _ = _times_ns(launches.start_us, launches.duration_us, base_ns)
@@ -169,12 +173,16 @@ def read_kineto(stream: ByteStream, source: str) -> DeviceTrace:
     """
     events = KinetoEvents(stream, source)
     columns = KinetoColumns(source)
-    for batch in events:
-        columns.add(batch)
     try:
+        for batch in events:
+            columns.add(batch)
         return columns.trace(events.headers)
     except ValueError as error:
         raise ProfileTraceError(f"{error}", path=source) from error
+    except OverflowError as error:
+        raise ProfileTraceError(
+            "has a number beyond 64 bits: the file is damaged; record it again", path=source
+        ) from error
 
 
 def _collective(row: int, event: Event) -> CollectiveFacts:
@@ -197,7 +205,8 @@ def _identity(
 ) -> tuple[int | None, int | None, str | None]:
     """Rank, world size and the name of the device that ran most events."""
     rank = world_size = device_name = None
-    busiest = int(np.bincount(events.device).argmax()) if len(events) else None
+    devices, counts = np.unique(events.device, return_counts=True)
+    busiest = int(devices[counts.argmax()]) if len(events) else None
     for header in headers:
         if header.distributed is not None:
             rank, world_size = header.distributed.rank, header.distributed.world_size
@@ -261,7 +270,7 @@ def _times_ns(start_us: array[float], duration_us: array[float], base_ns: int) -
     """
     starts = np.array(start_us, dtype=np.float64)
     durations = np.array(duration_us, dtype=np.float64)
-    wrong: Flags = ~((np.abs(starts) < _MAX_US) & (durations >= 0) & (durations < _MAX_US))
+    wrong: Flags = ~((np.abs(starts) < _MAX_US) & (durations >= 0) & (durations < _LONGEST_US))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise ValueError(

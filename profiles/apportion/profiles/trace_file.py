@@ -89,6 +89,8 @@ def trace_files(paths: Sequence[Path]) -> tuple[list[TraceFile], list[ProfileTra
 
 
 def _members(path: Path) -> list[TraceFile]:
+    if path.exists() and not path.is_file():
+        raise ProfileTraceError("is no plain file; name the traces in it one by one", path=path)
     with _readable(str(path)):
         with _opened(path) as stream:
             if stream.read(512)[_TAR_AT] != _TAR:

@@ -131,7 +131,9 @@ def _progress(done: int, total: int, label: str) -> None:
 def say(lines: Iterable[str]) -> None:
     """Lines beside the output, on stderr."""
     for line in lines:
-        sys.stderr.write(f"apportion trace: {line}\n")
+        # names of members in an archive are whatever its maker wrote
+        plain = "".join(letter if letter.isprintable() else "�" for letter in line)
+        sys.stderr.write(f"apportion trace: {plain}\n")
 
 
 def _positive(text: str) -> int:

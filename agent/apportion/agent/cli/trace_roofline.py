@@ -107,7 +107,8 @@ def _run(work: RankWork, given: DeviceFacts | None) -> Measured:
         found = DeviceFacts.named(work.device_name)
     if found is None:
         known = ", ".join(DeviceFacts.names())
-        say([f"{work.source}: no peaks of {work.device_name!r}; give --device NAME, of {known}"])
+        named = "names no device" if work.device_name is None else f"is of {work.device_name!r}"
+        say([f"{work.source}: {named}, so its peaks are unknown; give --device, one of {known}"])
     return Measured(
         source=work.source,
         name="the run" if work.rank is None else f"the run of rank {work.rank}",

@@ -1,0 +1,50 @@
+"""The installed PyTorch's own trace, freshly recorded: the schema of today is read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apportion.profiles.rank_breakdown import RankBreakdown
+from apportion.profiles.rank_work import RankWork
+from apportion.profiles.trace_file import TraceFile
+
+RECORD = """
+import sys
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+batches = torch.utils.data.DataLoader(torch.ones(5 * 8, 16), batch_size=8)
+layer = torch.nn.Linear(16, 4)
+with profile(
+    activities=[ProfilerActivity.CPU],
+    schedule=schedule(wait=1, warmup=1, active=3, repeat=1),
+    record_shapes=True,
+    on_trace_ready=lambda done: done.export_chrome_trace(sys.argv[1]),
+) as profiler:
+    for batch in batches:
+        layer(batch).sum().backward()
+        profiler.step()
+"""
+FORWARD_AND_WEIGHT_GRADIENT = 2 * (2 * 8 * 16 * 4)
+
+
+@pytest.mark.needs_module("torch")
+@pytest.mark.parametrize("name", ["rank0.json", "rank0.json.gz"])
+def test_a_trace_made_just_now(tmp_path: Path, name: str) -> None:
+    """Steps, operators, data wait and the operations of three recorded steps."""
+    path = tmp_path / name
+    command = [sys.executable, "-c", RECORD, str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
+
+    (trace,) = TraceFile(path).read()
+    rank = RankBreakdown.of(trace)
+
+    assert [one.number for one in rank.steps] == [2, 3, 4]
+    assert "aten::linear" in {one.name for one in rank.kernels}
+    assert all(one.device.busy_ns > 0 for one in rank.steps)
+    assert (rank.whole.data_wait_ns or 0) > 0
+    assert RankWork.of(trace).flop == 3 * FORWARD_AND_WEIGHT_GRADIENT
