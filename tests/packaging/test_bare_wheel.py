@@ -118,15 +118,16 @@ def test_self_test_runs_alone(bare: Path, tmp_path: Path) -> None:
     assert done.stdout.strip()
 
 
-def test_command_names_the_extra_it_lacks(bare: Path) -> None:
-    """Of a command that needs the daemon, the dispatcher says which extra to install."""
-    command = [str(bare / "bin" / "apportion"), "report"]
+@pytest.mark.parametrize(("name", "extra"), [("report", "agent"), ("trace", "profiles")])
+def test_command_names_the_extra_it_lacks(bare: Path, name: str, extra: str) -> None:
+    """Of a command that needs more than the client, the dispatcher says which extra to install."""
+    command = [str(bare / "bin" / "apportion"), name]
     done = subprocess.run(
         command, cwd="/", capture_output=True, text=True, timeout=100, check=False
     )
 
     assert done.returncode != 0
-    assert "apportion[agent]" in done.stdout + done.stderr
+    assert f"apportion[{extra}]" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
