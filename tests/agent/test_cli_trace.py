@@ -155,6 +155,21 @@ def test_comm_as_tables_and_csv(ranks: list[str], capsys: pytest.CaptureFixture[
     assert [row["time_us"] for row in rows] == ["20.0", "20.0"]
 
 
+def test_comm_has_no_cost_outside_of_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What no step launched has no window of its own, so steps' costs are never counted twice."""
+    stray = [launch(500, 9), kernel("ncclDevKernel_AllGather", 510, 10, 9)]
+    path = save(tmp_path / "stray.json", document([*EVENTS, *stray], rank=0))
+
+    assert main(["trace", "comm", str(path), "--rate", "3.6", "--format", "json"]) == 0
+
+    first, outside, whole = json.loads(capsys.readouterr().out)["steps"]
+    assert (outside["step"], outside["window_ms"], outside["step_cost"]) == ("outside", None, None)
+    assert outside["communication_cost"] == "0.000000010000"
+    assert first["step_cost"] == whole["step_cost"] == "0.000000100000"
+
+
 def test_comm_refuses_what_is_no_rate(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A price that is no plain decimal is refused by name."""
     assert main(["trace", "comm", *ranks, "--rate", "1e3"]) == 2

@@ -125,6 +125,7 @@ def test_doubts_are_said(events: list[Json], said: str) -> None:
         (b'{"schemaVersion": 1, "traceEvents": [', "ends in the middle"),
         (b'{"traceEvents": [{"ph": "X", "name": "a"', "ends in the middle"),
         (b'{"traceEvents": [{"ph": "X"}, {"ph": NaN}]}', "is not valid JSON"),
+        (b'{"schemaVersion": 2, "traceEvents": []}', "has schemaVersion 2, and only 1"),
         (b'{"traceEvents": [{"ph": "X", "ts": "late"}]}', "has a schema that is not known"),
         (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "ts": 1e300}]}', "clock was set"),
         (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "dur": -5}]}', "clock was set"),

@@ -91,6 +91,16 @@ def test_steps_take_what_they_launched() -> None:
     assert ranks.steps[1].device.event_ns == 50 * US
 
 
+def test_profilers_steps_win_over_ones_own() -> None:
+    """A program that also marks `step 5` inside ProfilerStep#105 has one series of steps."""
+    own = complete("user_annotation", "step 5", 120, 20)
+    alone = RankBreakdown.of(trace_of([own]))
+    both = RankBreakdown.of(trace_of([own, step(105, 100, 100)]))
+
+    assert [one.number for one in alone.steps] == [5]
+    assert [one.number for one in both.steps] == [105]
+
+
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 400),  # launch

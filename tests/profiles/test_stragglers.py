@@ -103,6 +103,17 @@ def test_without_groups_all_ranks_in_one_order_are_matched() -> None:
     assert "groups are not known" in matched(unequal).warnings[0]
 
 
+def test_a_rank_does_not_wait_for_itself() -> None:
+    """A second trace of one rank is compared with nobody: it is of another time."""
+    first, second = rank(0, (100, 80, facts())), rank(0, (100, 30, facts()))
+
+    assert waits(matched([first, second, rank(1, (150, 40, facts()))])) == [
+        (40 * US, 40 * US),
+        (None, None),
+        (40 * US, 0),
+    ]
+
+
 def test_skewed_clocks_are_said_and_change_nothing() -> None:
     """A rank whose clock is 5 s ahead gives the same wire time and a warning."""
     early = rank(0, (100, 80, facts()))

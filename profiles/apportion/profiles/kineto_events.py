@@ -17,6 +17,7 @@ import msgspec
 
 from apportion.core.errors import ProfileTraceError
 
+SCHEMA_VERSION: Final = 1
 CHUNK_BYTES: Final = 1 << 20
 MAX_PENDING_BYTES: Final = 1 << 26
 """No event is this long, and neither is what stands before the first one."""
@@ -126,7 +127,7 @@ class KinetoEvents:
             elif len(pending) > MAX_PENDING_BYTES:
                 break
         ending = self._decoded(b'{"traceEvents":[' + pending, _Ending)
-        self.headers = (*self.headers, ending)
+        self._take_header(ending)
         yield ending.events
 
     def _opening(self) -> bytes:
@@ -136,7 +137,7 @@ class KinetoEvents:
             begun += chunk
             match = _OPENING.search(begun)
             if match is not None:
-                self.headers = (self._decoded(begun[: match.end()] + b"]}", Header),)
+                self._take_header(self._decoded(begun[: match.end()] + b"]}", Header))
                 self._consumed = match.end()
                 return begun[match.end() :]
             if len(begun) > MAX_PENDING_BYTES:
@@ -154,6 +155,15 @@ class KinetoEvents:
             "ET or a memory snapshot is another file); give what export_chrome_trace wrote",
             path=self._source,
         )
+
+    def _take_header(self, header: Header) -> None:
+        if header.schema_version not in {None, SCHEMA_VERSION}:
+            raise ProfileTraceError(
+                f"has schemaVersion {header.schema_version}, and only {SCHEMA_VERSION} is known "
+                "here; a newer apportion may read it",
+                path=self._source,
+            )
+        self.headers = (*self.headers, header)
 
     def _cut(self, pending: bytes) -> tuple[int, list[Event]]:
         """Where the last complete event of `pending` ends and the next begins, and the events."""

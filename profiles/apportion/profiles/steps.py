@@ -17,9 +17,11 @@ import numpy as np
 from apportion.profiles.device_trace import DeviceEvents, HostSpans, Ints
 
 OUTSIDE: Final = -1
-_STEP_NAME: Final = re.compile(
-    r"^(?:ProfilerStep\s*#\s*|(?:train[ _]?)?step[ _#:]*)(\d+)$", re.IGNORECASE
+_STEP_NAMES: Final = (
+    re.compile(r"^ProfilerStep\s*#\s*(\d+)$"),
+    re.compile(r"^(?:train[ _]?)?step[ _#:]*(\d+)$", re.IGNORECASE),
 )
+"""The profiler's own steps, else the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,14 @@ class Steps:
     def of(cls, annotations: HostSpans, names: Sequence[str]) -> Steps:
         """The steps among a trace's annotations; a number that comes twice counts once."""
         found: dict[int, tuple[int, int]] = {}
-        for row, code in enumerate(annotations.name):
-            match = _STEP_NAME.match(names[int(code)])
-            if match is not None:
-                window = (int(annotations.start_ns[row]), int(annotations.end_ns[row]))
-                found.setdefault(int(match[1]), window)
+        for pattern in _STEP_NAMES:
+            for row, code in enumerate(annotations.name):
+                match = pattern.match(names[int(code)])
+                if match is not None:
+                    window = (int(annotations.start_ns[row]), int(annotations.end_ns[row]))
+                    found.setdefault(int(match[1]), window)
+            if found:
+                break
         rows = sorted((start_ns, end_ns, number) for number, (start_ns, end_ns) in found.items())
         starts = np.array([row[0] for row in rows], dtype=np.int64)
         ends = np.array([row[1] for row in rows], dtype=np.int64)

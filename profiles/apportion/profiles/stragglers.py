@@ -63,6 +63,7 @@ def matched(traces: Sequence[RankCollectives]) -> Matched:
             "PyTorch 2.2 or newer"
         )
         keys = [[(number, *key) for key in own] for number, own in enumerate(keys)]
+    keys = _ranks_once(traces, keys)
     together: dict[_Key, list[Collective]] = {}
     for trace, own in zip(traces, keys, strict=True):
         for key, operation in zip(own, trace.operations, strict=True):
@@ -94,6 +95,17 @@ def _keys(trace: RankCollectives) -> list[_Key]:
             keys.append((*place, counts[place]))
             counts[place] += 1
     return keys
+
+
+def _ranks_once(traces: Sequence[RankCollectives], keys: Sequence[list[_Key]]) -> list[list[_Key]]:
+    """Keys that keep a rank's second trace to itself: a rank does not wait for itself."""
+    first: dict[int | None, int] = {}
+    return [
+        own
+        if trace.rank is None or first.setdefault(trace.rank, number) == number
+        else [("repeated", number, *key) for key in own]
+        for number, (trace, own) in enumerate(zip(traces, keys, strict=True))
+    ]
 
 
 def _is_one_group(traces: Sequence[RankCollectives]) -> bool:

@@ -187,12 +187,14 @@ def _steps(
             known = [wait for wait in waits if wait is not None]
             communication_ns = step.device.communication_ns
             exposed_ns = step.device.exposed_communication_ns
-            window_ns = step.window_ns if step.window_ns is not None else step.device.span_ns
+            window_ns = step.window_ns
+            if window_ns is None and not trace.steps:
+                window_ns = step.device.span_ns
             yield {
                 "source": trace.source,
                 "rank": trace.rank,
                 "step": step.name if step.number is None else step.number,
-                "window_ms": window_ns / 1e6,
+                "window_ms": None if window_ns is None else window_ns / 1e6,
                 "communication_ms": communication_ns / 1e6,
                 "exposed_ms": exposed_ns / 1e6,
                 "wait_ms": sum(known) / 1e6 if len(known) == len(waits) else None,
@@ -204,8 +206,8 @@ def _steps(
             }
 
 
-def _cost(duration_ns: int, rate: Fraction | None) -> str | None:
-    if rate is None:
+def _cost(duration_ns: int | None, rate: Fraction | None) -> str | None:
+    if rate is None or duration_ns is None:
         return None
     return shown(int(duration_ns * rate / NS_PER_HOUR), UNITS_PER_CURRENCY)
 
@@ -214,5 +216,5 @@ def _giga(bytes_per_s: float | None) -> float | None:
     return None if bytes_per_s is None else round(bytes_per_s / 1e9, 3)
 
 
-def _percent(part_ns: int, whole_ns: int) -> float | None:
+def _percent(part_ns: int, whole_ns: int | None) -> float | None:
     return round(100 * part_ns / whole_ns, 2) if whole_ns else None
