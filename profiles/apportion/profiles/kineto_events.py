@@ -125,7 +125,11 @@ class KinetoEvents:
                 self._consumed += cut
                 pending = pending[cut:]
             elif len(pending) > MAX_PENDING_BYTES:
-                break
+                raise ProfileTraceError(
+                    f"is damaged behind byte {self._consumed}: no event ends in the "
+                    f"{len(pending)} bytes that follow; record it again",
+                    path=self._source,
+                )
         ending = self._decoded(b'{"traceEvents":[' + pending, _Ending)
         self._take_header(ending)
         yield ending.events
@@ -151,8 +155,8 @@ class KinetoEvents:
             )
         self._decoded(begun, Header)
         raise ProfileTraceError(
-            "is JSON without `traceEvents`: not a trace of torch.profiler (an execution trace of "
-            "ET or a memory snapshot is another file); give what export_chrome_trace wrote",
+            "is JSON without `traceEvents`: not a trace of torch.profiler (an execution trace or "
+            "a memory snapshot is another file); give what export_chrome_trace wrote",
             path=self._source,
         )
 

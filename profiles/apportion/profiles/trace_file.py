@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
 import gzip
-import hashlib
 import tarfile
 import zlib
 from collections.abc import Generator, Sequence
@@ -44,18 +44,11 @@ class TraceFile:
     @property
     def label(self) -> str:
         """Its name in tables and messages."""
-        return self.path.name if self.member is None else f"{self.path.name}:{self.member}"
+        return str(self.path) if self.member is None else f"{self.path}:{self.member}"
 
-    def digest(self) -> bytes:
-        """Of the file's bytes: equal for copies. Empty where it cannot be read."""
-        try:
-            content = hashlib.sha256()
-            with self.path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    content.update(chunk)
-            return content.digest()
-        except OSError:
-            return b""
+    def is_copy_of(self, other: TraceFile) -> bool:
+        """Whether both are the same trace, byte for byte."""
+        return self.member == other.member and filecmp.cmp(self.path, other.path, shallow=False)
 
     def read(self) -> tuple[DeviceTrace, ...]:
         """The traces in it: one, or of Nsight Systems one for each process and device.
@@ -83,7 +76,7 @@ def trace_files(paths: Sequence[Path]) -> tuple[list[TraceFile], list[ProfileTra
     for path in paths:
         try:
             found += _members(path)
-        except ProfileTraceError as error:  # noqa: PERF203  - one bad file harms no other
+        except ProfileTraceError as error:  # noqa: PERF203 - one bad file harms no other
             refused.append(error)
     return found, refused
 

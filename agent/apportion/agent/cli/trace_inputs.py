@@ -79,11 +79,13 @@ def reduced(options: argparse.Namespace, reduce: Reduce[Result]) -> tuple[list[R
 
 def _once(files: Sequence[TraceFile]) -> tuple[list[TraceFile], list[ProfileTraceError]]:
     """Each trace once, although it was named or copied several times."""
-    first: dict[tuple[bytes, str | None], TraceFile] = {}
+    kept: list[TraceFile] = []
     repeated: list[ProfileTraceError] = []
     for file in files:
-        held = first.setdefault((file.digest(), file.member), file)
-        if held is not file:
+        held = next((one for one in kept if file.is_copy_of(one)), None)
+        if held is None:
+            kept.append(file)
+        else:
             repeated.append(
                 ProfileTraceError(
                     f"is the same trace as {held.label} and counts once; give each rank's file "
@@ -91,7 +93,7 @@ def _once(files: Sequence[TraceFile]) -> tuple[list[TraceFile], list[ProfileTrac
                     path=file.label,
                 )
             )
-    return list(first.values()), repeated
+    return kept, repeated
 
 
 def _doubts(results: Sequence[Summary]) -> Iterator[str]:
