@@ -230,6 +230,8 @@ def test_roofline_of_ncu_says_unverified(
         ([], "name a FILE, or a --point"),
         (["--point", "a=1,2"], "is not NAME=FLOP,BYTES,SECONDS"),
         (["--point", "a=1,2,-3"], "with numbers above 0"),
+        (["--point", "a=1,nan,3"], "with numbers above 0"),
+        (["--point", "a=1e300,2,3"], "with numbers above 0"),
         (["--point", "a=1,2,3", "--device", "RTX 9999"], "is not known; known: NVIDIA B200"),
         (["--point", "a=1,2,3", "--svg", "/nowhere/a.svg"], "cannot be written"),
     ],

@@ -83,6 +83,19 @@ def test_launches_of_a_kernel_are_summed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("word", ["nan", "inf", "-5", "1e400", "n/a", ""])
+def test_words_for_not_measured_are_no_numbers(tmp_path: Path, word: str) -> None:
+    """What ncu could not measure is absent, not 0 and not infinite."""
+    row = [*VECTOR, "0", "7", *PEAKS]
+    row[list(UNITS).index("dram__bytes.sum")] = word
+    (found,) = read_ncu(report(tmp_path / "ncu.csv", [row]))
+
+    assert (found.size_bytes, found.intensity, found.bound) == (None, None, None)
+    row[list(UNITS).index("gpu__time_duration.sum")] = word
+    with pytest.raises(ProfileTraceError, match="no row of a kernel"):
+        read_ncu(report(tmp_path / "ncu.csv", [row]))
+
+
 def test_report_without_times_is_refused(tmp_path: Path) -> None:
     """A report of other metrics says with which ones to record."""
     with pytest.raises(ProfileTraceError, match="ncu --set full"):

@@ -46,6 +46,8 @@ _PREFIXES: Final = {
     "T": 1e12,
 }
 _BASES: Final = ("second", "byte", "inst", "cycle", "hz", "s", "b")
+_MOST: Final = 1e30
+"""No count and no rate is that high."""
 Row = Mapping[str, float]
 
 
@@ -104,7 +106,7 @@ def _launches(
     rows: Iterator[list[str]], path: Path, device: DeviceFacts | None
 ) -> Iterator[Measured]:
     header: list[str] = []
-    scales: list[float | None] = []
+    scales: list[float] = []
     for cells in rows:
         if cells[:1] == ["ID"] and _NAME in cells:
             header, scales = cells, []
@@ -115,7 +117,9 @@ def _launches(
             numbers: dict[str, float] = {}
             for name, scale in zip(header, scales, strict=True):
                 with suppress(ValueError):
-                    numbers[name] = float(texts[name].replace(",", "")) * (scale or 1.0)
+                    number = float(texts[name].replace(",", "")) * scale
+                    if 0 <= number < _MOST:  # `nan` and `inf` are words for: not measured
+                        numbers[name] = number
             if _TIME in numbers:
                 facts = DeviceFacts.named(texts.get(_DEVICE_NAME, "")) or device
                 yield _launch(texts[_NAME], facts, numbers, path)
@@ -197,7 +201,7 @@ def _peak_bytes(row: Row, facts: DeviceFacts | None) -> float | None:
     return None if facts is None else facts.bytes_per_s
 
 
-def _scale(unit: str) -> float | None:
+def _scale(unit: str) -> float:
     """What a number of this unit is multiplied by to be in seconds, bytes, per second or plain."""
     scale = 1.0
     for place, part in enumerate(unit.split("/")):

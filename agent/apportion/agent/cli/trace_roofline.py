@@ -37,6 +37,7 @@ COLUMNS: Final = (
     "mbu_pct",
 )
 SHOWN_NAME: Final = 50
+_LEAST, _MOST = 1e-30, 1e30
 
 
 def configure_roofline(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +127,7 @@ def _point(text: str, given: DeviceFacts | None) -> Measured:
         flop, size_bytes, seconds = (float(figure) for figure in figures.split(","))
     except ValueError:
         flop = size_bytes = seconds = math.nan
-    if not name or not all(0 < figure < math.inf for figure in (flop, size_bytes, seconds)):
+    if not name or not all(_LEAST < figure < _MOST for figure in (flop, size_bytes, seconds)):
         raise ConfigError(f"--point {text!r} is not NAME=FLOP,BYTES,SECONDS with numbers above 0")
     return Measured(
         source="--point",
