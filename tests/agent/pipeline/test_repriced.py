@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from tests.agent.pipeline.world import DOLLARS, H100, SECOND, World, rate
 
@@ -105,3 +107,18 @@ def test_an_agent_that_restarts_meters_by_its_own_rates() -> None:
     kinds = {row["charge_key"]: row["kind"] for row in world.rows("charge")}
     assert min(key for key in keys if key > last) == last + 1
     assert all((key < 0) == (kind == ChargeKind.ADJUSTMENT) for key, kind in kinds.items())
+
+
+def test_the_share_that_a_device_was_metered_at_is_kept() -> None:
+    """A container's part of a device is dated: whoever prices its time later finds it."""
+    world = World()
+    dates: list[int] = []
+    for share in ("1/2", "1/2", "1"):
+        shares = {H100: Fraction(share)}
+        world.settlement.metered._share_of = shares.__getitem__
+        world.run(10 * SECOND, utilization=0.0)
+        dates.append(max(row["settled_ns"] for row in world.rows("watermark")))
+        world.boot_agent()
+    found = [(row["since_ns"], row["share"]) for row in world.rows("device_share")]
+    begin_ns = min(row["start_ns"] for row in world.rows("settlement"))
+    assert found == [(begin_ns, "1/2"), (dates[1], "1")]

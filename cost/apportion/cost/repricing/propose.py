@@ -90,7 +90,7 @@ class _Proposer:
         hours = self._recorded.hours(self._period)
         needed: dict[int, dict[int, _DeviceWork]] = {}
         for hour_ns, devices in hours.items():
-            works = {key: self._work(hour) for key, hour in devices.items()}
+            works = {key: self._work(devices[key]) for key in devices if key in self._devices}
             if hour_ns + NS_PER_HOUR > over_ns:
                 self._skip(hour_ns, list(works.values()), "it is not over in the ledger")
             elif any(work.new or work.hour.posted for work in works.values()):
