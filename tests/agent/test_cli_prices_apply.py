@@ -112,6 +112,31 @@ def test_a_dry_run_posts_nothing(ledger: Path, capsys: pytest.CaptureFixture[str
     assert ledger.read_bytes() == before
 
 
+def test_the_page_shows_what_is_said(
+    ledger: Path, capsys: pytest.CaptureFixture[str], repository: Path
+) -> None:
+    """docs/prices.md has the very words of a dry run."""
+    assert apply(ledger, "--dry-run") == 0
+    said = capsys.readouterr()
+    page = (repository / "docs" / "prices.md").read_text()
+    assert f"--dry-run\n{said.out}{said.err}```" in page
+
+
+def test_rules_of_a_row_are_posted(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rental that is over is rounded up, in lines of their own, with the sum of each rule."""
+    table = ledger.with_name("prices.yaml")
+    table.write_text(TABLE.replace('per_hour: "2.40"', 'per_hour: "2.40", granularity: 3600'))
+    assert apply(ledger) == 0
+    said = capsys.readouterr().out
+    assert "GPU-1   billing_rounding  1.200000000000  USD       the contract" in said
+    assert "posted 3 lines in 3 hours" in said
+    table.write_text(TABLE)
+    assert apply(ledger, "--format", "json") == 0
+    (rule,) = json.loads(capsys.readouterr().out)["rules"]
+    assert (rule["category"], rule["change"]) == ("billing_rounding", "-1.200000000000")
+    assert main(["audit", "--ledger", str(ledger)]) == 0
+
+
 def test_the_first_price_decides_the_currency(
     ledger: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,8 +54,10 @@ class WallTime:
         Later instants never come earlier: one that the clock was set past is where it was set.
         """
         known = self.offsets.get(agent_id) or ((0, 0),)
-        held = (index for index, offset in enumerate(known) if sum(offset) <= unix_ns)
-        last = max(held, default=0)
+        last = 0
+        for index, (since_ns, offset_ns) in enumerate(known):
+            if since_ns + offset_ns <= unix_ns:
+                last = index
         found_ns = unix_ns - known[last][1]
         return found_ns if last + 1 == len(known) else min(found_ns, known[last + 1][0])
 

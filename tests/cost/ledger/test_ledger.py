@@ -124,6 +124,26 @@ def test_commit_and_load_state(ledger: Ledger) -> None:
     assert ledger.load_state(margin_ns=60).spans == [span_row(1, 1, 40), span_row(1, 2, 100)]
 
 
+def test_commands_number_their_lines_the_other_way(ledger: Ledger) -> None:
+    """An agent goes on from its own last line, whatever commands posted beside it, or before it."""
+    ledger.commit(TickBatch(inserted={"charge": [charge_row(-2), charge_row(-1)]}))
+    assert ledger.load_state(0).next_charge_key == 1
+    ledger.commit(TickBatch(inserted={"charge": [charge_row(1), charge_row(-3)]}))
+    assert ledger.load_state(0).next_charge_key == 2
+
+
+def test_a_ledger_is_found_by_its_node(ledger: Ledger, path: Path) -> None:
+    """A command adds to the ledger of an agent that is there; it makes neither file nor agent."""
+    with Ledger.beside(path, node="node-1", clock=ManualClock()) as beside:
+        assert beside.agent_id == ledger.agent_id
+    with pytest.raises(LedgerError, match="nothing of node 'b', only of node-1"):
+        Ledger.beside(path, node="b", clock=ManualClock())
+    missing = path.with_name("missing.db")
+    with pytest.raises(LedgerUnavailable, match="does not exist"):
+        Ledger.beside(missing, node="b", clock=ManualClock())
+    assert not missing.exists()
+
+
 def test_spans_read_twice_are_kept_once(ledger: Ledger, path: Path) -> None:
     """After a crash the agent reads the same records again: the ledger has each once."""
     ledger.commit(TickBatch(inserted={"span": [span_row(1, 1), span_row(1, 2)]}))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.meter import hour_of
 from apportion.cost.quantity import plus
 from apportion.cost.repricing.division import adjustments
 from apportion.cost.repricing.holders import holdings
@@ -82,14 +83,14 @@ class _Proposer:
         self._skipped: list[Skipped] = []
         self._posting = Posting(max(now_ns, recorded.last_posted_ns() + 1))
         self._left: set[tuple[int, int]] = set()
-        self._hours = 0
+        self._hours: set[int] = set()
 
     def proposal(self) -> Proposal:
         over_ns = max((device.settled.end_ns for device in self._devices.values()), default=0)
         hours = self._recorded.hours(self._period)
         needed: dict[int, dict[int, _DeviceWork]] = {}
         for hour_ns, devices in hours.items():
-            works = {key: self._work(hour) for key, hour in devices.items()}
+            works = {key: self._work(devices[key]) for key in devices if key in self._devices}
             if hour_ns + NS_PER_HOUR > over_ns:
                 self._skip(hour_ns, list(works.values()), "it is not over in the ledger")
             elif any(work.new or work.hour.posted for work in works.values()):
@@ -102,7 +103,8 @@ class _Proposer:
                     [work for key, work in works.items() if key in together],
                     [line for line in lines if self._members(line.group) & together],
                 )
-            self._hours += self._posting.lines > before
+            if self._posting.lines > before:
+                self._hours.add(hour_ns)
         rules = self._add_rules(hours)
         return Proposal(
             self._summary(),
@@ -112,7 +114,7 @@ class _Proposer:
                 for (key, reason), device_ns in sorted(self._kept.items())
             ),
             tuple(self._skipped),
-            self._hours,
+            len(self._hours),
             self._posting.lines,
             self._posting.batch(self._rates, self._recorded.least_line()),
         )
@@ -205,6 +207,7 @@ class _Proposer:
         found = rules.differences(self._recorded.by_rule(), self._now_ns)
         for piece, amount in found.items():
             self._posting.add_rule(piece, amount, self._devices[piece.device].group)
+            self._hours.add(hour_of(piece.start_ns))
         return found
 
     def _rule_summary(self, rules: Amounts) -> tuple[RuleChange, ...]:

@@ -55,7 +55,7 @@ class Rates:
     def periods(
         self, rates: Iterable[Rate], shares: Sequence[Share], node_ns: Callable[[int], int]
     ) -> list[PricePeriod]:
-        """What a device costs and when, by the table's `rates` for it.
+        """What a device costs and when, by the table's `rates` for it, in order.
 
         `shares` are dated, oldest first; before the first of them, and without any, it is all of
         the device. `node_ns` turns unix time into node time.
@@ -76,7 +76,7 @@ class Rates:
                     key = self._key(RateKey.of(rate.for_share(share), edges[0], edges[1]))
                     self._rows[key] = rate
                     found.append(PricePeriod(key, from_ns, to_ns))
-        return found
+        return sorted(found, key=lambda period: period.from_ns or 0)
 
     def may_replace(self, new: int, old: int) -> bool:
         """An estimate never replaces a price that somebody chose."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from apportion.core.category import Category
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.meter import hour_of
 from apportion.cost.prices.billing import (
     AS_METERED,
     Commitment,
@@ -92,7 +93,7 @@ class PriceRules:
         if piece.category is Category.BILLING_ROUNDING:
             return self._ends_inside(self._devices[piece.device].settled)
         alike = self._named(self._devices[piece.device].name)
-        return self._is_priced(_hour(piece.start_ns), alike)
+        return self._is_priced(hour_of(piece.start_ns), alike)
 
     def _named(self, name: str) -> list[int]:
         return sorted(key for key, device in self._devices.items() if device.name == name)
@@ -103,7 +104,7 @@ class PriceRules:
 
     # -- rentals -------------------------------------------------------------------------------
     def _ends_inside(self, spell: Interval) -> bool:
-        return bool(spell) and _hour(spell.end_ns - 1) in self._hours
+        return bool(spell) and hour_of(spell.end_ns - 1) in self._hours
 
     def _rounding(self, key: int, spell: Interval, now_ns: int) -> Amounts:
         """Of a device's rental: all that the ledger has of it, which is settled without a gap."""
@@ -135,7 +136,7 @@ class PriceRules:
                 Interval(min(s.start_ns for s in spells), max(s.end_ns for s in spells)),
                 self._metered(keys, period, hours),
             )
-            posted = [piece for piece in pieces if _hour(piece.start_ns) in hours]
+            posted = [piece for piece in pieces if hour_of(piece.start_ns) in hours]
             category, devices = Category.COMMITMENT_UNUSED, row.committed_devices
             found |= _amounts(keys[0], category, period.rate, devices, posted)
         return found
@@ -163,7 +164,3 @@ def _amounts(
         )
         for piece in pieces
     }
-
-
-def _hour(time_ns: int) -> int:
-    return time_ns - time_ns % NS_PER_HOUR

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.core.units import NS_PER_HOUR
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from apportion.cost.repricing.rates import PricePeriod, Rates
+
+
+_EVER_NS: Final = 1 << 63
 
 
 class Run(NamedTuple):
@@ -70,13 +74,18 @@ class Slice(NamedTuple):
 
 
 def slices(hour: DeviceHour, periods: Sequence[PricePeriod]) -> list[Slice]:
-    """The device's settled time in order; together exactly the runs of `hour`."""
+    """The device's settled time in order; together exactly the runs of `hour`.
+
+    `periods` follow one another.
+    """
     end_ns = hour.hour_ns + NS_PER_HOUR
-    table = [
-        (max(period.from_ns or 0, hour.hour_ns), _before(period.to_ns, end_ns), period.rate)
-        for period in periods
-        if (period.from_ns or 0) < end_ns and _before(period.to_ns, end_ns) > hour.hour_ns
-    ]
+    first = bisect_right(periods, hour.hour_ns, key=lambda period: period.to_ns or _EVER_NS)
+    table: list[tuple[int, int, int]] = []
+    for period in periods[first:]:
+        from_ns = max(period.from_ns or 0, hour.hour_ns)
+        if from_ns >= end_ns:
+            break
+        table.append((from_ns, min(period.to_ns or _EVER_NS, end_ns), period.rate))
     edges = {
         *(edge for run in hour.runs for edge in run[:2]),
         *(edge for row in hour.posted for edge in (row.start_ns, row.end_ns)),
@@ -90,10 +99,6 @@ def slices(hour: DeviceHour, periods: Sequence[PricePeriod]) -> list[Slice]:
             wanted = next((rate for since, until, rate in table if since <= start < until), None)
             found.append(Slice(hour.device, start, end, metered[0], tuple(changes), wanted))
     return found
-
-
-def _before(time_ns: int | None, end_ns: int) -> int:
-    return end_ns if time_ns is None else min(time_ns, end_ns)
 
 
 def repricings(found: Iterable[Slice], rates: Rates) -> list[Repricing]:
