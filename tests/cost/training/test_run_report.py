@@ -19,9 +19,12 @@ from tests.agent.pipeline.world import DOLLARS, HOUR, SECOND, Process, World, ra
 from apportion.core.category import Category, Phase, SpanKind
 from apportion.core.clock import ManualClock
 from apportion.core.errors import LedgerError
+from apportion.cost.audit import audit, audit_text
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.quantity import Quantity
+from apportion.cost.rate import PriceTable
+from apportion.cost.repricing.apply import apply_prices
 from apportion.cost.training.attempts import Outcome
 from apportion.cost.training.run_data import run_csv, run_documents, run_json
 from apportion.cost.training.run_report import run_report
@@ -416,8 +419,8 @@ def test_every_category_and_phase_has_a_line() -> None:
     """The lines are closed over the closed sets: nothing falls through, lost is lost."""
     for category in Category:
         for phase in Phase:
-            for reason in (None, "rolled_back", "process_died", "hang", "learnt_late"):
-                line = run_line(category, phase, reason, restarted=True)
+            for loss in ("rolled_back", "process_died", "hang"):
+                line = run_line(category, phase, loss, restarted=True)
                 assert (line in LOST) == (category is Category.LOST)
 
 
@@ -458,3 +461,30 @@ def test_lines_always_add_up(seed: list[tuple[int, int, int]], price: Fraction) 
     row = the_run(world)
     assert not any(line.derived.device_ns for line in row.lines)
     assert row.kept_steps <= row.finished_steps
+
+
+def test_new_prices_follow_what_was_lost() -> None:
+    """Prices applied after a restart go where its cost went, and the book still proves itself."""
+    world = World([PRICE])
+    world.read_all(0.9)
+    first = start(world, "0")
+    train(world, first, range(6))
+    kill(world, first)
+    world.run(80 * SECOND, utilization=0.0)
+    train(world, start(world, "1"), range(2, 6))
+    for _ in range(70):
+        world.clock.advance(60 * SECOND)
+        world.read_all(0.0)
+        world.tick()
+    before = the_run(world)
+    table = PriceTable((rate(2 * 3600 * DOLLARS),))
+    done = apply_prices(world.ledger, "n", table, None, None)
+    assert done.lines
+    after = the_run(world)
+    first_hour = {RunLine.STEPS, RunLine.ROLLED_BACK, RunLine.HANG, RunLine.BETWEEN_STEPS}
+    for line in first_hour:
+        sums = [row.sum_of(frozenset({line})) for row in (before, after)]
+        assert sums[0].device_ns == sums[1].device_ns > 0
+        assert (sums[0].units or 0) * 2 == sums[1].units
+    result = audit(world.ledger)
+    assert result.holds, audit_text(result)

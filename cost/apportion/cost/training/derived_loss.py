@@ -65,7 +65,7 @@ def derived_loss(
     vain = [axis.rollback(one) for one in rollbacks(attempts) if one.process in numbers]
     for batch in batches(vain):
         for agent_id, ring, phase, *sums in rows(connection, step_cost(vain_steps(batch), held)):
-            source = run_line(Category.DIRECT, Phase(phase or 0), None, restarted=False)
+            source = run_line(Category.DIRECT, Phase(phase or 0), "", restarted=False)
             number = numbers[ProcessKey(agent_id, ring)]
             yield Derived(number, source, RunLine.ROLLED_BACK, Quantity.of(*sums))
     hangs: list[Hang] = []
@@ -84,7 +84,7 @@ def derived_loss(
     for agent_id, entity, category, *sums in (
         rows(connection, waiting_cost(hangs, held)) if hangs else ()
     ):
-        source = run_line(Category(category), Phase.NONE, None, restarted=False)
+        source = run_line(Category(category), Phase.NONE, "", restarted=False)
         number = waited[names[agent_id, entity]]
         yield Derived(number, source, RunLine.HANG, Quantity.of(*sums))
 

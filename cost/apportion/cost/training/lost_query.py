@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, false, func, literal, not_, or_, select, tuple_
+from sqlalchemy import and_, case, false, func, literal, not_, or_, select, tuple_
 
 from apportion.core.category import Category, SpanKind, SpanStatus
 from apportion.core.units import NS_PER_HOUR
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 ROLLED_BACK: Final = "rolled_back"
 """A step was finished, and a later attempt began before it."""
-HANG: Final = "hang"
-"""A process waited outside of its steps until it was killed, and a later attempt went on."""
 PROCESS_DIED: Final = "process_died"
 """A step was open when its process died."""
+HANG: Final = "hang"
+"""A process waited outside of its steps until it was killed, and a later attempt went on."""
 WAITING: Final = (Category.UNINSTRUMENTED, Category.ALLOCATED_IDLE)
 """What the time of a process is that waits for another one, outside of its steps."""
 _AT_ONCE: Final = 200
@@ -90,6 +90,18 @@ def vain_steps(rollbacks: Sequence[Rollback], known: Sequence[Rollback] = ()) ->
 def begun_ns(steps: Select[Any]) -> Select[Any]:
     """When the first of `vain_steps` began; None where there is none."""
     return steps.with_only_columns(func.min(span.c.start_ns))
+
+
+def reason_of_loss(line: Any) -> ColumnElement[str]:
+    """Why a line is in `lost`, by what it is about: later moves and prices name other reasons."""
+    died: Select[Any] = select(*_SPAN)
+    died = died.where(span.c.status == int(SpanStatus.LOST))
+    return case(
+        (line.category != int(Category.LOST), ""),
+        (line.ring_key.is_(None), HANG),
+        (tuple_(line.agent_id, line.ring_key, line.number).in_(died), PROCESS_DIED),
+        else_=ROLLED_BACK,
+    )
 
 
 # -- lines -------------------------------------------------------------------------------------

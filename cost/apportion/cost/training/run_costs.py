@@ -88,14 +88,14 @@ def add_costs(
         key: {a.number for a, fate in zip(known, fates(known), strict=True) if fate.restarts}
         for key, known in attempts.items()
     }
-    for agent_id, entity_key, part, category, phase, reason, _, *sums in rows(
+    for agent_id, entity_key, part, category, phase, loss, *sums in rows(
         connection, query.cost(period, since)
     ):
         key, label = names[agent_id, entity_key]
         if key in costs:
             number = part or _first(attempts.get(key, ()), label)
             again = number in restarted.get(key, ())
-            line = run_line(Category(category), Phase(phase or 0), reason, restarted=again)
+            line = run_line(Category(category), Phase(phase or 0), loss, restarted=again)
             costs[key].add(Place(number, line), Quantity.of(*sums))
     for key, mine in by_run.items():
         for found in derived_loss(connection, period, axis, attempts.get(key, ()), mine):

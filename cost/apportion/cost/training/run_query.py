@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     BigInteger,
     SmallInteger,
-    Text,
     and_,
     case,
     cast,
@@ -41,7 +40,7 @@ from apportion.cost.ledger.schema import (
 from apportion.cost.report_query import unpriced_ns, where_null
 from apportion.cost.sums import wide_sum
 from apportion.cost.training.attempts import Process, ProcessKey, RunKey
-from apportion.cost.training.lost_query import finished_steps, in_vain
+from apportion.cost.training.lost_query import finished_steps, in_vain, reason_of_loss
 from apportion.cost.training.rollback import EVER_NS, Rollback
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def simulated_agents() -> Executable:
 
 
 def cost(period: Period, since: Sequence[tuple[int, Sequence[int], int, int]]) -> Executable:
-    """Sums by agent, entity, part, category, phase and reason, and whether they are open.
+    """Sums by agent, entity, part, category, phase, and reason of a loss.
 
     `since` are (agent, entities, node time, part) by descending time: lines of these entities
     that begin at that time or later are in that part, all others in part 0.
@@ -161,12 +160,12 @@ def cost(period: Period, since: Sequence[tuple[int, Sequence[int], int, int]]) -
         charge.c.start_ns,
         charge.c.category,
         charge.c.phase,
-        charge.c.reason,
+        charge.c.ring_key,
+        charge.c.number,
         charge.c.device_ns,
         charge.c.units,
         charge.c.energy_mj,
         charge.c.priced_ns,
-        literal(0).label("open"),
     ).where(period.holds(charge.c.agent_id, charge.c.start_ns))
     running = select(
         accrual.c.agent_id,
@@ -174,12 +173,12 @@ def cost(period: Period, since: Sequence[tuple[int, Sequence[int], int, int]]) -
         accrual.c.start_ns,
         accrual.c.category,
         cast(null(), SmallInteger).label("phase"),
-        cast(null(), Text).label("reason"),
+        accrual.c.ring_key,
+        accrual.c.number,
         accrual.c.device_ns,
         accrual.c.units,
         accrual.c.energy_mj,
         cast(null(), BigInteger).label("priced_ns"),
-        literal(1).label("open"),
     ).where(period.holds(accrual.c.agent_id, accrual.c.bucket_ns))
     every = union_all(posted, running).subquery("every")
     part: ColumnElement[int] = literal(0)
@@ -199,8 +198,9 @@ def cost(period: Period, since: Sequence[tuple[int, Sequence[int], int, int]]) -
             else_=0,
         )
     # In a subquery: an expression with parameters cannot be grouped by on PostgreSQL.
-    line = select(every, part.label("part")).subquery("line")
-    names = ("agent_id", "entity_key", "part", "category", "phase", "reason", "open")
+    loss = reason_of_loss(every.c).label("loss")
+    line = select(every, part.label("part"), loss).subquery("line")
+    names = ("agent_id", "entity_key", "part", "category", "phase", "loss")
     keys = [line.c[name] for name in names]
     return (
         select(*keys, *_quantities(line, unpriced_ns(line.c)))

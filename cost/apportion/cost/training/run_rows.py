@@ -31,7 +31,6 @@ class RunLine(Enum):
     ROLLED_BACK = "lost: rolled back"
     OPEN_AT_DEATH = "lost: open at death"
     HANG = "lost: hang"
-    LOST_OTHERWISE = "lost: otherwise"
     UNINSTRUMENTED = "uninstrumented"
     ALLOCATED_IDLE = "allocated idle"
     OTHER = "other"
@@ -48,9 +47,7 @@ IN_STEPS: Final = frozenset(
         RunLine.EVALUATION_IN_STEPS,
     }
 )
-LOST: Final = frozenset(
-    {RunLine.ROLLED_BACK, RunLine.OPEN_AT_DEATH, RunLine.HANG, RunLine.LOST_OTHERWISE}
-)
+LOST: Final = frozenset({RunLine.ROLLED_BACK, RunLine.OPEN_AT_DEATH, RunLine.HANG})
 
 _PHASES: Final = {
     Phase.DATA_WAIT: RunLine.DATA_WAIT,
@@ -70,21 +67,25 @@ _CATEGORIES: Final = {
     Category.UNINSTRUMENTED: RunLine.UNINSTRUMENTED,
     Category.ALLOCATED_IDLE: RunLine.ALLOCATED_IDLE,
 }
-_REASONS: Final = {
+_LOSSES: Final = {
     ROLLED_BACK: RunLine.ROLLED_BACK,
     PROCESS_DIED: RunLine.OPEN_AT_DEATH,
     HANG: RunLine.HANG,
 }
 
 
-def run_line(category: Category, phase: Phase, reason: str | None, *, restarted: bool) -> RunLine:
-    """The line of some ledger lines; `restarted`: of an attempt that followed another one."""
+def run_line(category: Category, phase: Phase, loss: str, *, restarted: bool) -> RunLine:
+    """The line of some ledger lines.
+
+    `loss` is why they are in `lost`, if they are; `restarted`: of an attempt that took another
+    one's place.
+    """
     if category is Category.DIRECT:
         return _PHASES.get(phase, RunLine.STEPS)
     if category is Category.STARTUP:
         return RunLine.RESTARTS if restarted else RunLine.STARTUP
     if category is Category.LOST:
-        return _REASONS.get(reason or "", RunLine.LOST_OTHERWISE)
+        return _LOSSES[loss]
     return _CATEGORIES.get(category, RunLine.OTHER)
 
 
