@@ -53,6 +53,7 @@ def test_the_user_first(proc: Path) -> None:
         "workload": "w",
         "run": "r",
         "attempt": "3",
+        "restart_count": 3,
         "rank": 1,
         "local_rank": 5,
         "world_size": 2,
@@ -69,15 +70,59 @@ def test_the_user_first(proc: Path) -> None:
     [
         (
             {"APPORTION_WORKLOAD": "w", "APPORTION_RUN": "r", "APPORTION_ATTEMPT": "4"},
-            {"workload": "w", "run": "r", "attempt": "4"},
+            {"workload": "w", "run": "r", "attempt": "4", "restart_count": 4},
         ),
         (
             {"TORCHELASTIC_RUN_ID": "job", "TORCHELASTIC_RESTART_COUNT": "2", "SLURM_JOB_ID": "7"},
-            {"run": "job", "attempt": "2"},
+            {"run": "job", "attempt": "0.2", "restart_count": 2},
         ),
         (
             {"TORCHELASTIC_RUN_ID": "none", "SLURM_JOB_ID": "77", "SLURM_RESTART_COUNT": "1"},
-            {"run": "77", "attempt": "1"},
+            {"run": "77", "attempt": "1", "restart_count": 1},
+        ),
+        (
+            {
+                "TORCHELASTIC_RUN_ID": "none",
+                "TORCHELASTIC_RESTART_COUNT": "1",
+                "SLURM_JOB_ID": "77",
+                "SLURM_RESTART_COUNT": "1",
+                "SLURM_STEP_ID": "4",
+            },
+            {"run": "77", "attempt": "1.4.1", "restart_count": 2},
+        ),
+        (
+            {"SLURM_ARRAY_JOB_ID": "80", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "83"},
+            {"run": "80_3", "attempt": "0"},
+        ),
+        (  # a batch script is no step of its own
+            {"SLURM_JOB_ID": "77", "SLURM_STEP_ID": "4294967291", "SLURM_RESTART_COUNT": "x"},
+            {"run": "77", "attempt": "0"},
+        ),
+        (
+            {
+                "JOBSET_NAME": "pretrain",
+                "JOBSET_RESTART_ATTEMPT": "2",
+                "JOB_COMPLETION_INDEX": "0",
+                "TORCHELASTIC_RUN_ID": "none",
+                "TORCHELASTIC_RESTART_COUNT": "0",
+            },
+            {"run": "pretrain", "attempt": "2.0", "restart_count": 2},
+        ),
+        ({"MASTER_ADDR": "llama-master-0.team.svc", "RANK": "1"}, {"run": "llama", "rank": 1}),
+        ({"MASTER_ADDR": "llama-worker-0"}, {"run": "llama"}),
+        ({"MASTER_ADDR": "10.0.0.7"}, {"run": "unnamed-node-0a0b0c0d-777"}),
+        ({"MASTER_ADDR": "-master-0"}, {"run": "unnamed-node-0a0b0c0d-777"}),
+        ({"RAY_JOB_ID": "02000000"}, {"run": "02000000"}),
+        ({"RAY_JOB_ID": "02000000", "RAY_CLUSTER_NAME": "a"}, {"run": "a/02000000"}),
+        ({"RAY_CLUSTER_NAME": "a"}, {"run": "unnamed-node-0a0b0c0d-777"}),
+        ({"JOB_COMPLETION_INDEX": "4"}, {"run": "unnamed-node-0a0b0c0d-777"}),
+        (
+            {"APPORTION_ATTEMPT": "3", "TORCHELASTIC_RESTART_COUNT": "1"},
+            {"attempt": "3", "restart_count": 3},
+        ),
+        (
+            {"APPORTION_ATTEMPT": "again", "TORCHELASTIC_RESTART_COUNT": "1"},
+            {"attempt": "again"},
         ),
         ({"TORCHELASTIC_RUN_ID": "none"}, {"run": "unnamed-node-0a0b0c0d-999"}),
         ({}, {"workload": "unnamed", "run": "unnamed-node-0a0b0c0d-777"}),
@@ -96,6 +141,18 @@ def test_launchers(environ: dict[str, str], expected: dict[str, Any], proc: Path
     assert expected == {key: found[key] for key in expected}
     unnamed = {"workload", "run", "attempt", "client_version"}
     assert set(expected) | unnamed == set(found)
+
+
+@pytest.mark.parametrize(
+    ("host", "index", "run"),
+    [("llama-7", "7", "llama"), ("llama-17", "7", "unnamed"), ("-7", "7", "unnamed")],
+)
+def test_a_pod_of_an_indexed_job_is_named_after_it(
+    host: str, index: str, run: str, proc: Path
+) -> None:
+    """The Job's name and the index make the pod's; a host's own name is no owner."""
+    names = names_of(Arguments(), {"JOB_COMPLETION_INDEX": index}, HERE, host, proc)
+    assert names.run.startswith(run)
 
 
 def test_ranks_of_a_nameless_torchrun_share_a_run(proc: Path) -> None:

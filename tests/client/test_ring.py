@@ -159,6 +159,8 @@ def test_header_says_what_was_given(ring: Ring) -> None:
         "open_overflow": 0,
         "word_overflow": 0,
         "identity_length": len(FACTS.identity),
+        "resumed_step": 0,
+        "resumed_ns": 0,
     } == found.header
     assert {"attempt": "1", "run": "run", "workload": "golden"} == found.identity
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.client.conftest import Run
@@ -35,6 +36,34 @@ def test_ready_before_and_after_the_ring(directory: Path) -> None:
     first = only(directory).header["ready_ns"]
     client.ready()
     assert before_ns <= first <= only(directory).header["ready_ns"] <= time.monotonic_ns()
+
+
+def test_resumed_before_and_after_the_ring(directory: Path) -> None:
+    """What a loaded checkpoint held is in the header, whenever it was loaded."""
+    client.resumed(40)
+    assert [] == rings(directory)
+    with client.step(41):
+        pass
+    header = only(directory).header
+    assert (40, True) == (header["resumed_step"], 0 < header["resumed_ns"])
+    client.resumed(20)
+    later = only(directory).header
+    assert (20, True) == (later["resumed_step"], header["resumed_ns"] < later["resumed_ns"])
+    client.init(workload="another", directory=directory)
+    with client.step(1):
+        pass
+    (said,) = [read(path).header for path in rings(directory) if not read(path).header["closed_ns"]]
+    assert (0, 0) == (said["resumed_step"], said["resumed_ns"])
+
+
+@pytest.mark.parametrize("step", [None, -1, 1.5, "7", True, 1 << 53])
+def test_what_is_no_step_is_not_resumed_from(directory: Path, step: Any) -> None:
+    """Plain ints only: anything else could wait for a GPU, or move cost by mistake."""
+    client.resumed(step)
+    with client.step(1):
+        pass
+    assert 0 == only(directory).header["resumed_ns"]
+    assert {"argument_ignored": 1} == client.counts()
 
 
 def test_init_is_in_the_header(directory: Path) -> None:

@@ -235,6 +235,17 @@ def test_checkpoint_and_evaluation(directory: Path, make: Any, name: str) -> Non
     assert part["parent"] > 0
 
 
+def test_a_checkpoint_says_which_step_it_holds(directory: Path) -> None:
+    """Its number is in the record, outside a step and inside one; without one, none is."""
+    with client.checkpoint(40):
+        pass
+    with client.step(41), client.checkpoint(41):
+        pass
+    with client.checkpoint():
+        pass
+    assert [40, 41, 41, layout.ABSENT] == [each["step"] for each in records(directory)]
+
+
 @pytest.mark.parametrize("name", layout.PHASES)
 def test_each_phase(directory: Path, name: str) -> None:
     """Every phase of the closed set is recorded as itself, by `with` and by hand."""

@@ -123,6 +123,20 @@ def test_golden_text(repository: Path) -> None:
     assert max(len(line) for line in text.splitlines()) <= 100
 
 
+def test_a_step_that_was_rolled_back_later_has_its_price() -> None:
+    """A restart moves its cost to `lost`; what a step costs is not halved by that."""
+    builder = fleet()
+    before = rows_by(report(builder.ledger(), by=("run",)))["run-7",]
+    moved = fleet()
+    part = Claim(Category.DIRECT, 2, 4, 2, 2)
+    amounts = (8 * S, None, 8 * UNITS_PER_CURRENCY // 100)
+    moved.move(seconds(10, 18), part, part._replace(category=Category.LOST), amounts)
+    after = rows_by(report(moved.ledger(), by=("run",)))["run-7",]
+    assert (after.steps, after.units_per_step) == (before.steps, before.units_per_step)
+    assert after.direct.device_ns == before.direct.device_ns - 8 * S
+    assert after.total == before.total
+
+
 def test_cost_per_token() -> None:
     """Input cost is prefill, output cost the rest, over the tokens of the same requests."""
     with fleet().ledger() as ledger:

@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from apportion.client.counting import count
+from apportion.client.launchers import (
+    attempt_of_launcher,
+    restarts_of_launcher,
+    run_of_launcher,
+)
 from apportion.client.layout import IDENTITY_BYTES
 from apportion.client.process import PROC, Process, start_ticks
 
@@ -42,6 +47,8 @@ class Names(NamedTuple):
     workload: str
     run: str
     attempt: str
+    restart_count: int | None = None
+    """How often the run was restarted before, where a launcher or the user counts."""
 
 
 def _text(value: object) -> str | None:
@@ -97,11 +104,6 @@ def _devices(value: object) -> list[str]:
     return found
 
 
-def _elastic_run(environ: Mapping[str, str]) -> str | None:
-    run = environ.get("TORCHELASTIC_RUN_ID")
-    return None if run == "none" else run  # the literal default of a torchrun without --rdzv-id
-
-
 def _default_run(
     workload: str, environ: Mapping[str, str], process: Process, host: str, proc: Path
 ) -> str:
@@ -119,23 +121,18 @@ def names_of(
     host: str,
     proc: Path = PROC,
 ) -> Names:
-    """Workload, run and attempt: the user, else APPORTION_*, torchrun, Slurm, else a default."""
+    """Workload, run and attempt: the user, else APPORTION_*, launchers, else a default."""
     workload = _text(arguments.workload) or _text(environ.get("APPORTION_WORKLOAD")) or UNNAMED
     run = (
         _text(arguments.run)
         or _text(environ.get("APPORTION_RUN"))
-        or _text(_elastic_run(environ))
-        or _text(environ.get("SLURM_JOB_ID"))
+        or _text(run_of_launcher(environ, host))
         or _default_run(workload, environ, process, host, proc)
     )
-    attempt = (
-        _text(arguments.attempt)
-        or _text(environ.get("APPORTION_ATTEMPT"))
-        or _text(environ.get("TORCHELASTIC_RESTART_COUNT"))
-        or _text(environ.get("SLURM_RESTART_COUNT"))
-        or os.urandom(8).hex()
-    )
-    return Names(workload, run[:TEXT_LENGTH], attempt)
+    told = _text(arguments.attempt) or _text(environ.get("APPORTION_ATTEMPT"))
+    attempt = told or attempt_of_launcher(environ) or os.urandom(8).hex()
+    restarts = restarts_of_launcher(environ) if told is None else _number(None, told)
+    return Names(workload, run[:TEXT_LENGTH], attempt, restarts)
 
 
 def identity_of(
@@ -150,6 +147,7 @@ def identity_of(
         "workload": names.workload,
         "run": names.run,
         "attempt": names.attempt,
+        "restart_count": names.restart_count,
         "rank": _number(arguments.rank, rank_text),
         "local_rank": _number(None, environ.get("LOCAL_RANK")),
         "world_size": _number(arguments.world_size, environ.get("WORLD_SIZE")),

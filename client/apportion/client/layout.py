@@ -76,6 +76,8 @@ HEADER_FIELDS: Final = (
     ("open_overflow", 136, "Q"),  # spans that found no open slot
     ("word_overflow", 144, "Q"),  # words that became `other`
     ("identity_length", 152, "Q"),
+    ("resumed_step", 160, "q"),  # the last step that the state restored then held
+    ("resumed_ns", 168, "q"),  # monotonic, when client.resumed() was last called; 0: never
 )
 IDENTITY_OFFSET: Final = 512
 IDENTITY_BYTES: Final = HEADER_BYTES - IDENTITY_OFFSET
@@ -86,6 +88,7 @@ IDENTITY_KEYS: Final = frozenset(
         "workload",
         "run",
         "attempt",
+        "restart_count",
         "rank",
         "local_rank",
         "world_size",

@@ -63,6 +63,8 @@ class Facts(NamedTuple):
     created_realtime_ns: int
     ready_ns: int
     identity: bytes
+    resumed_step: int = 0
+    resumed_ns: int = 0
 
 
 def _positions(capacity: int) -> Callable[[], tuple[int, int, int]]:
@@ -172,6 +174,8 @@ class Ring:
             "created_realtime_ns": facts.created_realtime_ns,
             "ready_ns": facts.ready_ns,
             "identity_length": len(facts.identity),
+            "resumed_step": facts.resumed_step,
+            "resumed_ns": facts.resumed_ns,
         }
         for name, offset, code in layout.HEADER_FIELDS:
             if name in values:
@@ -187,6 +191,12 @@ class Ring:
     def set_ready(self, now_ns: int) -> None:
         """Say in the header that the server has finished starting."""
         self._set("ready_ns", now_ns)
+
+    def set_resumed(self, step: int, now_ns: int) -> None:
+        """Say in the header that the program's state is that of `step` from now on."""
+        self._set("resumed_ns", 0)  # else the new step would be read with the old time
+        self._set("resumed_step", step)
+        self._set("resumed_ns", now_ns)
 
     def renew_numbers(self) -> None:
         """Begin another block of span numbers, of which `next_number` gives each once.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count, forget_counts
 from apportion.client.directory import candidates
 from apportion.client.flight_recorder import flight_recorder
@@ -58,6 +59,7 @@ class Session:
         self._names: Names | None = None
         self._init_ns = 0
         self._ready_ns = 0
+        self._resumed_step = self._resumed_ns = 0
         self._rings: list[Ring] = []
         self._ended = False
         self._renew()
@@ -82,6 +84,7 @@ class Session:
                 self._capacity = DEFAULT_RECORD_CAPACITY
                 count("argument_ignored")
             self._init_ns = time.monotonic_ns()
+            self._resumed_step = self._resumed_ns = 0
             self._names = self._resolve(read_process())
             self.read_trace = current_trace() if otel else None
             if otel and self.read_trace is None:
@@ -151,6 +154,8 @@ class Session:
             created_realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),
             ready_ns=self._ready_ns,
             identity=identity_json(identity),
+            resumed_step=self._resumed_step,
+            resumed_ns=self._resumed_ns,
         )
         ring = Ring.create(place.path, facts, self._capacity)
         self._rings.append(ring)
@@ -165,6 +170,15 @@ class Session:
         self._ready_ns = time.monotonic_ns()
         if self.ring is not None:
             self.ring.set_ready(self._ready_ns)
+
+    def set_resumed(self, step: object) -> None:
+        """The program goes on from a checkpoint of `step`; kept for the ring if there is none."""
+        if type(step) is not int or not 0 <= step < NUMBER_LIMIT:
+            count("argument_ignored")
+            return
+        self._resumed_step, self._resumed_ns = step, time.monotonic_ns()
+        if self.ring is not None:
+            self.ring.set_resumed(self._resumed_step, self._resumed_ns)
 
     def end(self) -> None:
         """Close every ring cleanly and make no other: the process ends."""
@@ -208,9 +222,10 @@ def init(
 
     Args:
         workload: The name of the trainer or server; else $APPORTION_WORKLOAD.
-        run: One logical job; else $APPORTION_RUN, torchrun's, Slurm's, or one of this process.
-        attempt: One execution of the run; else $APPORTION_ATTEMPT, the restart count of torchrun
-            or Slurm, or a random one.
+        run: One logical job; else $APPORTION_RUN, the launcher's (torchrun, JobSet, Slurm,
+            Kubernetes, Ray), or one of this process.
+        attempt: One execution of the run; else $APPORTION_ATTEMPT, the launchers' restart
+            counts, or a random one.
         rank: Else $RANK or $SLURM_PROCID.
         world_size: Else $WORLD_SIZE.
         devices: UUIDs of the devices that this process works on, where it knows.
@@ -218,7 +233,8 @@ def init(
         directory: Where the ring goes; else $APPORTION_RING_DIR, /run/apportion/rings or
             $XDG_RUNTIME_DIR/apportion/rings.
         capacity: Records that the ring holds before it overwrites the oldest (256 bytes each).
-        resumed_from_step: The last step that the checkpoint held from which this attempt goes on.
+        resumed_from_step: The last step that the checkpoint held from which this attempt goes
+            on; `resumed()` says it later.
         otel: Take the trace id of each root span from OpenTelemetry's current span.
     """
     try:
@@ -235,5 +251,22 @@ def ready() -> None:
     """Say that the server has finished starting: what it costs until now is startup."""
     try:
         session.set_ready()
+    except Exception:  # noqa: BLE001 - an observer never raises into the workload
+        count("internal_error")
+
+
+def resumed(step: int) -> None:
+    """Say that a checkpoint was loaded: what the run did after `step` is to be done again.
+
+    Call it when the checkpoint is known, before the next step; also where a running program goes
+    back. Without it the number of the first step says the same.
+
+    Args:
+        step: The last step that the checkpoint holds, a plain int.
+    """
+    try:
+        session.set_resumed(step)
+    except ValueError:
+        count("ring_gone")
     except Exception:  # noqa: BLE001 - an observer never raises into the workload
         count("internal_error")

@@ -128,23 +128,27 @@ def step(n: int) -> Span:
     if type(n) is int and 0 <= n <= SMALL:
         span._step = n
     else:
-        span._step = _large_step(n)
+        span._step = _step_number(n)
     return span
 
 
-def _large_step(n: int) -> int:
+def _step_number(n: int) -> int:
     if type(n) is int and 0 <= n < NUMBER_LIMIT:
         return n
     count("step_ignored")
     return layout.ABSENT
 
 
-def checkpoint() -> Span:
-    """Saving state: outside a step a category of its own, inside one a phase of it."""
+def checkpoint(n: int | None = None) -> Span:
+    """Saving state: outside a step a category of its own, inside one a phase of it.
+
+    Args:
+        n: The last step that it holds, a plain int: what `resumed()` says when it is loaded.
+    """
     span = Checkpoint()
     span._slot = None
     span._full = False
-    span._step = layout.ABSENT
+    span._step = layout.ABSENT if n is None else _step_number(n)
     return span
 
 

@@ -40,6 +40,15 @@ class Quantity:
             self.unmetered_ns + other.unmetered_ns,
         )
 
+    def __neg__(self) -> Quantity:
+        return Quantity(
+            -self.device_ns,
+            None if self.units is None else -self.units,
+            None if self.energy_mj is None else -self.energy_mj,
+            -self.unpriced_ns,
+            -self.unmetered_ns,
+        )
+
     def same_amounts(self, other: Quantity) -> bool:
         """Are time, money and energy equal, to the last unit?"""
         return (self.device_ns, self.units or 0, self.energy_mj or 0) == (

@@ -7,11 +7,12 @@ import io
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from apportion.cost.figure_text import cell as _cell
 from apportion.cost.quantity import Quantity
 from apportion.cost.report_text import decimal_amount
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from apportion.cost.report_rows import EntityRow, Key, RateRow, Report
 
@@ -38,10 +39,13 @@ CSV_FIGURES: Final = (
 CSV_LOADED: Final = ("loading", "loaded_units", "loaded_cost")
 
 
-def report_json(report: Report) -> str:
-    """Everything in the report. Money twice: whole units, and a decimal string (`cost`)."""
+def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Everything in the report. Money twice: whole units, and a decimal string (`cost`).
+
+    `runs`: what `run_data` says of them, where they were asked for.
+    """
     proof = report.proof
-    document = {
+    document: dict[str, Any] = {
         "ledger": report.ledger,
         "simulated": report.simulated,
         "currency": report.currency,
@@ -115,6 +119,8 @@ def report_json(report: Report) -> str:
         },
         "warnings": list(report.warnings),
     }
+    if runs is not None:
+        document["runs"] = list(runs)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -170,8 +176,3 @@ def _fields(row: RateRow) -> dict[str, Any]:
 
 def _named(by: tuple[str, ...], key: Key) -> Mapping[str, str | None]:
     return dict(zip(by, key, strict=True))
-
-
-def _cell(name: str | None) -> str | None:
-    """A name that a spreadsheet would run as a formula is quoted; names come from workloads."""
-    return f"'{name}" if name and name[0] in "=+-@\t\r" else name

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
-from apportion.core.units import MJ_PER_JOULE, NS_PER_SECOND, money
+from apportion.core.units import money
+from apportion.cost.figure_text import NOTHING
+from apportion.cost.figure_text import count as _count
+from apportion.cost.figure_text import instant as _instant
+from apportion.cost.figure_text import joules as _joules
+from apportion.cost.figure_text import seconds as _seconds
 from apportion.cost.table import Table, printable
 
 if TYPE_CHECKING:
@@ -17,7 +21,6 @@ if TYPE_CHECKING:
     from apportion.cost.report_rows import Key, Proof, Report
 
 WIDTH: Final = 100
-NOTHING: Final = "-"
 ESTIMATED: Final = "*"
 """Marks the currency wherever it is shown, where amounts rest on estimated prices."""
 _POOL: Final = "its workload's startup, between_steps, checkpoint, evaluation and allocated_idle"
@@ -316,26 +319,6 @@ def _digits(units: int | None) -> str:
 
 def _names(key: Key) -> Sequence[str]:
     return [NOTHING if name is None else name for name in key]
-
-
-def _count(number: int | None) -> str:
-    return NOTHING if number is None else f"{number:,}"
-
-
-def _seconds(duration_ns: int) -> str:
-    return f"{duration_ns / NS_PER_SECOND:,.3f}"
-
-
-def _joules(energy_mj: int | None) -> str:
-    return NOTHING if energy_mj is None else f"{energy_mj / MJ_PER_JOULE:,.3f}"
-
-
-def _instant(unix_ns: int | None) -> str | None:
-    if unix_ns is None:
-        return None
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    moment = epoch + timedelta(seconds=unix_ns // NS_PER_SECOND)
-    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _verdict(holds: bool) -> str:  # noqa: FBT001 - the verdict itself

@@ -187,10 +187,13 @@ def step_tokens(period: Period, by: Sequence[str]) -> Executable:
 
 
 def step_costs(period: Period, by: Sequence[str]) -> Executable:
-    """Direct cost of the steps that `steps` counts as charged, over their whole life."""
+    """What the steps that `steps` counts as charged cost over their whole life.
+
+    Also where a restart made it `lost` later: a step has its price, and a report its lost cost.
+    """
     running, posted = _running(), _posted()
     keys = dimensions(by)
-    is_direct = posted.c.category == int(Category.DIRECT)
+    is_direct = posted.c.category.in_([int(Category.DIRECT), int(Category.LOST)])
     source = span.outerjoin(posted, _of_span(posted)).outerjoin(running, _of_span(running))
     return (
         select(

@@ -121,7 +121,8 @@ class LedgerBuilder:
         """A ring that has been read; its name is `number` in hexadecimal, else its key."""
         name = f"{key if number is None else number:032x}"
         self.batch.insert("ring", [(key, name, "b" * 32, "{}", 0, None)])
-        self.batch.replace("ring_position", [(key, "{}", lost, 0, ended_ns, None, None, 0)])
+        none = [None] * 8
+        self.batch.replace("ring_position", [(key, "{}", lost, 0, ended_ns, None, None, 0, *none)])
 
     def span(
         self,

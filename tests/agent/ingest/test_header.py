@@ -89,6 +89,22 @@ def test_changing_words_are_where_the_layout_says() -> None:
     state = parse_state(bytes(raw), 10, 100)
     assert (state.ready_ns, state.closed_ns) == (11, 12)
     assert (state.open_overflow, state.word_overflow) == (3, 4)
+    assert state.resumed is None
+
+
+@pytest.mark.parametrize(
+    ("step", "time_ns", "expected"),
+    [(40, 7, (17, 40)), (0, 7, (17, 0)), (40, 0, None), (-1, 7, None), (1 << 53, 7, None),
+     (40, 95, None)],
+)  # fmt: skip
+def test_a_resumed_step_is_one_with_a_past_time(
+    step: int, time_ns: int, expected: tuple[int, int] | None
+) -> None:
+    """Protects lost work from made-up steps and times, and from a pair that is half stored."""
+    raw = bytearray(FIXED_BYTES)
+    struct.pack_into("@q", raw, layout.HEADER_OFFSETS["resumed_step"], step)
+    struct.pack_into("@q", raw, layout.HEADER_OFFSETS["resumed_ns"], time_ns)
+    assert parse_state(bytes(raw), 10, 100).resumed == expected
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ WHOLE = {
     "workload": "llama",
     "kind": "trainer",
     "run": "run-1",
-    "attempt": "0",
+    "attempt": "2",
+    "restart_count": 2,
     "rank": 3,
     "local_rank": 1,
     "world_size": 8,
@@ -43,7 +44,8 @@ def test_every_key_of_the_layout_is_read() -> None:
     identity = parsed(WHOLE)
     assert identity.ignored == 0
     assert (identity.workload, identity.kind, identity.run) == ("llama", "trainer", "run-1")
-    assert (identity.attempt, identity.rank, identity.local_rank) == ("0", 3, 1)
+    assert (identity.attempt, identity.rank, identity.local_rank) == ("2", 3, 1)
+    assert identity.restart_count == 2
     assert (identity.world_size, identity.resumed_from_step) == (8, 400)
     assert identity.tags == (("team", "nlp"),)
     assert identity.devices == ("GPU-1", "GPU-2")

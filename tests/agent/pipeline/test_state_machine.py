@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,7 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.agent.pipeline.oracle import Claim, Due, Payer, Ring, claims, due
 from tests.agent.pipeline.world import DOLLARS, SECOND, Process, Span, World, rate
 
+from apportion.agent.ingest import Identity
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
+from apportion.core.ids import AttemptId, RunId
 from apportion.cost.audit import audit, audit_text
 
 ALWAYS = 1 << 62
@@ -37,6 +40,9 @@ class SettlementMachine(RuleBasedStateMachine):
         self.counters: dict[str, int] = {}
         self.readings: dict[int, list[tuple[int, int, int]]] = {0: [], 1: []}
         self.committed = {0: 0, 1: 0}
+        self.attempts: list[list[Process]] = []
+        """The run's processes, by attempt; all of one are dead when the next begins."""
+        self.next_step: dict[str, int] = {}
 
     @initialize(price=st.sampled_from(PRICES))
     def begin(self, price: Fraction) -> None:
@@ -46,6 +52,7 @@ class SettlementMachine(RuleBasedStateMachine):
         self._read(0, 0.5)
         self._read(1, 0.0)
         self.a_process_starts((0, 1), 5 * SECOND)
+        self.the_run_restarts((0,), 2, kept=0, said=False, noticed=False, steps=3)
 
     # -- time and telemetry --------------------------------------------------------------------
     @rule(pause=PAUSES)
@@ -103,7 +110,7 @@ class SettlementMachine(RuleBasedStateMachine):
         if not self._living():
             return
         process = self._living()[pick % len(self._living())]
-        span = process.start(kind, self.world.now_ns)
+        span = self._start(process, kind)
         self.readings_come(seconds, 0.5)
         self.world.poll(process)
         self.world.clock.advance(pause)
@@ -126,6 +133,60 @@ class SettlementMachine(RuleBasedStateMachine):
         started_ns = None if age is None else max(1, world.now_ns - age)
         world.process(f"p{len(world.processes) + len(self.gone)}", group, started_ns=started_ns)
 
+    @precondition(lambda self: len(self.attempts) < 4)
+    @rule(
+        group=GROUPS,
+        ranks=st.integers(1, 2),
+        kept=st.integers(0, 1 << 16),
+        said=st.booleans(),
+        noticed=st.booleans(),
+        steps=st.integers(0, 4),
+    )
+    def the_run_restarts(
+        self, group: tuple[int, ...], ranks: int, kept: int, said: bool, noticed: bool, steps: int
+    ) -> None:
+        """What lives of the run is killed, and another attempt goes on from some step."""
+        world, number = self.world, len(self.attempts)
+        for process in self.attempts[-1] if self.attempts else ():
+            if process.dead_ns is None:
+                world.die(process)
+            if noticed and process.name in world.processes and not process.reported_dead:
+                world.report_death(process)
+        world.clock.advance(SECOND)
+        reached = max(self.next_step.values(), default=0)
+        resumed = kept % (reached + 1) - 1
+        identity = Identity(
+            run=RunId("the run"),
+            attempt=AttemptId(str(number)),
+            restart_count=number,
+            resumed_from_step=resumed if said and resumed >= 0 else None,
+        )
+        self.attempts.append([])
+        for rank in range(ranks):
+            process = world.process(
+                f"rank {number}.{rank}",
+                group,
+                started_ns=world.now_ns,
+                run="trainer",
+                said=replace(identity, rank=rank),
+            )
+            self.attempts[-1].append(process)
+            self.next_step[process.name] = resumed + 1
+        for _ in range(steps):
+            spans = [(one, self._start(one, SpanKind.STEP)) for one in self.attempts[-1]]
+            self.readings_come(1, 0.7)
+            for one, span in spans:
+                one.finish(span, world.now_ns)
+            world.clock.advance(SECOND // 5)
+
+    def _start(self, process: Process, kind: SpanKind, *, scheduled_ns: int = 0) -> Span:
+        """A span; a step of the run has a number."""
+        step = -1
+        if kind is SpanKind.STEP and process.name in self.next_step:
+            step = self.next_step[process.name]
+            self.next_step[process.name] += 1
+        return process.start(kind, self.world.now_ns, scheduled_ns=scheduled_ns, step=step)
+
     @precondition(lambda self: self._living())
     @rule(pick=PICK, group=GROUPS)
     def a_ring_is_bound(self, pick: int, group: tuple[int, ...]) -> None:
@@ -136,7 +197,7 @@ class SettlementMachine(RuleBasedStateMachine):
     def a_span_starts(self, pick: int, kind: SpanKind, admitted: bool) -> None:
         process = self._living()[pick % len(self._living())]
         scheduled_ns = self.world.now_ns if admitted and kind is SpanKind.REQUEST else 0
-        process.start(kind, self.world.now_ns, scheduled_ns=scheduled_ns)
+        self._start(process, kind, scheduled_ns=scheduled_ns)
 
     @precondition(lambda self: self._open_roots())
     @rule(pick=PICK)
@@ -277,6 +338,7 @@ class SettlementMachine(RuleBasedStateMachine):
             self._tick()
         self._every_span_is_there_once()
         self._everybody_pays_what_is_due()
+        self._what_was_in_vain_is_lost()
         self._energy_is_the_counters()
 
     def _every_span_is_there_once(self) -> None:
@@ -293,6 +355,51 @@ class SettlementMachine(RuleBasedStateMachine):
                     assert row["sequence"] == span.sequence
                     assert row["end_ns"] == world.node(span.end_ns)
 
+    def _what_was_in_vain_is_lost(self) -> None:
+        """A run's steps are direct cost where its last state contains them, and lost where not."""
+        world = self.world
+        keys = {row["ring"]: row["ring_key"] for row in world.rows("ring")}
+        spans = {(row["ring_key"], row["number"]): row for row in world.rows("span")}
+        # A step whose record was overwritten, and that no poll saw open, is known to nobody.
+        known = {(row["ring_key"], row["step"]) for row in spans.values()}
+        known |= {
+            (ring.key, span.step)
+            for ring in world.settlement.rings.values()
+            for span in ring.open.values()
+        }
+        began: list[int] = []
+        for processes in self.attempts:
+            mine = {keys[process.ring] for process in processes if process.ring in keys}
+            steps = [
+                step for ring, step in known if ring in mine and step is not None and step >= 0
+            ]
+            said = [p.said.resumed_from_step for p in processes]
+            resumed = [step + 1 for step in said if step is not None]
+            began.append(min([*resumed, *steps], default=ALWAYS))
+        expected: dict[tuple[int, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
+        found: dict[tuple[int, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
+        kept_below = {
+            keys[process.ring]: min(began[number + 1 :], default=ALWAYS)
+            for number, processes in enumerate(self.attempts)
+            for process in processes
+            if process.ring in keys
+        }
+        for row in world.rows("charge"):
+            ring, number, category = row["ring_key"], row["number"], row["category"]
+            if ring not in kept_below or category not in {Category.DIRECT, Category.LOST}:
+                continue
+            amounts = [row[name] or 0 for name in ("device_ns", "units", "energy_mj")]
+            sums = found[ring, category == Category.LOST]
+            sums[:] = [one + other for one, other in zip(sums, amounts, strict=True)]
+            if number is not None:
+                # Charged for an hour that is over, an open span has no row yet.
+                span = spans.get((ring, number), {"kind": None, "status": None, "step": None})
+                vain = span["status"] == SpanStatus.LOST or (span["step"] or 0) >= kept_below[ring]
+                sums = expected[ring, span["kind"] == SpanKind.STEP and vain]
+                sums[:] = [one + other for one, other in zip(sums, amounts, strict=True)]
+        for place in {*expected, *found}:
+            assert found[place] == expected[place], (place, kept_below, began)
+
     def _rings(self) -> list[Ring]:
         world = self.world
         groups = {
@@ -303,7 +410,10 @@ class SettlementMachine(RuleBasedStateMachine):
         for row in sorted(world.rows("binding"), key=lambda row: row["since_ns"]):
             bindings[row["ring_key"]].append((row["since_ns"], row["group_key"]))
         positions = {row["ring_key"]: row for row in world.rows("ring_position")}
-        entities = {row["workload"]: row["entity_key"] for row in world.rows("entity")}
+        entities = {
+            (row["workload"], row["run"], row["attempt"]): row["entity_key"]
+            for row in world.rows("entity")
+        }
         rings: list[Ring] = []
         for row in world.rows("ring"):
             key = row["ring_key"]
@@ -319,7 +429,7 @@ class SettlementMachine(RuleBasedStateMachine):
                 (edges[index], edges[index + 1], groups[group])
                 for index, (_, group) in enumerate(known)
             ]
-            entity = entities[said["workload"]]
+            entity = entities[said["workload"], said["run"], said["attempt"]]
             rings.append(Ring(key, entity, startup, state["admits_from"], spells))
         return rings
 

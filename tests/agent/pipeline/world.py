@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fractions import Fraction
 from typing import Any
@@ -104,6 +104,8 @@ class Span:
     sequence: int = 0
     step: int = -1
     tokens: tuple[int, int] = (-1, -1)
+    trained: int = -1
+    """Training tokens."""
 
 
 @dataclass
@@ -118,6 +120,8 @@ class Process:
     boot: str
     model: str | None = None
     """What its requests say."""
+    said: Identity = field(default_factory=Identity)
+    """What else it says of itself."""
     spans: dict[int, Span] = field(default_factory=dict[int, Span])
     open: dict[int, Span] = field(default_factory=dict[int, Span])
     written: list[Span] = field(default_factory=list[Span])
@@ -316,10 +320,12 @@ class World:
         *,
         started_ns: int | None = None,
         run: str | None = None,
+        said: Identity | None = None,
     ) -> Process:
         """A process makes its ring, and the agent attaches it."""
         ring = RingId(f"{len(self.processes) + 1000 * self.boots + 1:032x}")
         process = Process(name, ring, started_ns, self.now_ns, run or name, self.boot)
+        process.said = said or process.said
         self.processes[name] = process
         self.attach(process)
         if devices is not None:
@@ -341,7 +347,7 @@ class World:
                     None,
                     0,
                     1024,
-                    Identity(workload=process.workload),
+                    replace(process.said, workload=process.workload),
                 )
             )
         return process.state
@@ -385,7 +391,9 @@ class World:
         )
 
     def _entity(self, process: Process) -> int:
-        return self.settlement.entity(EntityKey(workload=process.workload, model=process.model))
+        said = process.said
+        who = EntityKey(process.workload, said.run, said.attempt, model=process.model)
+        return self.settlement.entity(who)
 
     def deliver(self, process: Process, sequences: Sequence[int] | None = None) -> int:
         """The agent reads records: these, or all that it has not read yet. How many."""
@@ -422,12 +430,12 @@ class World:
         """The process is killed; the agent does not know yet."""
         process.dead_ns = self.now_ns
 
-    def report_death(self, process: Process) -> None:
-        """The agent has read a dead process's ring to its end."""
+    def report_death(self, process: Process, *, closed: bool = False) -> None:
+        """The agent has read a dead process's ring to its end; `closed`: it said that it ended."""
         state = self.attach(process)
         self.deliver(process)
         self.poll(process)
-        self.settlement.ended(state, self.node(self.now_ns))
+        self.settlement.ended(state, self.node(self.now_ns), closed=closed)
         process.reported_dead = True
 
     # -- the book ----------------------------------------------------------------------------------
@@ -472,6 +480,7 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
         record["scheduled_ns"], record["first_token_ns"] = span.scheduled_ns, span.first_token_ns
         record["step"] = span.step
         record["input_tokens"], record["output_tokens"] = span.tokens
+        record["tokens"] = span.trained
     return records
 
 

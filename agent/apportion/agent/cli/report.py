@@ -9,12 +9,29 @@ from apportion.agent.cli.command import Command
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import add_ledger, ledger_of
 from apportion.agent.cli.listing import add_format
-from apportion.core.clock import SystemClock
+from apportion.agent.duration import Duration
+from apportion.core.clock import Clock, SystemClock
+from apportion.core.errors import ConfigError
+from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.loaded_cost import Loading
 from apportion.cost.report import DEFAULT_BY, report
 from apportion.cost.report_data import report_csv, report_json
 from apportion.cost.report_text import report_text
+from apportion.cost.training.run_data import run_csv, run_documents, run_json
+from apportion.cost.training.run_report import run_report
+from apportion.cost.training.run_text import run_table, run_text
+
+
+def _duration(text: str) -> Duration:
+    """As argparse wants it."""
+    try:
+        duration = Duration.parse(text)
+    except ValueError as failure:
+        raise argparse.ArgumentTypeError(str(failure)) from failure
+    if not duration.ns:
+        raise argparse.ArgumentTypeError("must be more than nothing")
+    return duration
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +50,15 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         "evaluation and allocated_idle shared among its rows: not at all (none), in proportion to "
         "direct cost (weighted), or evenly",
     )
+    parser.add_argument(
+        "--run", metavar="NAME", help="one run: attempts, lost work, goodput, checkpoints"
+    )
+    parser.add_argument(
+        "--mtbf",
+        metavar="TIME",
+        type=_duration,
+        help="with --run: the mean time between failures to reckon with, such as 3h",
+    )
     add_format(parser)
 
 
@@ -43,16 +69,38 @@ def _run(options: argparse.Namespace) -> int:
         None if text is None else unix_ns_of(text, now_ns)
         for text in (options.since, options.until)
     )
+    if options.mtbf is not None and options.run is None:
+        raise ConfigError("--mtbf is about the checkpoints of a run: name it with --run")
+    if options.run is not None:
+        sys.stdout.write(_one_run(options, since_ns, until_ns, clock))
+        return 0
     by = tuple(name.strip() for name in options.by.split(",") if name.strip())
     with LedgerReader.of(ledger_of(options), clock=clock) as ledger:
         found = report(ledger, since_ns, until_ns, by, loading=_loading(options.loaded))
-    renderers = {"table": report_text, "json": report_json, "csv": report_csv}
-    sys.stdout.write(renderers[options.format](found))
+        runs = run_report([ledger], since_ns, until_ns) if "run" in by else None
+    if options.format == "csv":
+        sys.stdout.write(report_csv(found))
+    elif options.format == "json":
+        sys.stdout.write(report_json(found, None if runs is None else run_documents(runs)))
+    else:
+        sys.stdout.write(report_text(found))
+        if runs is not None and runs.runs:
+            sys.stdout.write(f"\n{run_table(runs)}")
     return 0
 
 
 def _loading(policy: str | None) -> Loading | None:
     return None if policy is None else Loading(policy)
+
+
+def _one_run(
+    options: argparse.Namespace, since_ns: int | None, until_ns: int | None, clock: Clock
+) -> str:
+    mtbf_s = None if options.mtbf is None else options.mtbf.ns / NS_PER_SECOND
+    with LedgerReader.of(ledger_of(options), clock=clock) as ledger:
+        found = run_report([ledger], since_ns, until_ns, run=options.run, mtbf_s=mtbf_s)
+    renderers = {"table": run_text, "json": run_json, "csv": run_csv}
+    return renderers[options.format](found)
 
 
 COMMAND = Command("Reports metered cost, energy, requests, steps and tokens.", _configure, _run)

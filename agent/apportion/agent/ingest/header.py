@@ -15,13 +15,14 @@ MAXIMUM_RECORD_CAPACITY: Final = 1 << 20
 MAXIMUM_WORD_CAPACITY: Final = 4096
 MAXIMUM_OPEN_SLOT_CAPACITY: Final = 4096
 UNKNOWN_BOOT: Final = bytes(16)
+LARGEST_STEP: Final = 1 << 53
 
 FIXED_BYTES: Final = max(
     offset + struct.calcsize(f"@{code}") for _, offset, code in layout.HEADER_FIELDS
 )
 CHANGING_OFFSET: Final = layout.HEADER_OFFSETS["ready_ns"]
 """Header words from here on change while the writer lives; those before never do."""
-_CHANGING: Final = struct.Struct("@qqQQ")
+_CHANGING: Final = struct.Struct("@qqQQ 8x qq")
 _EXACT: Final = {
     "header_bytes": layout.HEADER_BYTES,
     "record_bytes": layout.RECORD_BYTES,
@@ -83,6 +84,8 @@ class HeaderState:
     """Spans that found no open slot."""
     word_overflow: int = 0
     """Words that became `other`."""
+    resumed: tuple[int, int] | None = None
+    """(when, step): a checkpoint of that step was loaded then, lastly; None: never said."""
 
 
 def is_complete(raw: bytes) -> bool:
@@ -134,12 +137,18 @@ def parse_header(raw: bytes) -> RingHeader:
 
 def parse_state(raw: bytes, clock_offset_ns: int, now_ns: int) -> HeaderState:
     """The changing words of a header; a time that is not in the past counts as not said."""
-    ready_ns, closed_ns, open_overflow, word_overflow = _CHANGING.unpack_from(raw, CHANGING_OFFSET)
+    ready_ns, closed_ns, open_overflow, word_overflow, resumed_step, resumed_ns = (
+        _CHANGING.unpack_from(raw, CHANGING_OFFSET)
+    )
+    said_ns = past(resumed_ns, clock_offset_ns, now_ns)
     return HeaderState(
         ready_ns=past(ready_ns, clock_offset_ns, now_ns),
         closed_ns=past(closed_ns, clock_offset_ns, now_ns),
         open_overflow=open_overflow,
         word_overflow=word_overflow,
+        resumed=None
+        if said_ns is None or not 0 <= resumed_step < LARGEST_STEP
+        else (said_ns, resumed_step),
     )
 
 

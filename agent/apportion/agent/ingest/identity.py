@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
+from apportion.agent.ingest.header import LARGEST_STEP
 from apportion.agent.ingest.text import sanitised
 from apportion.client import layout
 from apportion.core.ids import AttemptId, RingId, RunId
@@ -15,7 +16,6 @@ TEXT_CHARACTERS: Final = 256
 TAGS: Final = 32
 DEVICES: Final = 64
 _LARGEST_RANK: Final = 1 << 31
-_LARGEST_STEP: Final = 1 << 53
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class Identity:
     devices: tuple[str, ...] = ()
     device_hints: tuple[tuple[str, str], ...] = ()
     resumed_from_step: int | None = None
+    restart_count: int | None = None
     client_version: str | None = None
     ignored: int = 0
 
@@ -146,7 +147,8 @@ def parse_identity(raw: bytes) -> Identity:
         tags=members.take_map("tags"),
         devices=members.take_list("devices"),
         device_hints=members.take_map("device_hints"),
-        resumed_from_step=members.take("resumed_from_step", _up_to(_LARGEST_STEP)),
+        resumed_from_step=members.take("resumed_from_step", _up_to(LARGEST_STEP)),
+        restart_count=members.take("restart_count", _up_to(LARGEST_STEP)),
         client_version=members.take("client_version", _text),
         ignored=members.ignored,
     )
@@ -160,7 +162,7 @@ def _text(value: object) -> str | None:
 
 def _text_or_number(value: object) -> str | None:
     # A restart count is a natural attempt, and clients may keep it a number.
-    if type(value) is int and 0 <= value < _LARGEST_STEP:
+    if type(value) is int and 0 <= value < LARGEST_STEP:
         return str(value)
     return _text(value)
 

@@ -47,6 +47,8 @@ class FollowedRing:
     position: Position | None = None
     finished: bool = False
     reported: tuple[int, int] = (0, 0)
+    resumed: tuple[int, int] | None = None
+    """What the last poll said of a loaded checkpoint: (when, step)."""
 
     @property
     def says(self) -> RingSays:
@@ -141,6 +143,7 @@ class Intake:
             self._open_spans(ring, poll, begun_ns)
         if poll.state.ready_ns is not None:
             ring.state.started(self.time.of(poll.state.ready_ns))
+        self._resumed(ring, poll)
         for window in poll.loss_windows:
             self.settlement.lost(
                 ring.state,
@@ -154,7 +157,16 @@ class Intake:
         if poll.finished and not ring.finished:
             ring.finished = True
             ended_ns = poll.state.closed_ns or begun_ns
-            self.settlement.ended(ring.state, self.time.of(ended_ns))
+            closed = poll.state.closed_ns is not None
+            self.settlement.ended(ring.state, self.time.of(ended_ns), closed=closed)
+
+    def _resumed(self, ring: FollowedRing, poll: Poll) -> None:
+        """A loaded checkpoint, once two polls saw the same: its step and its time are two words."""
+        said = poll.state.resumed
+        if said is not None and (said == ring.resumed or not poll.alive):
+            time_ns, step = said
+            ring.state.progress.resumed(step, self.time.of(time_ns))
+        ring.resumed = said
 
     def _open_spans(self, ring: FollowedRing, poll: Poll, begun_ns: int) -> None:
         spans = poll.open_spans

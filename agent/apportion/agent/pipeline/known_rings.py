@@ -61,12 +61,16 @@ class KnownRings:
             "rank": identity.said.rank,
             "world_size": identity.said.world_size,
             "tags": dict(identity.said.tags),
+            "restart_count": identity.said.restart_count,
             "resumed_from_step": identity.said.resumed_from_step,
         }
         attached_ns = self._time.of(identity.created_ns)
         start_ns = identity.process_start_ns or identity.init_ns
         process_start_ns = None if start_ns is None else self._time.of(start_ns)
         ring = RingState(key, run_entity(registry, said), attached_ns, pid, process_start_ns)
+        ring.rank, ring.restart_count = identity.said.rank, identity.said.restart_count
+        if identity.said.resumed_from_step is not None:
+            ring.progress.resumed(identity.said.resumed_from_step, attached_ns)
         if is_new:
             boot = identity.boot_id.replace("-", "")
             times = (attached_ns, process_start_ns)

@@ -57,12 +57,14 @@ def reapportion(
     *,
     needs: RequestNeeds,
     ties: Callable[[Roots, Sequence[Spanless]], Tie],
+    in_vain: Callable[[RootRow], bool],
 ) -> Reallocated:
     """Apportion the surprised past twice, as it was known and as it is known now.
 
-    `rings` are bound, `roots` theirs by key; `ties` gives stable hashes.
+    `rings` are bound, `roots` theirs by key; `ties` gives stable hashes. `in_vain`: was this
+    step rolled back, so that its cost is `lost`?
     """
-    past = _Past(surprise, rings, roots, groups, history)
+    past = _Past(surprise, rings, roots, groups, history, in_vain)
     before, after = past.known(now=False), past.known(now=True)
     for known in (before, after):
         needs.tell(known.roots)
@@ -88,6 +90,7 @@ class _Past:
         roots: Mapping[int, Roots],
         groups: Mapping[int, Sequence[int]],
         history: History,
+        in_vain: Callable[[RootRow], bool],
     ) -> None:
         self._device, self.start_ns, self.end_ns = surprise
         mine = {group for group, members in groups.items() if self._device.key in members}
@@ -116,7 +119,7 @@ class _Past:
             (row.ring, row.number): self._rings[row.ring].run_entity
             for own in by_ring.values()
             for row in own
-            if row.status == SpanStatus.LOST and row.kind == SpanKind.STEP
+            if row.kind == SpanKind.STEP and (row.status == SpanStatus.LOST or in_vain(row))
         }
 
     def known(self, *, now: bool) -> Known:

@@ -11,6 +11,7 @@ from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.open_root import OpenRoot
 from apportion.agent.pipeline.reapportion import claim_of
 from apportion.agent.pipeline.ring_state import RingState
+from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.agent.pipeline.surprises import HISTORY_NS
 from apportion.core.category import Phase, PhaseClock, SpanKind, SpanStatus
 from apportion.core.units import NS_PER_MINUTE
@@ -59,6 +60,8 @@ def position_row(ring: RingState, position: str, charged_ns: int | None) -> Row:
         ring.startup_end_ns,
         ring.steps_end_at(charged_ns),
         int(ring.admits_from is not None),
+        int(ring.closed),
+        *ring.progress.to_row(),
     )
 
 
@@ -77,6 +80,7 @@ def restore_rings(state: LedgerState, registry: Registry, latest_ns: int) -> dic
         said = json.loads(identity)
         ring = RingState(key, run_entity(registry, said), attached_ns, said.get("pid") or 0)
         ring.process_start_ns = process_start_ns
+        ring.rank, ring.restart_count = said.get("rank"), said.get("restart_count")
         if key in positions:
             _restore_position(ring, positions[key])
         if ring.ended_ns is None or ring.ended_ns > latest_ns - HISTORY_NS:
@@ -180,11 +184,13 @@ _ROOT_COLUMNS: Final = (
     "input_tokens",
     "cached_input_tokens",
     "output_tokens",
+    "step",
 )
 
 
 def _restore_position(ring: RingState, row: Row) -> None:
-    _, position, _, _, ring.ended_ns, ring.startup_end_ns, ring.steps_end_ns, _ = row
+    _, position, _, _, ring.ended_ns, ring.startup_end_ns, ring.steps_end_ns, _, closed = row[:9]
+    ring.closed, ring.progress = bool(closed), StepProgress.from_row(row[9:])
     document: dict[str, Any] = json.loads(position).get(_STATE, {}) if position else {}
     ring.admits_from = document.get("admits_from")
     ring.next_sequence = document.get("next_sequence", 1)

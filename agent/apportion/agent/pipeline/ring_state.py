@@ -10,6 +10,7 @@ import numpy as np
 from apportion.agent.pipeline.root_phases import RootPhases
 from apportion.agent.pipeline.spans import Decoded, is_root, roots_of
 from apportion.agent.pipeline.step_gaps import step_gaps
+from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.core.category import Category, SpanKind
 from apportion.cost.settlement.work import ROOT, Roots
 
@@ -48,7 +49,11 @@ class RingState:
     attached_ns: int
     pid: int
     process_start_ns: int | None = None
+    rank: int | None = None
+    restart_count: int | None = None
     ended_ns: int | None = None
+    closed: bool = False
+    """Its process said that it ended; else it was seen dead."""
     startup_end_ns: int | None = None
     startup_applied: bool = False
     steps_end_ns: int | None = None
@@ -62,6 +67,7 @@ class RingState:
     open: dict[int, OpenRoot] = field(default_factory=dict[int, "OpenRoot"])
     lost: set[int] = field(default_factory=set[int])
     """Steps that were open when the process died and are not charged to their end."""
+    progress: StepProgress = field(default_factory=StepProgress)
     losses: list[Interval] = field(default_factory=list["Interval"])
     phases: RootPhases = field(default_factory=RootPhases)
     _ended: list[Roots] = field(default_factory=list[Roots])
@@ -70,6 +76,7 @@ class RingState:
     def absorb(self, decoded: Decoded) -> None:
         """Take records in the order of their sequence."""
         self.phases.absorb(decoded)
+        self.progress.ended(decoded)
         records = decoded.records
         sequences = records["sequence"].astype(np.int64)
         if self.admits_from is None and (records["scheduled_ns"] > 0).any():
@@ -97,6 +104,7 @@ class RingState:
         for span in seen:
             known = self.open.get(span.number)
             if known is None:
+                self.progress.began(span)
                 self.open[span.number] = span
                 self.started(span.start_ns)
             else:
@@ -109,9 +117,9 @@ class RingState:
         if self.startup_end_ns is None:
             self.startup_end_ns = start_ns
 
-    def die(self, ended_ns: int) -> list[OpenRoot]:
+    def die(self, ended_ns: int, *, closed: bool = False) -> list[OpenRoot]:
         """The process is gone: what it had open ends where it was last seen. Returns that."""
-        self.ended_ns = ended_ns
+        self.ended_ns, self.closed = ended_ns, closed
         ended = [self.vanish(number, incomplete=False) for number in list(self.open)]
         self.lost.update(span.number for span in ended if span.kind is SpanKind.STEP)
         return ended

@@ -12,6 +12,7 @@ from apportion.agent.pipeline.known_rings import KnownRings
 from apportion.agent.pipeline.metered import MeteredDevices
 from apportion.agent.pipeline.needs import RequestNeeds
 from apportion.agent.pipeline.registry import Registry
+from apportion.agent.pipeline.runs import Runs
 from apportion.agent.pipeline.spans import decode, unrecorded_row
 from apportion.agent.pipeline.tick import (
     LEARNT_LATE,
@@ -93,6 +94,7 @@ class Settlement:
         self.metered = MeteredDevices(state, self.registry, time, rates_of, share_of)
         self._needs = RequestNeeds(self.registry, models or {})
         self._known = KnownRings(state, self.registry, time)
+        self._runs = Runs(state, self.registry)
         for ring, ended_ns in self._known.of_other_boots():
             self.ended(ring, ended_ns)
 
@@ -151,10 +153,13 @@ class Settlement:
         """An open span is gone and its record will never come: how it ended is unknown."""
         self._unrecorded(ring, ring.vanish(number), SpanStatus.OPEN)
 
-    def ended(self, ring: RingState, ended_ns: int) -> None:
-        """The ring's process died at node time `ended_ns`; its open spans end as lost."""
+    def ended(self, ring: RingState, ended_ns: int, *, closed: bool = False) -> None:
+        """The ring's process died at node time `ended_ns`; its open spans end as lost.
+
+        `closed`: it said so itself.
+        """
         if ring.ended_ns is None:
-            for span in ring.die(ended_ns):
+            for span in ring.die(ended_ns, closed=closed):
                 self._unrecorded(ring, span, SpanStatus.LOST)
 
     def _unrecorded(self, ring: RingState, span: OpenRoot, status: SpanStatus) -> None:
@@ -244,6 +249,7 @@ class Settlement:
             self._holders_of,
             self._next_charge_key,
             self._needs,
+            self._runs,
         )
 
     def _batch(self, outcome: TickOutcome, now_ns: int) -> TickBatch:
@@ -261,6 +267,7 @@ class Settlement:
         )
         batch.insert("settlement_part", [tuple(part) for part in outcome.settled.parts])
         batch.insert("charge", outcome.lines)
+        batch.insert("lost_work", outcome.lost_work.rows(now_ns))
         batch.replace("evidence", outcome.evidence)
         batch.accruals_changed = [
             accrual_row(key, accrual) for key, accrual in outcome.posted.changed.items()
@@ -283,6 +290,7 @@ class Settlement:
         for redone in outcome.reallocated:
             totals.add_moves(redone.moves, LEARNT_LATE)
         totals.add_lost(outcome.lost)
+        self._runs.posted(outcome.lost_work)
         totals.add_spans(list(unsaved.records().values()))
         for span, status in unsaved.unrecorded:
             totals.add_ended(span.kind, span.entity, status, 1)

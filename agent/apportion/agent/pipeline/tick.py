@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from apportion.agent.pipeline.lost_work import lost_lines
+from apportion.agent.pipeline.lost_work import LostLines
 from apportion.agent.pipeline.reapportion import Reallocated, reapportion
 from apportion.agent.pipeline.ring_state import NO_ROOTS
+from apportion.agent.pipeline.runs import LostWork
 from apportion.agent.pipeline.surprises import surprises
 from apportion.agent.pipeline.verdicts import verdicts
 from apportion.core.units import NS_PER_MINUTE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.needs import RequestNeeds
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
+    from apportion.agent.pipeline.runs import Runs
     from apportion.cost.idle_power import IdlePower
     from apportion.cost.ledger.batch import Row
     from apportion.cost.ledger.history import History
@@ -58,6 +60,7 @@ class TickInput:
     holders_of: Callable[[MeteredDevice], Sequence[int]]
     next_charge_key: int
     needs: RequestNeeds
+    runs: Runs
 
 
 @dataclass(slots=True)
@@ -74,6 +77,8 @@ class TickOutcome:
     reallocated: list[Reallocated] = field(default_factory=list[Reallocated])
     lost: list[Row] = field(default_factory=list["Row"])
     """Those of `lines` that moved cost to `lost`."""
+    lost_work: LostWork = field(default_factory=LostWork)
+    """What is posted as lost with them, besides steps whose process died."""
     evidence: list[Row] = field(default_factory=list["Row"])
     verdicts: dict[int, Verdict] = field(default_factory=dict[int, "Verdict"])
     idle: dict[int, IdlePower] = field(default_factory=dict[int, "IdlePower"])
@@ -124,6 +129,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
         },
         tick.limit_ns,
     )
+    outcome.lost_work = tick.runs.due({ring.key: ring for ring in tick.rings}, _committed(tick))
     outcome.reallocated = [
         reapportion(
             surprise,
@@ -133,6 +139,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
             history,
             needs=tick.needs,
             ties=registry.ties,
+            in_vain=lambda row: tick.runs.is_vain(row, outcome.lost_work),
         )
         for surprise in surprises(tick.devices, rings, roots_by_ring, groups)
     ]
@@ -166,6 +173,18 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
     _post_lost(tick, outcome, rings, groups, history)
     outcome.next_charge_key = tick.next_charge_key + len(outcome.lines)
     return outcome
+
+
+def _committed(tick: TickInput) -> Callable[[int], int]:
+    """How far the devices of a group are settled and their lines in the ledger."""
+    groups = tick.registry.groups
+    settled = {device.key: device.settled_ns for device in tick.devices}
+
+    def settled_ns(group: int) -> int:
+        known = [settled[key] for key in groups.value(group) if key in settled]
+        return min(known, default=tick.limit_ns)
+
+    return settled_ns
 
 
 def _limit_ns(
@@ -258,15 +277,15 @@ def _post_lost(
     groups: Mapping[int, Sequence[int]],
     history: History,
 ) -> None:
-    posted = list(outcome.lines)
+    lost = LostLines(
+        history,
+        first_charge_key=tick.next_charge_key + len(outcome.lines),
+        posted_ns=tick.now_ns,
+    )
     for ring in rings:
         if ring.lost:
-            outcome.lost += lost_lines(
-                ring,
-                ring.charged_ns(lambda group: outcome.settled_ns(groups[group])),
-                posted,
-                history,
-                first_charge_key=tick.next_charge_key + len(posted) + len(outcome.lost),
-                posted_ns=tick.now_ns,
-            )
-    outcome.lines += outcome.lost
+            charged_ns = ring.charged_ns(lambda group: outcome.settled_ns(groups[group]))
+            lost.died(ring, charged_ns, outcome.lines)
+    lost.in_vain(outcome.lost_work, tick.runs)
+    outcome.lost = lost.rows
+    outcome.lines += lost.rows

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
 
-from apportion.agent.pipeline.lost_work import REASON as PROCESS_DIED
 from apportion.agent.snapshot import MoveKey as MoveLabels
 from apportion.agent.snapshot import PhaseKey, RequestKey, Spend, SpendKey, StepKey, TokenKey
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
@@ -122,10 +121,14 @@ class Totals:
                     self.moved[labels] += taken * given // total
 
     def add_lost(self, lines: Sequence[Row]) -> None:
-        """Lines that moved the cost of steps whose process died."""
-        units = sum(row[13] or 0 for row in lines if row[3] == int(Category.LOST))
-        if units > 0:
-            self.moved[MoveLabels(Category.DIRECT, Category.LOST, PROCESS_DIED)] += units
+        """Lines that moved the cost of lost work: each pair takes from a category and gives."""
+        taken: Counter[MoveLabels] = Counter()
+        for row in lines:
+            if row[3] != int(Category.LOST):
+                taken[MoveLabels(Category(row[3]), Category.LOST, row[16])] -= row[13] or 0
+        for labels, units in taken.items():
+            if units > 0:
+                self.moved[labels] += units
 
     def add_spans(self, read: Sequence[Decoded]) -> None:
         """Requests, steps and tokens of records that were read and committed."""

@@ -59,9 +59,9 @@ class LedgerState:
     """Everything that settlement needs after a restart: all rows of the small tables.
 
     `tables` maps a table's name to its rows without agent_id, for: boot, wall_offset, device,
-    device_group, device_share, rate, entity, method, ring, ring_position, binding, accrual,
-    watermark, idle_power, reading. `spans` are the rows of `span` that end after the oldest
-    watermark less the given margin; `next_charge_key` is the first free one.
+    device_group, device_share, rate, entity, method, ring, ring_position, binding, lost_work,
+    accrual, watermark, idle_power, reading. `spans` are the rows of `span` that end after the
+    oldest watermark less the given margin; `next_charge_key` is the first free one.
     """
 
     agent_id: int

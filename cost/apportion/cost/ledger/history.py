@@ -11,6 +11,7 @@ from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import charge, evidence, settlement, span
+from apportion.cost.training import lost_query
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql import ColumnElement, Select
 
     from apportion.cost.ledger.batch import Row as BatchRow
+    from apportion.cost.training.lost_query import Hang
+    from apportion.cost.training.rollback import Rollback
 
 LONGEST_NS: Final = NS_PER_HOUR
 """No settlement and no verdict is longer: the index knows only where they start."""
@@ -44,6 +47,7 @@ class RootRow(NamedTuple):
     input_tokens: int | None
     cached_input_tokens: int | None
     output_tokens: int | None
+    step: int | None = None
 
 
 class InnerRow(NamedTuple):
@@ -93,7 +97,7 @@ class History:
         times = ("scheduled_ns", "first_token_ns", "end_ns")
         tokens = ("input_tokens", "cached_input_tokens", "output_tokens")
         query = (
-            self._spans(rings, start_ns, end_ns, (*columns, *times, *tokens))
+            self._spans(rings, start_ns, end_ns, (*columns, *times, *tokens, "step"))
             .where(_ROOT)
             .order_by(span.c.end_ns.desc())
             .limit(most)
@@ -156,6 +160,29 @@ class History:
             charge.c.ring_key == ring,
             charge.c.number == number,
         )
+        return rows(self.connection, query)
+
+    def step_lines(
+        self, rollbacks: Sequence[Rollback], known: Sequence[Rollback]
+    ) -> list[BatchRow]:
+        """What the steps of `rollbacks`, but not of `known`, have as `direct`: rows to be moved."""
+        found: list[BatchRow] = []
+        for batch in lost_query.batches(rollbacks):
+            steps = lost_query.vain_steps(batch, known)
+            since_ns = self.connection.execute(lost_query.begun_ns(steps)).scalar()
+            if since_ns is not None:
+                lines = charge.c.charge_key >= self._first_line_since(since_ns)
+                query = lost_query.step_lines(steps, self._mine(charge), lines)
+                found += rows(self.connection, query)
+        return found
+
+    def waiting_lines(self, hangs: Sequence[Hang]) -> list[BatchRow]:
+        """What the time of `hangs` without a span has: rows to be moved."""
+        if not hangs:
+            return []
+        since_ns = min(hang.since_ns for hang in hangs)
+        lines = charge.c.charge_key >= self._first_line_since(since_ns)
+        query = lost_query.waiting_lines(hangs, self._mine(charge), lines)
         return rows(self.connection, query)
 
     def _first_line_since(self, posted_ns: int) -> int:

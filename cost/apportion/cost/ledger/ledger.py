@@ -49,6 +49,7 @@ STATE_TABLES: Final = (
     "ring",
     "ring_position",
     "binding",
+    "lost_work",
     "accrual",
     "watermark",
     "idle_power",

@@ -15,6 +15,7 @@ replaced as settlement goes on.
     accrual           running sums of what is not posted yet
     idle_power        what each device draws at rest, as far as it was seen at rest
     span              every record read from a ring, once
+    lost_work         what a restart made vain of a ring's work, posted as `lost` already
 """
 
 from __future__ import annotations
@@ -151,6 +152,14 @@ ring_position = Table(
     Column("first_root_ns", BigInteger, comment="start of its first root span: end of startup"),
     Column("last_step_end_ns", BigInteger, comment="end of its last step so far"),
     Column("admits", SmallInteger, nullable=False, comment="1: its requests say scheduled()"),
+    Column("closed", SmallInteger, comment="1: its process said that it ended"),
+    Column("first_step", BigInteger, comment="lowest number of a step that began"),
+    Column("first_step_ns", BigInteger, comment="when its first step began"),
+    Column("last_step", BigInteger, comment="highest number of a step that was finished"),
+    Column("last_step_ns", BigInteger, comment="when the last finished step ended"),
+    Column("step_failed", SmallInteger, comment="1: the last finished step had failed"),
+    Column("resumed_step", BigInteger, comment="last step of the checkpoint that was loaded"),
+    Column("resumed_ns", BigInteger, comment="when it said so"),
     PrimaryKeyConstraint("agent_id", "ring_key"),
 )
 
@@ -163,6 +172,18 @@ binding = Table(
     Column("group_key", Integer, nullable=False),
     Column("source", Text, nullable=False),
     PrimaryKeyConstraint("agent_id", "ring_key", "since_ns"),
+)
+
+lost_work = Table(
+    "lost_work",
+    metadata,
+    Column("agent_id", BigInteger, nullable=False),
+    Column("ring_key", Integer, nullable=False),
+    Column("reason", Text, nullable=False, comment="rolled_back, hang"),
+    Column("first_step", BigInteger, nullable=False, comment="rolled back from here on; else 0"),
+    Column("until_ns", BigInteger, nullable=False, comment="what ended by then"),
+    Column("posted_ns", BigInteger, nullable=False),
+    PrimaryKeyConstraint("agent_id", "ring_key", "reason", "first_step", "until_ns"),
 )
 
 span = Table(

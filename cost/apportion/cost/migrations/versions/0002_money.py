@@ -10,6 +10,18 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+STEP_PROGRESS = (
+    ("closed", sa.SmallInteger(), "1: its process said that it ended"),
+    ("first_step", sa.BigInteger(), "lowest number of a step that began"),
+    ("first_step_ns", sa.BigInteger(), "when its first step began"),
+    ("last_step", sa.BigInteger(), "highest number of a step that was finished"),
+    ("last_step_ns", sa.BigInteger(), "when the last finished step ended"),
+    ("step_failed", sa.SmallInteger(), "1: the last finished step had failed"),
+    ("resumed_step", sa.BigInteger(), "last step of the checkpoint that was loaded"),
+    ("resumed_ns", sa.BigInteger(), "when it said so"),
+)
+"""Of `ring_position`: how far a process came with its steps."""
+
 
 def upgrade() -> None:
     """Only adds: an agent of the first release goes on beside it."""
@@ -112,10 +124,30 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("agent_id", "device_key", "state"),
     )
+    for name, column_type, comment in STEP_PROGRESS:
+        op.add_column("ring_position", sa.Column(name, column_type, comment=comment))
+    op.create_table(
+        "lost_work",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("ring_key", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False, comment="rolled_back, hang"),
+        sa.Column(
+            "first_step",
+            sa.BigInteger(),
+            nullable=False,
+            comment="rolled back from here on; else 0",
+        ),
+        sa.Column("until_ns", sa.BigInteger(), nullable=False, comment="what ended by then"),
+        sa.Column("posted_ns", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("agent_id", "ring_key", "reason", "first_step", "until_ns"),
+    )
 
 
 def downgrade() -> None:
     """Remove what was added."""
+    op.drop_table("lost_work")
+    for name, _, _ in STEP_PROGRESS:
+        op.drop_column("ring_position", name)
     op.drop_table("idle_power")
     op.drop_column("settlement", "idle_mw")
     op.drop_table("device_share")

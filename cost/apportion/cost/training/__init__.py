@@ -1,0 +1,1 @@
+"""What training costs: attempts, lost work, goodput, and how often to save."""
