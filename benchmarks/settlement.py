@@ -15,6 +15,7 @@ import tempfile
 import time
 from datetime import date
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,9 @@ def spans_per_second(kind: SpanKind, folder: Path, model: str | None = None) -> 
         for index in range(RINGS)
     ]
 
+    @cache
     def entity(tenant: int, _model: int) -> int:
+        """As intake does: asked once for each pair of words of a ring."""
         return settlement.entity(EntityKey(workload="llm", model=model, tenant=f"tenant {tenant}"))
 
     def read() -> None:

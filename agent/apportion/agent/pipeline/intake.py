@@ -49,6 +49,8 @@ class FollowedRing:
     reported: tuple[int, int] = (0, 0)
     resumed: tuple[int, int] | None = None
     """What the last poll said of a loaded checkpoint: (when, step)."""
+    entities: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    """Keys of those that its records go to, by tenant and model word."""
 
     @property
     def says(self) -> RingSays:
@@ -220,19 +222,20 @@ class Intake:
         return self.time.of(monotonic_ns) if monotonic_ns else 0
 
     def _entity(self, ring: FollowedRing, tenant: int, model: int) -> int:
+        known = ring.entities.get((tenant, model))
+        if known is not None:
+            return known
         said = ring.identity.said
-        return self.settlement.entity(
-            EntityKey(
-                workload=said.workload,
-                run=said.run,
-                attempt=said.attempt,
-                tenant=self._word(ring, tenant),
-                model=self._word(ring, model),
-            )
+        texts = [None if i == layout.NO_WORD else _word(ring, i) for i in (tenant, model)]
+        entity = self.settlement.entity(
+            EntityKey(said.workload, said.run, said.attempt, texts[0], texts[1])
         )
+        # A word that was not read yet may still come; one that was never changes.
+        if layout.OTHER_TEXT not in texts:
+            ring.entities[tenant, model] = entity
+        return entity
 
-    def _word(self, ring: FollowedRing, index: int) -> str | None:
-        if index == layout.NO_WORD:
-            return None
-        text = ring.words[index] if index < len(ring.words) else None
-        return layout.OTHER_TEXT if text is None else text
+
+def _word(ring: FollowedRing, index: int) -> str:
+    text = ring.words[index] if index < len(ring.words) else None
+    return layout.OTHER_TEXT if text is None else text

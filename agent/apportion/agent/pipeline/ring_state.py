@@ -12,7 +12,7 @@ from apportion.agent.pipeline.spans import Decoded, is_root, roots_of
 from apportion.agent.pipeline.step_gaps import step_gaps
 from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.core.category import Category, SpanKind
-from apportion.cost.settlement.work import ROOT, Roots
+from apportion.cost.settlement.work import ROOT, Roots, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -158,7 +158,7 @@ class RingState:
     def ended(self) -> Roots:
         """Ended roots that are not charged to their end."""
         if len(self._ended) != 1:
-            self._ended = [np.concatenate([NO_ROOTS, *self._ended])]
+            self._ended = [joined(self._ended)]
         return self._ended[0]
 
     def roots(self) -> Roots:

@@ -94,6 +94,8 @@ class Amounts:
 
     def take(self, chosen: NDArray[np.bool_] | Column) -> Amounts:
         """Some of them."""
+        if chosen.dtype == np.bool_ and chosen.all():
+            return self
         units = None if self.units is None else self.units[chosen]
         return Amounts(
             self.rows[chosen],

@@ -13,6 +13,7 @@ from apportion.cost.methods.names import Method
 from apportion.cost.rounding import split_in_two
 from apportion.cost.settlement.amounts import Quantity
 from apportion.cost.settlement.phases import Durations, split
+from apportion.cost.settlement.work import picked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,9 +112,11 @@ class Lines:
         both = (first > 0) & (lead > 0) & (lead < length)
         only = np.where(lead > 0, int(Phase.PREFILL), int(Phase.DECODE))
         only = np.where((first > 0) & (length > 0), only, _NO_PHASE)
-        self._append(roots[~both], amounts.take(~both), only[~both], rate)
+        if not both.all():
+            self._append(picked(roots, ~both), amounts.take(~both), only[~both], rate)
         if both.any():
-            self._append_two(roots[both], amounts.take(both), lead[both], length[both], rate)
+            parts = (lead[both], length[both])
+            self._append_two(picked(roots, both), amounts.take(both), *parts, rate)
 
     def _append_two(
         self, roots: Roots, whole: Amounts, lead: Column, length: Column, rate: int

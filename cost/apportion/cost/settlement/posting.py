@@ -18,6 +18,7 @@ from apportion.cost.settlement.accrual import Accrual, AccrualKey
 from apportion.cost.settlement.amounts import Amounts, Quantity
 from apportion.cost.settlement.lines import Lines, Who
 from apportion.cost.settlement.phases import PhaseSlice, by_method, phase_durations
+from apportion.cost.settlement.work import picked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +102,7 @@ class Book:
             mine = roots[amounts.rows]
             inside = (mine["start_ns"] >= hour_ns) & (mine["end_ns"] <= hour_ns + NS_PER_HOUR)
             at_once = ended[amounts.rows] & fresh[amounts.rows] & inside
-            self._post_at_once(mine[at_once], amounts.take(at_once), rate)
+            self._post_at_once(picked(mine, at_once), amounts.take(at_once), rate)
             for index in np.flatnonzero(~at_once).tolist():
                 quantity, prefill_ns = _quantity(amounts, index), int(amounts.prefill_ns[index])
                 self._accrue_span(mine[index], quantity, prefill_ns, hour_ns, rate)
@@ -131,7 +132,7 @@ class Book:
                 reason=None,
                 incomplete=bool(root["incomplete"]),
             )
-        self._lines.post_many(roots[~named], amounts.take(~named), rate)
+        self._lines.post_many(picked(roots, ~named), amounts.take(~named), rate)
 
     def _accrue_span(
         self, root: np.void, amount: Quantity, prefill_ns: int, hour_ns: int, rate: int

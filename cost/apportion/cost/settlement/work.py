@@ -48,6 +48,21 @@ ROOT: Final = np.dtype(
 Roots = NDArray[np.void]
 """Rows of type `ROOT`."""
 
+
+def picked(roots: Roots, chosen: NDArray[np.bool_]) -> Roots:
+    """The chosen rows, which nobody may change: no copy where they are all of `roots`."""
+    return roots if chosen.all() else roots[chosen]
+
+
+def joined(parts: Sequence[Roots]) -> Roots:
+    """The rows of all `parts`, in their order; the caller owns them.
+
+    Copied as plain bytes: numpy would compare the types of any two parts field by field.
+    """
+    raw = [np.ascontiguousarray(part).view(np.uint8) for part in parts]
+    return np.concatenate([np.zeros(0, np.uint8), *raw]).view(ROOT)
+
+
 LATE_ENERGY_NS: Final = 1
 """Energy that came too late for its own time is settled with a piece of this length, so that it
 can be told from the energy of the time that it stands beside."""
