@@ -53,8 +53,8 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("agent.txt", ["agent", "kubernetes"]),
-        ("dev.txt", ["agent", "bench", "demo", "dev", "kubernetes"]),
+        ("agent.txt", ["agent", "kubernetes", "postgresql"]),
+        ("dev.txt", ["agent", "bench", "demo", "dev", "kubernetes", "postgresql"]),
     ],
 )
 def test_lock_covers_its_extras(repository: Path, name: str, extras: list[str]) -> None:
@@ -98,6 +98,8 @@ def test_every_dependency_has_its_reason(repository: Path) -> None:
     page = (repository / "docs" / "dependencies.md").read_text()
 
     missing = [
-        name for name in required("agent", "bench", "demo", "dev") if f"`{name}`" not in page
+        name
+        for name in required("agent", "bench", "demo", "dev", "postgresql")
+        if f"`{name}`" not in page
     ]
     assert [] == sorted(missing)
