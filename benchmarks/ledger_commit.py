@@ -3,8 +3,10 @@
 A round commits a tick of spans with one charge each to a file of its own; the peer writes equal
 rows to equal tables (same columns and keys, WAL, synchronous=NORMAL) with prepared tuples. Rows
 are made before the clock starts. Rounds are interleaved in one process; times are of the
-process's CPU clock, so that a neighbour's disk does not count. Then, on the last ledger and by
-the wall clock: a report, an audit, and what a restart loads.
+process's CPU clock, so that a neighbour's disk does not count. A third series commits the same
+ticks with an outbox, as an agent does whose ledger is shipped. Then, on the last ledger and by
+the wall clock: a report, an audit, and what a restart loads; and the same rows on their way into
+a PostgreSQL (`ledger_shipping`), where its programs are here.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from apportion.cost.ledger.schema import charge, metadata, span
 from apportion.cost.ledger.statements import row_columns
 from apportion.cost.report import report
 from apportion.cost.testing import Claim, LedgerBuilder, memory_ledger
+from benchmarks.ledger_shipping import shipping
 
 SPANS = 50_000
 SMALL_SPANS = 1_000
@@ -44,6 +47,7 @@ def run() -> dict[str, object]:
             **large,
             "small tick": {"spans in a tick": SMALL_SPANS, **small},
             **_readers(place / "readers.db"),
+            "postgresql": shipping(_tick(SPANS), ROUNDS),
         }
 
 
@@ -51,8 +55,11 @@ def _interleaved(place: Path, spans: int) -> dict[str, object]:
     batch = _tick(spans).inserted
     rows = {name: batch[name] for name in ("span", "charge")}
     count = sum(len(found) for found in rows.values())
-    times: dict[str, list[float]] = {"ledger": [], "sqlite3": []}
+    times: dict[str, list[float]] = {"ledger": [], "sqlite3": [], "with outbox": []}
     for number in range(ROUNDS):
+        with memory_ledger(place / f"{spans}-{number}-shipped.db") as ledger:
+            ledger.outbox.switch_on(1 << 30)
+            times["with outbox"].append(_cpu_s(lambda: _commit(ledger, rows)))
         with memory_ledger(place / f"{spans}-{number}.db") as ledger:
             times["ledger"].append(_cpu_s(lambda: _commit(ledger, rows)))
             (held,) = _counts(place / f"{spans}-{number}.db")
@@ -64,6 +71,8 @@ def _interleaved(place: Path, spans: int) -> dict[str, object]:
         "sqlite3 rows/s": count / statistics.median(times["sqlite3"]),
         "sqlite3 rows/s, best": count / min(times["sqlite3"]),
         "ledger / sqlite3": statistics.median(times["sqlite3"])
+        / statistics.median(times["ledger"]),
+        "with outbox / without": statistics.median(times["with outbox"])
         / statistics.median(times["ledger"]),
     }
 

@@ -12,7 +12,10 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
 has() {
-    PATH="$folder/usr/bin:$folder/usr/sbin:$PATH" command -v "$1" >/dev/null 2>&1
+    # Debian keeps the programs of a PostgreSQL server in a folder for each version.
+    local path="$folder/usr/bin:$folder/usr/sbin:$PATH" bin
+    for bin in {"$folder/postgresql",}/usr/lib/postgresql/*/bin; do path+=":$bin"; done
+    PATH="$path" command -v "$1" >/dev/null 2>&1
 }
 
 skip() { # package, program, needed by, reason
@@ -46,6 +49,29 @@ unpack() { # package
     rm -rf "$downloads"
 }
 
+unpack_all() { # package
+    local downloads
+    mkdir -p "$folder"
+    downloads=$(mktemp -d "$folder/download.XXXXXX")
+    mkdir "$downloads/partial"
+    gather() { # apt-get
+        "$1" -o Dir::Cache="$folder/apt/cache" -o Dir::Cache::archives="$downloads" \
+            -o Debug::NoLocking=true -o APT::Sandbox::User="$(id -un)" -qq \
+            --download-only --yes --no-install-recommends install "$2"
+    }
+    mkdir -p "$folder/apt/cache"
+    if ! gather apt-get "$1" >"$log" 2>&1; then
+        if ! { private_apt_get update && gather private_apt_get "$1"; } >"$log" 2>&1; then
+            rm -rf "$downloads"
+            return 1
+        fi
+    fi
+    for archive in "$downloads"/*.deb; do
+        dpkg-deb --extract "$archive" "$folder/$1"
+    done
+    rm -rf "$downloads"
+}
+
 install() { # package
     # RUNLEVEL=1 asks Debian's scripts not to start the package's service.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
@@ -64,6 +90,10 @@ while read -r package program how needed_by; do
     fi
     case $how in
     unpack) echo "packages: unpacking Debian's $package under $folder, for $needed_by" ;;
+    unpack_all)
+        echo "packages: unpacking Debian's $package and what it needs under $folder/$package," \
+            "for $needed_by"
+        ;;
     install)
         if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; then
             skip "$package" "$program" "$needed_by" "neither root nor sudo without a password"
@@ -72,7 +102,7 @@ while read -r package program how needed_by; do
         echo "packages: installing Debian's $package, for $needed_by"
         ;;
     *)
-        echo "$list: $package: '$how' is neither unpack nor install" >&2
+        echo "$list: $package: '$how' is neither unpack, unpack_all nor install" >&2
         exit 2
         ;;
     esac

@@ -7,13 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-UNPACKED_PROGRAMS = REPOSITORY / "build" / "debian" / "usr" / "bin"
+UNPACKED = REPOSITORY / "build" / "debian"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 # No deadline: how long an example takes is the machine's business, never a test's verdict.
@@ -23,9 +28,15 @@ settings.load_profile("apportion")
 
 def pytest_configure() -> None:
     """Put what packaging/install-debian.sh unpacked on PATH, for pytest run by hand."""
-    path = os.environ.get("PATH", "")
-    if str(UNPACKED_PROGRAMS) not in path.split(os.pathsep):
-        os.environ["PATH"] = f"{UNPACKED_PROGRAMS}{os.pathsep}{path}"
+    # Debian keeps a server's programs out of the way, in a folder for each version.
+    roots = (UNPACKED / "postgresql", Path("/"))
+    servers = [found for root in roots for found in root.glob("usr/lib/postgresql/*/bin")]
+    servers.sort(key=lambda folder: float(folder.parent.name), reverse=True)
+    path = os.environ.get("PATH", "").split(os.pathsep)
+    for folder in map(str, (UNPACKED / "usr" / "bin", *servers)):
+        if folder not in path:
+            path.append(folder)
+    os.environ["PATH"] = os.pathsep.join(path)
 
 
 def pytest_report_header() -> str:
@@ -41,12 +52,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"gpu: no NVIDIA driver here ({NVIDIA_DRIVER} does not exist)")
     for marker in item.iter_markers("needs_program"):
         for program in marker.args:
-            if shutil.which(program) is None:
-                lack(f"the program {program} is not on PATH: run packaging/install-debian.sh")
+            need_program(program)
     for marker in item.iter_markers("needs_module"):
         for module in marker.args:
             if importlib.util.find_spec(module) is None:
                 lack(f"the module {module} is not installed: see requirements/{module}.txt")
+
+
+def need_program(program: str) -> None:
+    """The running test needs a program that Debian's packages bring."""
+    if shutil.which(program) is None:
+        lack(f"the program {program} is not on PATH: run packaging/install-debian.sh")
 
 
 def lack(reason: str) -> None:
@@ -73,3 +89,40 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*command, str(REPOSITORY)], check=True, capture_output=True, timeout=100)
     (built,) = folder.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="session")
+def postgres_programs() -> None:
+    """What uses it is skipped by name where a PostgreSQL's programs are missing."""
+    for program in ("initdb", "postgres", "setpriv"):
+        need_program(program)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_programs: None) -> Iterator[PostgresServer]:
+    """A running PostgreSQL, which nobody may stop: every test has a database of its own."""
+    from tests.postgres import PostgresServer  # noqa: PLC0415 - psycopg may be missing with it
+
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def ledger_template(postgres: PostgresServer) -> str:
+    """The name of a database that is an empty shared ledger, to be copied."""
+    from apportion.cost.ledger.migration import migrate  # noqa: PLC0415 - few tests need it
+
+    postgres.execute("CREATE DATABASE ledger_template")
+    migrate(postgres.url("ledger_template"))
+    return "ledger_template"
+
+
+@pytest.fixture
+def shared_url(postgres: PostgresServer, ledger_template: str) -> Iterator[str]:
+    """The URL of a new, empty shared ledger."""
+    with postgres.database(ledger_template) as name:
+        yield postgres.url(name)

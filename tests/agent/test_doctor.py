@@ -8,7 +8,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+import psycopg
 import pytest
+from tests.postgres import PostgresServer
 
 from apportion.agent.config_layers import LoadedConfig, load_config
 from apportion.agent.doctor import Finding, Level, examine
@@ -16,6 +18,7 @@ from apportion.agent.doctor.devices import examine_price
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
 from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
+from apportion.agent.doctor.shared_ledger import examine_shared_ledger
 from apportion.client import layout
 from apportion.core.clock import ManualClock, SystemClock
 from apportion.cost.ledger.migration import migrate
@@ -217,3 +220,54 @@ def test_a_ledger_whose_database_has_no_driver_fails() -> None:
     (finding,) = examine_ledger("nosuch://ann:secret@db/x", "nosuch://ann:***@db/x")
     assert finding.level is Level.FAIL
     assert "secret" not in finding.found
+
+
+def _shared(url: str, clock: SystemClock | ManualClock | None = None) -> list[Finding]:
+    return examine_shared_ledger(url, "the shared one", clock or SystemClock())
+
+
+def test_a_shared_ledger_that_can_be_written(tmp_path: Path, shared_url: str) -> None:
+    """A reachable PostgreSQL with our schema and our rights is fine, and its name has no secret."""
+    (finding,) = _shared(shared_url)
+    assert (finding.level, finding.found) == (Level.OK, "the shared one can be written")
+    found = examine(_load(tmp_path, shared_ledger=shared_url), SystemClock(), uid=os.geteuid())
+    (named,) = [each for each in found if each.check == "shared ledger"]
+    assert named.found.startswith("postgresql://apportion:***@127.0.0.1:")
+
+
+def test_a_shared_ledger_that_nobody_made(postgres: PostgresServer) -> None:
+    """Without tables, or without a server, the finding names the command or the reason."""
+    with postgres.database() as name:
+        (finding,) = _shared(postgres.url(name))
+    assert finding.level is Level.FAIL
+    assert "run `apportion ledger migrate --ledger" in finding.found
+    (finding,) = _shared("postgresql://apportion@127.0.0.1:1/x")
+    assert finding.level is Level.FAIL
+    assert "the shared one could not be read" in finding.found
+
+
+def test_a_role_that_may_only_read(shared_url: str, postgres: PostgresServer) -> None:
+    """Every missing right is named, before an agent trips over the first."""
+    with psycopg.connect(shared_url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'x'")
+        connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+        connection.execute("GRANT INSERT, UPDATE, DELETE ON charge TO reader")
+        try:
+            url = shared_url.replace(f"apportion:{postgres.password}", "reader:x")
+            (finding,) = _shared(url)
+        finally:
+            connection.execute("DROP OWNED BY reader")
+            connection.execute("DROP ROLE reader")
+    assert finding.level is Level.FAIL
+    assert "INSERT on span" in finding.found
+    assert "DELETE on accrual" in finding.found
+    assert "on charge" not in finding.found
+    assert "SELECT" not in finding.found
+
+
+def test_clocks_that_disagree(shared_url: str) -> None:
+    """A host or a server without NTP is worth knowing before its hours are compared."""
+    clock = ManualClock(realtime_ns=SystemClock().realtime_ns() - 60 * 10**9)
+    (finding,) = _shared(shared_url, clock)
+    assert finding.level is Level.WARN
+    assert finding.found.startswith("the server's clock is +60.")

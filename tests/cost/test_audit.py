@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,10 +15,13 @@ from apportion.core.category import SETTLED, Category, Phase
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.audit import AuditResult, audit, audit_json, audit_text
+from apportion.cost.ledger.engine import ledger_url, open_engine
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.schema import charge, span
 from apportion.cost.testing import Claim, LedgerBuilder
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 S = NS_PER_SECOND
 T0 = 472_222 * NS_PER_HOUR
@@ -57,21 +59,22 @@ def book() -> LedgerBuilder:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A right book in a file."""
+def path(tmp_path: Path, each_database: str) -> Path | str:
+    """A right book in a file, or in a shared ledger: its URL."""
     place = tmp_path / "ledger.db"
     with book().ledger(place) as ledger:
         assert audit(ledger).holds
-    return place
+    return each_database or place
 
 
-def after(path: Path, *statements: str) -> AuditResult:
-    """What the audit says once somebody has been at the file with SQL."""
-    connection = sqlite3.connect(path)
-    for statement in statements:
-        assert connection.execute(statement).rowcount != 0, f"changed nothing: {statement}"
-    connection.commit()
-    connection.close()
+def after(path: Path | str, *statements: str) -> AuditResult:
+    """What the audit says once somebody has been at the ledger with SQL."""
+    engine = open_engine(ledger_url(path))
+    with engine.connect() as connection, connection.begin():
+        for statement in statements:
+            changed = connection.exec_driver_sql(statement).rowcount
+            assert changed != 0, f"changed nothing: {statement}"
+    engine.dispose()
     with LedgerReader.of(path) as reader:
         return audit(reader)
 
@@ -258,7 +261,7 @@ def at(text: str) -> str:
 
 
 @pytest.mark.parametrize("kind", TAMPERINGS)
-def test_tampering_is_found(path: Path, kind: str) -> None:
+def test_tampering_is_found(path: Path | str, kind: str) -> None:
     """Whatever was changed behind the ledger's back, the first check that can see it fails."""
     statement, name, message = TAMPERINGS[kind]
     result = after(path, at(statement))
@@ -270,7 +273,7 @@ def test_tampering_is_found(path: Path, kind: str) -> None:
     assert str(result.first) in audit_text(result)
 
 
-def test_right_book_is_clean(path: Path) -> None:
+def test_right_book_is_clean(path: Path | str) -> None:
     """No finding on a book that holds, and the count shows that something was looked at."""
     with LedgerReader.of(path) as reader:
         result = audit(reader)
@@ -301,7 +304,7 @@ def test_empty_ledger_is_clean(tmp_path: Path) -> None:
         assert audit(ledger).holds
 
 
-def test_json_names_both_figures(path: Path) -> None:
+def test_json_names_both_figures(path: Path | str) -> None:
     """A program reads which device and interval broke first, what was expected and found."""
     statement = "UPDATE settlement SET units = units + 1 WHERE device_key = 1 AND start_ns = {10}"
     result = after(path, at(statement))
@@ -348,7 +351,7 @@ def test_dead_ring_owes_its_spans(tmp_path: Path) -> None:
     assert "span 1 of ring" in str(result.first)
 
 
-def test_energy_may_be_late(tmp_path: Path) -> None:
+def test_energy_may_be_late(tmp_path: Path, each_database: str) -> None:
     """Energy of a telemetry gap comes with a later settlement, in a part without time."""
     path = tmp_path / "ledger.db"
     builder = LedgerBuilder()
@@ -356,7 +359,7 @@ def test_energy_may_be_late(tmp_path: Path) -> None:
     builder.settle(1, Interval(T0, T0 + 10 * S), [Claim(Category.UNALLOCATED, 1)], power_mw=1_000)
     builder.ledger(path).close()
     result = after(
-        path,
+        each_database or path,
         "UPDATE settlement SET energy_mj = energy_mj + 70",
         "INSERT INTO settlement_part SELECT agent_id, 1, start_ns, 9, 1, 0, NULL, 70 "
         "FROM settlement",

@@ -19,7 +19,7 @@ from apportion.core.clock import ManualClock
 from apportion.core.errors import LedgerError
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND, UNITS_PER_CURRENCY
-from apportion.cost import report_query, span_query
+from apportion.cost import report_query, span_query, testing
 from apportion.cost.ledger.batch import UNADJUSTED, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.period import Period, WallTime
@@ -27,7 +27,9 @@ from apportion.cost.report import report
 from apportion.cost.report_data import report_csv, report_json
 from apportion.cost.report_rows import EntityRow, Report
 from apportion.cost.report_text import decimal_amount, report_text
-from apportion.cost.testing import Claim, LedgerBuilder, memory_ledger
+from apportion.cost.testing import Claim, LedgerBuilder
+
+pytestmark = pytest.mark.usefixtures("each_database")
 
 S = NS_PER_SECOND
 HOUR = NS_PER_HOUR
@@ -117,7 +119,7 @@ def test_golden_text(repository: Path) -> None:
     """What people see, to the character: golden_report.txt beside this test."""
     clock = ManualClock(realtime_ns=T0 + HOUR)
     with fleet(simulated=True).ledger(clock=clock) as ledger:
-        text = report_text(report(ledger))
+        text = report_text(report(ledger)).replace(ledger.name, "sqlite://")
     expected = (repository / "tests" / "cost" / "golden_report.txt").read_text()
     assert text == expected
     assert max(len(line) for line in text.splitlines()) <= 100
@@ -432,13 +434,13 @@ def test_currencies_are_never_added() -> None:
 
 def test_unknown_dimension_is_named() -> None:
     """A typing error lists what there is."""
-    with memory_ledger() as ledger, pytest.raises(LedgerError, match=r"'colour'.*workload"):
+    with testing.memory_ledger() as ledger, pytest.raises(LedgerError, match=r"'colour'.*workload"):
         report(ledger, by=["colour"])
 
 
 def test_empty_ledger_has_an_empty_report() -> None:
     """Before the first settlement there is nothing, and it says so."""
-    with memory_ledger() as ledger:
+    with testing.memory_ledger() as ledger:
         found = report(ledger)
     assert found.rows == ()
     assert found.proof.holds
@@ -596,6 +598,13 @@ def test_no_plan_is_quadratic() -> None:
         ):
             assert isinstance(statement, ClauseElement)
             text = statement.compile(connection, compile_kwargs={"literal_binds": True})
+            if connection.dialect.name == "postgresql":
+                plan = connection.exec_driver_sql(f"EXPLAIN {text}").scalars().all()
+                # Its tables were never analysed, as after a copy. An inner join that has nothing
+                # left to compare, as with the one agent, may loop.
+                outer = ("Merge", "Nested Loop Left", "Nested Loop Anti", "Nested Loop Semi")
+                assert not [line for line in plan if any(word in line for word in outer)]
+                continue
             loops: dict[int, list[str]] = {}
             for _, parent, _, line in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"):
                 if line.startswith(("SCAN ", "SEARCH ")):

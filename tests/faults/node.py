@@ -166,6 +166,9 @@ class Node:
     be given to `config` and `agent`.
     """
 
+    patience_s = PATIENCE_S
+    """How long a command may take."""
+
     def __init__(self, root: Path, simulator: Simulator, library: Path) -> None:
         self.root = root
         self.simulator = simulator
@@ -232,7 +235,7 @@ class Node:
             env=self.environment(self.simulated()),
             capture_output=True,
             text=True,
-            timeout=PATIENCE_S,
+            timeout=self.patience_s,
             check=False,
         )
 

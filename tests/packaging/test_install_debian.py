@@ -61,7 +61,7 @@ def test_unknown_way_is_an_error(repository: Path, tmp_path: Path) -> None:
     done = install(repository, tmp_path, "some-package  no-such-program  borrow  a test\n")
 
     assert done.returncode == 2
-    assert "some-package: 'borrow' is neither unpack nor install" in done.stderr
+    assert "some-package: 'borrow' is neither unpack, unpack_all nor install" in done.stderr
 
 
 def test_list_of_the_repository_is_well_formed(repository: Path) -> None:
@@ -72,4 +72,4 @@ def test_list_of_the_repository_is_well_formed(repository: Path) -> None:
     assert rows
     for row in rows:
         assert len(row) == 4, row
-        assert row[2] in {"unpack", "install"}, row
+        assert row[2] in {"unpack", "unpack_all", "install"}, row

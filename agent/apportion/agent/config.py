@@ -19,12 +19,12 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
 from apportion.collectors.registry import DEFAULT
+from apportion.core.errors import LedgerError
+from apportion.cost.ledger.engine import is_postgres, ledger_url, shown
 from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
@@ -32,7 +32,6 @@ DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
 
 _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
-_SECRET_PARAMETER: Final = re.compile(r"(?i)pass|secret|token|key")
 _SECRET_OF_URL: Final = re.compile(r"(?<=//).*@|(?<=\?).*")
 """User and password, whatever they are made of, and the query."""
 _HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
@@ -62,6 +61,17 @@ def _address(value: object) -> object:
             raise ValueError("give a host and a port such as 127.0.0.1:9477 or [::1]:9477")
         return value.strip()
     return value
+
+
+def _shared(value: object) -> object:
+    if isinstance(value, str) and value:
+        try:
+            right = is_postgres(ledger_url(value))
+        except LedgerError:
+            right = False
+        if not right:
+            raise ValueError("give the URL of a PostgreSQL: postgresql://USER@HOST/DATABASE")
+    return value or None
 
 
 Period = Annotated[
@@ -167,6 +177,23 @@ class AgentConfig(BaseSettings):
         repr=False,  # it may hold a password
         description="The ledger: a path or a SQLAlchemy URL. Unset: `ledger.db` in `state_dir`.",
     )
+    shared_ledger: Annotated[str | None, BeforeValidator(_shared)] = Field(
+        None,
+        repr=False,  # it may hold a password
+        description="The PostgreSQL that commits are shipped to, and that other agents share: a "
+        "URL. What its query says (sslmode, ...) is for libpq.",
+    )
+    outbox_bytes: int = Field(
+        256 << 20,
+        ge=1 << 20,
+        description="What may wait for the shared ledger, in bytes of the node's ledger. Beyond "
+        "it the agent's rows are copied when it is back.",
+    )
+    lease: Period = Field(
+        Duration(60_000_000_000),
+        description="How long a device stays this agent's in the shared ledger without a sign of "
+        "life; then another agent may take it.",
+    )
     ring_dir: Path = Field(
         Path(DEFAULT_DIRECTORY),
         description="Where instrumented processes put their rings. Default for a plain user: "
@@ -247,6 +274,7 @@ class AgentConfig(BaseSettings):
             "tick_period": (50_000_000, 600_000_000_000),
             "lateness": (0, 600_000_000_000),
             "drain": (100_000_000, 600_000_000_000),
+            "lease": (1_000_000_000, 3_600_000_000_000),
         }
         for key, (least_ns, most_ns) in bounds.items():
             value: Duration = getattr(self, key)
@@ -296,6 +324,8 @@ class AgentConfig(BaseSettings):
         values["ledger"] = self.masked_ledger
         for key in ("dcgm_urls", "engine_urls"):
             values[key] = [_SECRET_OF_URL.sub(_masked, url) for url in getattr(self, key)]
+        if self.shared_ledger is not None:
+            values["shared_ledger"] = mask_url(self.shared_ledger)
         return values
 
 
@@ -308,11 +338,9 @@ def mask_url(location: str) -> str:
     if "://" not in location:
         return location
     try:
-        url = make_url(location)
-    except (ArgumentError, ValueError):
+        return shown(ledger_url(location))
+    except LedgerError:
         return f"{location.partition('://')[0]}://***"
-    secret = {name: "***" for name in url.query if _SECRET_PARAMETER.search(name)}
-    return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
 def host_defaults(environment: Mapping[str, str], *, uid: int, host_name: str) -> dict[str, object]:

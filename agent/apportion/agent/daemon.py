@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.config_problems import load_prices
@@ -21,11 +22,13 @@ from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.agent.pipeline.processes import Processes
 from apportion.agent.pipeline.restore import read_position
 from apportion.agent.pipeline.sampler import Sampler
-from apportion.agent.service import RunGroup
+from apportion.agent.service import Named, RunGroup
+from apportion.agent.shipping.shipper import Shipper
 from apportion.agent.snapshot import SnapshotBoard
 from apportion.collectors.observed import Observed
 from apportion.collectors.registry import built_in
 from apportion.core.clock import SystemClock
+from apportion.core.errors import ConfigError
 from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.ledger import Ledger
@@ -68,7 +71,13 @@ def run(config: AgentConfig) -> int:
     )
     state = ledger.load_state(NO_SPANS_NS)
     time = NodeTime.of_ledger(boot_id(config.proc_root), clock, state)
-    locks = DeviceLocks(config.lock_dir, only=config.own or None, pod=config.mode == "pod")
+    shipper = _shipper(config, ledger, clock)
+    locks = DeviceLocks(
+        config.lock_dir,
+        only=config.own or None,
+        pod=config.mode == "pod",
+        leases=None if shipper is None else shipper.leases,
+    )
     folder = LabelFolder(
         {
             "workload": config.labels.max_workloads,
@@ -104,6 +113,7 @@ def run(config: AgentConfig) -> int:
         numbered=source.numbered,
         tick_period_ns=config.tick_period.ns,
         heartbeat=Heartbeat(config.ring_dir, clock, version=_version(), pid=os.getpid()),
+        shipper=shipper,
     )
     stuck_ns = max(STUCK_TICKS * config.tick_period.ns, 60 * NS_PER_SECOND)
     health = Health(board, clock, stuck_after_ns=stuck_ns)
@@ -111,12 +121,30 @@ def run(config: AgentConfig) -> int:
     server = HttpService(
         create_app(text, health, _version()), config.listen_host, config.listen_port
     )
-    group = RunGroup([server, engine, *samplers], clock, drain_ns=config.drain.ns)
+    # Stopped after the settlement: it ships what that committed last.
+    services: list[Named] = [server, *([] if shipper is None else [shipper]), engine, *samplers]
+    group = RunGroup(services, clock, drain_ns=config.drain.ns)
     try:
         return group.run(on_stopping=board.stop)
     finally:
         ledger.close()
         lock.release()
+
+
+def _shipper(config: AgentConfig, ledger: Ledger, clock: SystemClock) -> Shipper | None:
+    """None where nothing is shipped: then commits wait for nobody, either."""
+    if config.shared_ledger is None:
+        ledger.outbox.switch_off()
+        return None
+    if find_spec("psycopg") is None:
+        raise ConfigError(
+            "shared_ledger: its driver is not installed; pip install 'apportion[postgresql]'"
+        )
+    from apportion.cost.ledger.shared import SharedLedger  # noqa: PLC0415 - needs that driver
+
+    ledger.outbox.switch_on(config.outbox_bytes)
+    shared = SharedLedger(config.shared_ledger, clock)
+    return Shipper(ledger, shared, clock, lease_ns=config.lease.ns)
 
 
 def _directory(

@@ -11,6 +11,7 @@ from typing import Final
 
 from apportion.agent.metrics.catalogue import COLLECTED
 from apportion.agent.process_usage import ProcessUsage
+from apportion.agent.shipping.figures import FAMILIES as SHIPPING
 from apportion.agent.snapshot import (
     DeviceState,
     LedgerCounts,
@@ -54,7 +55,9 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
         currency="USD",
         simulated=simulated,
         devices=_devices(simulated=simulated, scale=scale),
-        samples=samples_of((each for each in COLLECTED if not is_of_device(each)), scale),
+        samples=samples_of(
+            (each for each in (*COLLECTED, *SHIPPING) if not is_of_device(each)), scale
+        ),
         spend=MappingProxyType(
             {
                 SpendKey(Category.DIRECT, "llm", model="llama-3.1-8b", tenant="search"): Spend(

@@ -12,6 +12,7 @@
     │   └── SourceLost         the whole source must be opened again
     └── LedgerError            the book could not be read or written
         ├── LedgerUnavailable  locked, full or gone: retry later, nothing is lost
+        ├── LedgerDiverged     a shared ledger has commits that this agent never made
         └── SchemaMismatch     the schema is older or newer than this release can use
 
 Every message names what failed, with which input, and what to do about it.
@@ -79,6 +80,10 @@ class LedgerError(ApportionError):
 
 class LedgerUnavailable(LedgerError):
     """Locked, full or gone for now. The caller keeps its batch and retries."""
+
+
+class LedgerDiverged(LedgerError):
+    """Two ledgers ship as one agent. Nothing is applied until a person has decided."""
 
 
 class SchemaMismatch(LedgerError):

@@ -6,12 +6,13 @@ Ledger lines lie within one hour of node time each, so only whole hours can be a
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import and_, or_, select, true
+from sqlalchemy import and_, not_, or_, select, true
 
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.disowned import Disowned
 from apportion.cost.ledger.schema import agent, wall_offset
 
 if TYPE_CHECKING:
@@ -62,22 +63,36 @@ class WallTime:
         return found_ns if last + 1 == len(known) else min(found_ns, known[last + 1][0])
 
 
+NOTHING_DISOWNED: Final = Disowned({})
+
+
 @dataclass(frozen=True, slots=True)
 class Period:
-    """[start_unix_ns, end_unix_ns) in whole hours; None is open."""
+    """[start_unix_ns, end_unix_ns) in whole hours, without those of `disowned`; None is open."""
 
     start_unix_ns: int | None
     end_unix_ns: int | None
     wall: WallTime
+    disowned: Disowned = NOTHING_DISOWNED
+
+    def with_disowned(self) -> Period:
+        """The same with every hour."""
+        return replace(self, disowned=NOTHING_DISOWNED)
 
     @classmethod
-    def around(cls, start_unix_ns: int | None, end_unix_ns: int | None, wall: WallTime) -> Period:
+    def around(
+        cls,
+        start_unix_ns: int | None,
+        end_unix_ns: int | None,
+        wall: WallTime,
+        disowned: Disowned = NOTHING_DISOWNED,
+    ) -> Period:
         """The shortest whole hours of the wall clock that hold what is asked for."""
         if start_unix_ns is not None:
             start_unix_ns -= start_unix_ns % NS_PER_HOUR
         if end_unix_ns is not None:
             end_unix_ns += -end_unix_ns % NS_PER_HOUR
-        return cls(start_unix_ns, end_unix_ns, wall)
+        return cls(start_unix_ns, end_unix_ns, wall, disowned)
 
     def holds(
         self, agent_id: ColumnElement[int], instant_ns: ColumnElement[int]
@@ -86,6 +101,14 @@ class Period:
 
         An edge is the hour of node time that is nearest to it: the two clocks differ by little.
         """
+        inside = self._inside(agent_id, instant_ns)
+        if not self.disowned.hours:
+            return inside
+        return and_(inside, not_(self.disowned.holds(agent_id, instant_ns)))
+
+    def _inside(
+        self, agent_id: ColumnElement[int], instant_ns: ColumnElement[int]
+    ) -> ColumnElement[bool]:
         if self.start_unix_ns is None and self.end_unix_ns is None:
             return true()
         agents: dict[tuple[int | None, int | None], list[int]] = {}

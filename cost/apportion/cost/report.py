@@ -15,6 +15,7 @@ from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost import report_query as query
 from apportion.cost import span_query
+from apportion.cost.disowned import Disowned, left_out, metered_twice
 from apportion.cost.idle_power import IdleState
 from apportion.cost.ledger.rows import rows
 from apportion.cost.loaded_cost import Loaded, Loading, WorkloadCost, loaded_cost
@@ -30,6 +31,7 @@ from apportion.cost.report_rows import (
     Proof,
     RateRow,
     Report,
+    one_row_a_device,
 )
 
 if TYPE_CHECKING:
@@ -64,13 +66,14 @@ def report(
             raise LedgerError(message)
     with ledger.read() as connection:
         wall = WallTime.load(connection)
-        period = Period.around(start_unix_ns, end_unix_ns, wall)
+        period = Period.around(start_unix_ns, end_unix_ns, wall, Disowned.load(connection))
         figures = Figures(connection, period, tuple(by))
         meters = rows(connection, query.metered(period))
         prices = Prices(connection, period, ((row[0], row[2], row[4]) for row in meters))
         devices = _devices(connection, period, meters, prices)
         loaded = None if loading is None else _loaded(connection, period, by, loading)
         ((unknown_spans,),) = rows(connection, span_query.without_cost(period))
+        owners = [*left_out(connection, period), *metered_twice(connection, period)]
     currencies = sorted({row.currency for row in (*prices.in_force, *prices.replaced)})
     if len(currencies) > 1:
         message = (
@@ -107,7 +110,8 @@ def report(
         prices.replaced,
         proof,
         (
-            *_device_warnings(devices),
+            *owners,
+            *_unpriced_warnings(devices),
             *_price_warnings(prices.in_force, today),
             *_record_warnings(figures.rows, unknown_spans),
         ),
@@ -146,33 +150,30 @@ def _devices(
     parts: dict[tuple[int, int], dict[Category, Quantity]] = {}
     for row in rows(connection, query.parts(period)):
         parts.setdefault((row[0], row[1]), {})[Category(row[2])] = Quantity.of(*row[3:])
-    found: list[DeviceRow] = []
+    found: list[tuple[int, DeviceRow]] = []
     for row in rows(connection, query.devices()):
         agent_id, key, node, device, name, simulated, settled_ns = row
         if (agent_id, key) not in meters:
             continue
-        found.append(
-            DeviceRow(
-                node,
-                device,
-                name,
-                bool(simulated),
-                None if settled_ns is None else period.wall.unix(agent_id, settled_ns),
-                tuple(sorted(sources[agent_id, key])),
-                meters[agent_id, key],
-                prices.changed(agent_id, key),
-                dict(sorted(parts.get((agent_id, key), {}).items())),
-                by_weights[agent_id, key],
-                idle.get((agent_id, key), {}),
-            )
+        of_spell = DeviceRow(
+            node,
+            device,
+            name,
+            bool(simulated),
+            None if settled_ns is None else period.wall.unix(agent_id, settled_ns),
+            tuple(sorted(sources[agent_id, key])),
+            meters[agent_id, key],
+            prices.changed(agent_id, key),
+            dict(sorted(parts.get((agent_id, key), {}).items())),
+            by_weights[agent_id, key],
+            idle.get((agent_id, key), {}),
         )
-    return tuple(sorted(found, key=lambda row: (row.node, row.device)))
+        found.append((agent_id, of_spell))
+    return one_row_a_device(found)
 
 
-def _device_warnings(devices: Sequence[DeviceRow]) -> Iterable[str]:
-    owners: dict[str, set[str]] = {}
+def _unpriced_warnings(devices: Sequence[DeviceRow]) -> Iterable[str]:
     for row in devices:
-        owners.setdefault(row.device, set()).add(row.node)
         unpriced_ns = row.metered.unpriced_ns + row.repriced.unpriced_ns
         if unpriced_ns:
             seconds = unpriced_ns / NS_PER_SECOND
@@ -180,9 +181,6 @@ def _device_warnings(devices: Sequence[DeviceRow]) -> Iterable[str]:
                 f"no price for {row.name} ({row.device}): {seconds:.1f} device-seconds have "
                 "quantities and no amount; add it to the price table"
             )
-    for name, nodes in owners.items():
-        if len(nodes) > 1:
-            yield f"{name} was metered by {' and '.join(sorted(nodes))}: its cost is in here twice"
 
 
 def _price_warnings(rates: Sequence[RateRow], today: date) -> Iterable[str]:

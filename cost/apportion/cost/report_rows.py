@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from apportion.cost.price_row import ESTIMATE
 from apportion.cost.quantity import Quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from apportion.core.category import Category, Phase
 
@@ -108,6 +108,32 @@ class DeviceRow:
     def sum_of_parts(self) -> Quantity:
         """Equal to `metered`, or the ledger is wrong."""
         return sum(self.parts.values(), Quantity())
+
+
+def one_row_a_device(rows: Iterable[tuple[int, DeviceRow]]) -> tuple[DeviceRow, ...]:
+    """Rows by agent: a device that was another agent's for a while has one for each spell."""
+    found: dict[tuple[int, str], DeviceRow] = {}
+    for agent_id, row in rows:
+        place = (agent_id, row.device)
+        found[place] = _together(found[place], row) if place in found else row
+    return tuple(sorted(found.values(), key=lambda row: (row.node, row.device)))
+
+
+def _together(one: DeviceRow, other: DeviceRow) -> DeviceRow:
+    ends = [row.settled_until_unix_ns for row in (one, other)]
+    return replace(
+        other,
+        settled_until_unix_ns=max((end for end in ends if end is not None), default=None),
+        energy_sources=tuple(sorted({*one.energy_sources, *other.energy_sources})),
+        metered=one.metered + other.metered,
+        repriced=one.repriced + other.repriced,
+        parts={
+            category: one.parts.get(category, Quantity()) + other.parts.get(category, Quantity())
+            for category in sorted({*one.parts, *other.parts})
+        },
+        by_weights_mj=one.by_weights_mj + other.by_weights_mj,
+        idle_power_mw={**one.idle_power_mw, **other.idle_power_mw},
+    )
 
 
 @dataclass(frozen=True, slots=True)

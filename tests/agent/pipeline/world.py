@@ -21,7 +21,6 @@ from apportion.agent.metrics.labels import LabelFolder
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.node_time import NodeTime
 from apportion.agent.pipeline.open_root import OpenRoot
-from apportion.agent.pipeline.registry import DeviceKey
 from apportion.agent.pipeline.ring_state import RingState
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.tick import TickOutcome
@@ -309,8 +308,7 @@ class World:
 
     def device_keys(self, indices: Sequence[int]) -> tuple[int, ...]:
         """Keys of devices."""
-        keys = self.settlement.registry.devices
-        return tuple(keys.key(DeviceKey.of(self.infos[index])) for index in indices)
+        return tuple(self.settlement.metered.key(self.infos[index]) for index in indices)
 
     # -- processes ---------------------------------------------------------------------------------
     def process(

@@ -7,12 +7,19 @@ import os
 from pathlib import Path
 
 from apportion.agent.config_layers import load_config
+from apportion.core.errors import ConfigError
 
 
 def add_ledger(parser: argparse.ArgumentParser) -> None:
-    """Add `--ledger` and, to find it otherwise, `--config`."""
-    parser.add_argument(
+    """Add `--ledger` and `--shared` and, to find it otherwise, `--config`."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--ledger", metavar="PATH|URL", help="the ledger (default: that of the configuration)"
+    )
+    which.add_argument(
+        "--shared",
+        action="store_true",
+        help="the configuration's shared ledger: no URL, and no password, among the arguments",
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="the configuration that names the ledger"
@@ -23,11 +30,15 @@ def ledger_of(options: argparse.Namespace) -> str:
     """The ledger's path or URL.
 
     Raises:
-        ConfigError: the configuration had to be read and is wrong.
+        ConfigError: the configuration had to be read and is wrong, or names no shared ledger.
     """
     if options.ledger is not None:
         return str(options.ledger)
-    loaded = load_config(
+    config = load_config(
         options.config, os.environ, {}, uid=os.geteuid(), host_name=os.uname().nodename
-    )
-    return loaded.config.ledger_location
+    ).config
+    if not options.shared:
+        return config.ledger_location
+    if config.shared_ledger is None:
+        raise ConfigError("--shared: the configuration names no `shared_ledger`")
+    return config.shared_ledger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apportion.agent.config import mask_url
 from apportion.agent.config_layers import LoadedConfig
 from apportion.agent.config_problems import config_problems
 from apportion.agent.doctor.devices import examine_devices, examine_price
@@ -9,6 +10,7 @@ from apportion.agent.doctor.finding import Finding, Level
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
 from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
+from apportion.agent.doctor.shared_ledger import examine_shared_ledger
 from apportion.core.clock import Clock
 
 
@@ -27,7 +29,12 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
         *(examine_price(device, config, clock) for device in devices),
         *examine_ownership(config, devices),
         *examine_ledger(config.ledger_location, config.masked_ledger),
+        *_shared_ledger(config.shared_ledger, clock),
     ]
+
+
+def _shared_ledger(location: str | None, clock: Clock) -> list[Finding]:
+    return [] if location is None else examine_shared_ledger(location, mask_url(location), clock)
 
 
 def _config(loaded: LoadedConfig) -> list[Finding]:

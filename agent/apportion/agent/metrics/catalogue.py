@@ -1,6 +1,6 @@
 """Every metric family, declared once.
 
-Those of a collector stand in its own file (`COLLECTED` gathers them), the rest here. The
+Those of a collector and of the shipper stand in their own files, the rest here. The
 exporter emits nothing else, docs/metrics.md is made from it, and dashboards and alerts may
 use no other name.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from apportion.agent.shipping import figures as shipping
 from apportion.collectors import (
     dcgm_telemetry,
     engine_vocabulary,
@@ -261,6 +262,7 @@ FAMILIES: Final = (
         "Ticks that wait for the ledger to come back.",
         "ledger",
     ),
+    *shipping.FAMILIES,
     _own("settlement_ticks_total", "ticks", (), "Settlements done.", "pipeline"),
     _own("settlement_seconds_total", "seconds", (), "Time spent in settlement.", "pipeline"),
     _own(

@@ -12,7 +12,6 @@ from apportion.agent.pipeline.binding import bind
 from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.publisher import Facts, publish
-from apportion.agent.pipeline.registry import DeviceKey
 from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.core.errors import LedgerUnavailable
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.processes import Processes
     from apportion.agent.pipeline.sampler import Sampler
     from apportion.agent.pipeline.tick import TickOutcome
+    from apportion.agent.shipping.shipper import Shipper
     from apportion.agent.snapshot import SnapshotBoard
     from apportion.collectors.collector import Batch
     from apportion.core.clock import Clock
@@ -73,7 +73,9 @@ class Engine:
         sample_period_ns: int,
         tick_period_ns: int,
         numbered: bool = True,
+        shipper: Shipper | None = None,
     ) -> None:
+        self._shipper = shipper
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
@@ -171,6 +173,8 @@ class Engine:
         self._polls.append(begun_ns)
 
     def _read_collectors(self) -> None:
+        for device in self._locks.take_changed():
+            self._settlement.disown(device)
         for sampler in self._samplers:
             for batch in sampler.drain():
                 self._take(batch, sampler.name)
@@ -225,7 +229,7 @@ class Engine:
             sampler.watch([ring.state.pid for ring in followed])
 
     def _device_key(self, device: DeviceId) -> int:
-        return self._settlement.registry.devices.key(DeviceKey.of(self._seen.infos[device]))
+        return self._settlement.metered.key(self._seen.infos[device])
 
     # -- the tick --------------------------------------------------------------------------------
     def tick(self) -> TickOutcome | None:
@@ -282,6 +286,7 @@ class Engine:
                 folder=self._folder,
                 samplers=self._samplers,
                 sample_period_ns=self._sample_period_ns,
+                shipper=self._shipper,
                 poll=self._poll,
                 drops=self._drops,
                 agent_pid=os.getpid(),

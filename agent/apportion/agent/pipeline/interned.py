@@ -27,21 +27,24 @@ class Interned(Generic[K]):
     """Keys from 1, in order of appearance; `fresh` are the rows to insert with the next commit."""
 
     def __init__(self, known: Iterable[tuple[int, K]] = ()) -> None:
-        self._by_value: dict[K, int] = {value: key for key, value in known}
-        self._by_key: dict[int, K] = {key: value for value, key in self._by_value.items()}
+        self._by_key: dict[int, K] = dict(sorted(known, key=lambda row: row[0]))
+        self._by_value: dict[K, int] = {value: key for key, value in self._by_key.items()}
         self._next = max(self._by_key, default=0) + 1
         self._fresh: list[int] = []
 
     def key(self, value: K) -> int:
         """The key of `value`, a new one if it was never seen."""
         known = self._by_value.get(value)
-        if known is None:
-            known = self._next
-            self._next += 1
-            self._by_value[value] = known
-            self._by_key[known] = value
-            self._fresh.append(known)
-        return known
+        return self.renewed(value) if known is None else known
+
+    def renewed(self, value: K) -> int:
+        """A new key for `value`, and from now on its only one; what has the old one keeps it."""
+        key = self._next
+        self._next += 1
+        self._by_value[value] = key
+        self._by_key[key] = value
+        self._fresh.append(key)
+        return key
 
     def __contains__(self, value: K) -> bool:
         return value in self._by_value

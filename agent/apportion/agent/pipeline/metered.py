@@ -54,6 +54,7 @@ class MeteredDevices:
         knots: dict[int, list[Knot]] = {}
         for key, time_ns, values in sorted(state.tables.get("reading", [])):
             knots.setdefault(key, []).append(Knot.of_json(time_ns, values))
+        self._anew: set[str] = set()
         idle: dict[int, list[Row]] = {}
         for row in state.tables.get("idle_power", []):
             idle.setdefault(row[0], []).append(row)
@@ -63,6 +64,7 @@ class MeteredDevices:
                 names[row[0]], row, knots.get(row[0], []), IdlePower.of_rows(idle.get(row[0], []))
             )
             for row in state.tables.get("watermark", [])
+            if registry.devices.key(names[row[0]]) == row[0]
         }
 
     @property
@@ -96,11 +98,23 @@ class MeteredDevices:
         knot = device.add(reading, time_ns, self._time.boot)
         return None if knot is None else (device.key, time_ns, knot.to_json())
 
+    def key(self, info: DeviceInfo) -> int:
+        """The ledger's key of a device that was found."""
+        value = DeviceKey.of(info)
+        if info.device not in self._anew:
+            return self._registry.devices.key(value)
+        self._anew.discard(info.device)
+        return self._registry.devices.renewed(value)
+
     def disown(self, device: str) -> None:
-        """Another agent meters it now."""
-        self._remembered.pop(device, None)
-        self.devices.pop(device, None)
-        self._gone.pop(device, None)
+        """Another agent meters it now, or did meanwhile.
+
+        Should it come back, it gets a new key: no time of the other agent's is between two
+        settlements of one key.
+        """
+        known = [self._remembered.pop(device, None), self.devices.pop(device, None)]
+        if any((*known, self._gone.pop(device, None))):
+            self._anew.add(device)
 
     def give_up(self, now_ns: int) -> list[str]:
         """Devices that were awaited in vain are set aside; whatever waits for them goes on."""
@@ -143,7 +157,7 @@ class MeteredDevices:
 
     def _begin(self, info: DeviceInfo, time_ns: int) -> MeteredDevice:
         known = self._remembered.pop(info.device, None)
-        key = self._registry.devices.key(DeviceKey.of(info) if known is None else known.key)
+        key = self.key(info) if known is None else self._registry.devices.key(known.key)
         group = self._registry.groups.key((key,))
         device = MeteredDevice(key, group, info, time_ns, time_ns)
         if known is not None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
+    from apportion.agent.shipping.leases import Leases
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo
 
@@ -19,13 +20,21 @@ class DeviceLocks:
     """flock() on a file per device; the kernel lets go when this process ends, however it ends.
 
     `only` restricts the agent to the devices that its config names; None means all. With
-    `pod`, a device is this agent's from when a ring of its pod names it, for good.
+    `pod`, a device is this agent's from when a ring of its pod names it, for good. `leases` are
+    those of a shared ledger, where agents of other hosts, or without a common directory, have
+    their say, too.
     """
 
     def __init__(
-        self, directory: Path, *, only: Collection[str] | None = None, pod: bool = False
+        self,
+        directory: Path,
+        *,
+        only: Collection[str] | None = None,
+        pod: bool = False,
+        leases: Leases | None = None,
     ) -> None:
         self._directory = directory
+        self._leases = leases
         self._only = None if only is None else frozenset(only)
         self._named: set[DeviceId] | None = set() if pod and only is None else None
         self._held: dict[DeviceId, int] = {}
@@ -39,6 +48,19 @@ class DeviceLocks:
 
     def own(self, device: DeviceId) -> bool:
         """True if this agent meters `device` now; tries again at every call."""
+        if not self._lock(device):
+            return False
+        if self._leases is None or self._leases.own(device):
+            self.reason.pop(device, None)
+            return True
+        self.reason[device] = self._leases.reason(device)
+        return False
+
+    def take_changed(self) -> set[str]:
+        """Devices that another agent has, or may have had, by the shared ledger's word."""
+        return set() if self._leases is None else self._leases.take_changed()
+
+    def _lock(self, device: DeviceId) -> bool:
         if device in self._held:
             return True
         if self._only is not None and device not in self._only:
@@ -62,7 +84,6 @@ class DeviceLocks:
             self.reason[device] = f"another agent on this host holds {path}"
             return False
         self._taken.discard(device)
-        self.reason.pop(device, None)
         self._held[device] = fd
         return True
 

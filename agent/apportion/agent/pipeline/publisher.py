@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.ownership import DeviceLocks
     from apportion.agent.pipeline.sampler import Sampler
     from apportion.agent.pipeline.settlement import Settlement
+    from apportion.agent.shipping.shipper import Shipper
     from apportion.core.clock import Clock
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo, Reading
@@ -63,6 +64,7 @@ def publish(
     folder: LabelFolder,
     samplers: Sequence[Sampler],
     sample_period_ns: int,
+    shipper: Shipper | None,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
     agent_pid: int,
@@ -102,11 +104,14 @@ def publish(
         currency=prices.currency,
         simulated=any(info.simulated for info in infos.values()),
         devices=tuple(devices),
-        samples=tuple(
-            each
-            for sampler in samplers
-            for each in sampler.samples(monotonic_ns)
-            if _concerns(each, gpus)
+        samples=(
+            *(
+                each
+                for sampler in samplers
+                for each in sampler.samples(monotonic_ns)
+                if _concerns(each, gpus)
+            ),
+            *(() if shipper is None else shipper.samples(unix_ns)),
         ),
         spend=totals.spend,
         phases=totals.phases,
@@ -132,7 +137,10 @@ def publish(
         tick_ns=facts.tick_ns,
         tick_lateness_ns=facts.tick_lateness_ns,
         processes=tuple(usage for usage in usages if usage is not None),
-        degraded=tuple(_degraded(facts, infos, locks, samplers, poll, prices, unix_ns)),
+        degraded=(
+            *_degraded(facts, infos, locks, samplers, poll, prices, unix_ns),
+            *(() if shipper is None or shipper.complaint is None else [shipper.complaint]),
+        ),
     )
 
 

@@ -1,8 +1,9 @@
-"""Connections to a ledger: SQLite as the ledger wants it, and its errors in our words."""
+"""Connections to a ledger, SQLite's or PostgreSQL's, and their errors in our words."""
 
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from apportion.core.errors import LedgerError, LedgerUnavailable
 
@@ -27,6 +28,7 @@ DIRECTORY_MODE: Final = 0o750
 DEFAULT_BUSY_TIMEOUT_MS: Final = 5_000
 WRITES: Final = "apportion_writes"
 """Execution option of a connection whose transaction takes SQLite's write lock at once."""
+CONNECT_TIMEOUT_S: Final = 5
 
 _REMEDIES: Final = (
     ("locked", "another process holds its write lock; the same batch is tried again"),
@@ -36,6 +38,25 @@ _REMEDIES: Final = (
     ("unable to open", "see that its directory exists and that the agent may use it"),
 )
 """What SQLite says when a ledger is out of reach for now, and what to do about it."""
+
+_SECRET_PARAMETER: Final = re.compile(r"(?i)pass|secret|token|key")
+_POSTGRES: Final = "postgresql"
+_AWAY: Final = {
+    "08": "the connection was lost",
+    "25006": "the server takes no writes: it is a standby",
+    "40": "another transaction was in the way",
+    "53": "the server has no room: see its disk, its memory and max_connections",
+    "55": "another session holds a lock that this needs",
+    "57": "the server is going down, coming up, or ended the statement",
+    "58": "the server's system failed: see its log",
+}
+"""How SQLSTATEs begin that pass by themselves, or once somebody has seen to the server."""
+_REFUSED: Final = (
+    (r"authentication|pg_hba", "see the user, the password and the server's pg_hba.conf"),
+    (r"permission denied", "grant the role what docs/shared-ledger.md lists"),
+    (r'(database|role) "[^"]*" does not exist', "see the names in the URL"),
+)
+"""What PostgreSQL says when a person has to change something."""
 
 
 # For each None that it is given, Python's sqlite3 looks whether something adapts it, and not
@@ -53,10 +74,18 @@ def ledger_url(path_or_url: str | Path) -> URL:
     if "://" not in text:
         return URL.create("sqlite", database=str(Path(text).absolute()))
     try:
-        return make_url(text)
-    except ArgumentError as error:
-        message = f"{text!r} is no database URL ({error}): give a path or sqlite:///PATH"
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        # Neither the text nor the cause, which quotes it: there may be a password in it.
+        scheme = text.partition("://")[0]
+        message = (
+            f"{scheme}://... is no database URL: give a path, sqlite:///PATH or "
+            "postgresql://USER@HOST/DATABASE"
+        )
         raise LedgerError(message) from error
+    if url.drivername in {_POSTGRES, "postgres"}:
+        return url.set(drivername=f"{_POSTGRES}+psycopg")
+    return url
 
 
 def is_file(url: URL) -> bool:
@@ -64,9 +93,19 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in {None, "", ":memory:"}
 
 
+def is_postgres(url: URL) -> bool:
+    """Is it a PostgreSQL database, which many agents may share?"""
+    return url.get_backend_name() == _POSTGRES
+
+
 def shown(url: URL) -> str:
-    """The ledger's name for messages: a path, or the URL without its password."""
-    return str(url.database) if is_file(url) else url.render_as_string(hide_password=True)
+    """The ledger's name for messages: a path, or the URL with nothing secret in it."""
+    if is_file(url):
+        return str(url.database)
+    secret = {name: "***" for name in url.query if _SECRET_PARAMETER.search(name)}
+    if is_postgres(url):
+        url = url.set(drivername=_POSTGRES)
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
 def make_file(url: URL) -> None:
@@ -103,12 +142,43 @@ def open_engine(
         LedgerError: no driver is installed for this kind of database.
     """
     try:
+        if is_postgres(url):
+            return _postgres(url, read_only=read_only)
         if url.get_backend_name() != "sqlite":
             return create_engine(url)
         return _sqlite(url, read_only=read_only, busy_timeout_ms=busy_timeout_ms)
-    except (ModuleNotFoundError, SQLAlchemyError) as error:
+    except ModuleNotFoundError as error:
+        remedy = "pip install 'apportion[postgresql]'" if is_postgres(url) else str(error)
+        message = f"ledger {shown(url)}: no driver for {url.drivername} is installed: {remedy}"
+        raise LedgerError(message) from error
+    except SQLAlchemyError as error:
         message = f"ledger {shown(url)}: no driver for {url.drivername} is installed ({error})"
         raise LedgerError(message) from error
+
+
+def _postgres(url: URL, *, read_only: bool) -> Engine:
+    """What the URL's query says (sslmode, options, ...) goes to libpq as it is."""
+    arguments: dict[str, object] = {
+        "application_name": "apportion",
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        # Statements are few and long: nothing is won, and some connection poolers stumble.
+        "prepare_threshold": None,
+    }
+    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    engine = create_engine(url, connect_args=arguments, poolclass=NullPool)
+    if not read_only:
+        return engine
+
+    def begin(connection: Connection) -> None:
+        # Whatever is read joins whole tables. One that was not analysed yet looks nearly empty to
+        # the planner, which would compare each span with all lines of its agent: only hash joins.
+        connection.exec_driver_sql(
+            "SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off"
+        )
+
+    event.listen(engine, "begin", begin)
+    # Whatever one transaction reads is of one moment, as in SQLite.
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 def _sqlite(url: URL, *, read_only: bool, busy_timeout_ms: int) -> Engine:
@@ -147,19 +217,33 @@ def ledger_errors(name: str, doing: str) -> Generator[None]:
     try:
         yield
     except DBAPIError as error:
-        cause = str(error.orig)
-        for sign, remedy in _REMEDIES:
-            if sign in cause.lower():
-                message = f"ledger {name} could not {doing} ({cause}): {remedy}"
-                raise LedgerUnavailable(message) from error
-        if "malformed" in cause or "not a database" in cause:
-            message = (
-                f"ledger {name} could not {doing} ({cause}): the file is damaged; stop the agent, "
-                "keep the file aside, and restore a backup or start a new ledger"
-            )
-            raise LedgerError(message) from error
-        if error.connection_invalidated:
-            message = f"ledger {name} could not {doing} ({cause}): the connection was lost"
-            raise LedgerUnavailable(message) from error
+        cause = " ".join(str(error.orig).split())
+        judged = _of_sqlite if isinstance(error.orig, sqlite3.Error) else _of_postgres
+        kind, remedy = judged(cause, getattr(error.orig, "sqlstate", None))
         message = f"ledger {name} could not {doing} ({cause})"
-        raise LedgerError(message) from error
+        raise kind(f"{message}: {remedy}" if remedy else message) from error
+
+
+def _of_sqlite(cause: str, _state: None) -> tuple[type[LedgerError], str]:
+    for sign, remedy in _REMEDIES:
+        if sign in cause.lower():
+            return LedgerUnavailable, remedy
+    if "malformed" in cause or "not a database" in cause:
+        return LedgerError, (
+            "the file is damaged; stop the agent, keep the file aside, and restore a backup or "
+            "start a new ledger"
+        )
+    return LedgerError, ""
+
+
+def _of_postgres(cause: str, state: str | None) -> tuple[type[LedgerError], str]:
+    """`state` is None where no session came about, or it broke off."""
+    for sign, remedy in _REFUSED:
+        if re.search(sign, cause):
+            return LedgerError, remedy
+    if state is None:
+        return LedgerUnavailable, "see that the server runs and can be reached from this host"
+    for known, meaning in _AWAY.items():
+        if state.startswith(known):
+            return LedgerUnavailable, meaning
+    return LedgerError, ""

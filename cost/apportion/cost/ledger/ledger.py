@@ -23,6 +23,7 @@ from apportion.cost.ledger.engine import (
     shown,
 )
 from apportion.cost.ledger.migration import check_schema
+from apportion.cost.ledger.outbox import Outbox
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent, charge, span, watermark
@@ -67,6 +68,7 @@ class Ledger(LedgerReader):
     def __init__(self, engine: Engine, name: str, clock: Clock, agent_id: int) -> None:
         super().__init__(engine, name, clock)
         self.agent_id: Final = agent_id
+        self.outbox: Final = Outbox(engine, name, agent_id, clock)
         self._statements = Statements(agent_id)
 
     @classmethod
@@ -94,7 +96,10 @@ class Ledger(LedgerReader):
         url = ledger_url(path_or_url)
         name = shown(url)
         if url.get_backend_name() != "sqlite":
-            message = f"an agent writes to SQLite on its own node, not to {name}: give a path"
+            message = (
+                f"an agent writes to SQLite on its own node, not to {name}: give a path; the "
+                "agent's `shared_ledger` may be a PostgreSQL"
+            )
             raise LedgerError(message)
         if is_file(url):
             make_file(url)
@@ -174,6 +179,7 @@ class Ledger(LedgerReader):
         self._many(connection, "accrual", statements.upsert("accrual"), changed)
         before = list(batch.readings_before.items())
         self._many(connection, "reading", statements.delete_readings, before)
+        self.outbox.record(connection, batch)
 
     def _many(
         self, connection: Connection, table: str, statement: str, values: Sequence[Row]

@@ -15,6 +15,7 @@ from apportion.core.errors import SchemaMismatch
 from apportion.cost.ledger.engine import (
     WRITES,
     is_file,
+    is_postgres,
     ledger_errors,
     ledger_url,
     make_file,
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 REVISION: Final = "0002"
 """The newest revision in migrations/versions, which this release writes."""
 
+ADVISORY_LOCK: Final = 4_870_326_119_004_516_001
+"""Any number that nobody else uses."""
+LOCK_TIMEOUT_MS: Final = 10_000
+
 MIGRATIONS: Final = Path(__file__).resolve().parents[1] / "migrations"
 
 
@@ -35,7 +40,7 @@ def migrate(path_or_url: str | Path) -> tuple[str | None, str]:
     """Bring a ledger to this release's schema, or create it; the revisions (before, after).
 
     All steps are one transaction: a migration that fails or is killed leaves the ledger as it
-    was. An agent that runs meanwhile waits.
+    was. An agent that runs meanwhile waits, and so does a second migration.
 
     Raises:
         SchemaMismatch: the ledger is newer than this release.
@@ -64,6 +69,9 @@ def check_schema(engine: Engine, name: str, *, create: bool) -> None:
     if empty and create:
         _upgrade(engine, name)
         return
+    if empty and is_postgres(engine.url):
+        message = f"ledger {name} has no tables yet: run `apportion ledger migrate --ledger {name}`"
+        raise SchemaMismatch(message)
     if empty:
         message = f"ledger {name} is empty: no agent has written to it yet"
         raise SchemaMismatch(message)
@@ -100,6 +108,8 @@ def _upgrade(engine: Engine, name: str) -> tuple[str | None, str]:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        if is_postgres(engine.url):
+            _wait_for_others(connection)
         before = _revision(connection)
         if before is not None and (not before.isdecimal() or int(before) > int(REVISION)):
             message = (
@@ -110,3 +120,13 @@ def _upgrade(engine: Engine, name: str) -> tuple[str | None, str]:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, REVISION
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """One migration at a time, and none that stands in everybody's way.
+
+    A change of a table waits for whoever uses it, and all who come later wait behind it: rather
+    than that it gives up, and is tried again.
+    """
+    connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))

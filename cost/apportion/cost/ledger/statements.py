@@ -13,6 +13,8 @@ from apportion.core.errors import LedgerError
 from apportion.cost.ledger.schema import accrual, metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from sqlalchemy import Table
 
 POSTED: Final = frozenset(
@@ -25,55 +27,59 @@ agent."""
 MOVES_ON: Final = frozenset({"evidence"})
 """Tables where an inserted row of a known key replaces it."""
 
+KEPT: Final = " ON CONFLICT DO NOTHING"
+"""The end of an INSERT that leaves a row whose key is there as it is."""
+
 
 class Statements:
-    """Texts for one agent. Its id is part of them, so that no row has to be rebuilt for it."""
+    """Texts for one agent. Its id is part of them, so that no row has to be rebuilt for it.
 
-    def __init__(self, agent_id: int) -> None:
+    The texts are those of SQLite and of PostgreSQL; `mark` is how the driver wants a value marked.
+    """
+
+    def __init__(self, agent_id: int, mark: str = "?") -> None:
         self._agent_id = agent_id
-        self._inserts: dict[str, str] = {}
-        self._upserts: dict[str, str] = {}
-        keys = " AND ".join(f'"{name}" = ?' for name in key_columns(accrual))
+        self._mark = mark
+        self._inserts: dict[tuple[str, tuple[str, ...] | None], str] = {}
+        self._upserts: dict[tuple[str, tuple[str, ...] | None], str] = {}
+        keys = " AND ".join(f'"{name}" = {mark}' for name in key_columns(accrual))
         own = f'"agent_id" = {agent_id}'
         self.delete_accrual: Final = f"DELETE FROM accrual WHERE {own} AND {keys}"  # noqa: S608
-        settled = '"device_key" = ? AND "time_ns" < ?'
+        settled = f'"device_key" = {mark} AND "time_ns" < {mark}'
         self.delete_readings: Final = f"DELETE FROM reading WHERE {own} AND {settled}"  # noqa: S608
 
-    def insert(self, table: str) -> str:
-        """Append rows to `table`."""
-        known = self._inserts.get(table)
+    def insert(self, table: str, columns: tuple[str, ...] | None = None) -> str:
+        """Append rows to `table`. `columns` are those that the rows have; all without agent_id."""
+        known = self._inserts.get((table, columns))
         if known is None:
-            known = self._insert(table_named(table))
-            if table in KEPT_ONCE:
-                known += " ON CONFLICT DO NOTHING"
-            elif table in MOVES_ON:
-                known += _overwrite(table_named(table))
-            self._inserts[table] = known
+            found = table_named(table)
+            known = self._insert(found, columns) + on_conflict(found, columns)
+            self._inserts[table, columns] = known
         return known
 
-    def upsert(self, table: str) -> str:
+    def upsert(self, table: str, columns: tuple[str, ...] | None = None) -> str:
         """Write rows of `table` over those of the same key.
 
         Raises:
             LedgerError: what stands in `table` is posted and never edited.
         """
-        known = self._upserts.get(table)
+        known = self._upserts.get((table, columns))
         if known is None:
             if table in POSTED:
                 message = f"rows of {table} are posted and never edited: post a reallocation"
                 raise LedgerError(message)
-            known = self._insert(table_named(table)) + _overwrite(table_named(table))
-            self._upserts[table] = known
+            found = table_named(table)
+            known = self._insert(found, columns) + overwrite(found, columns)
+            self._upserts[table, columns] = known
         return known
 
-    def _insert(self, table: Table) -> str:
-        columns = row_columns(table)
-        names, values = list(columns), ["?"] * len(columns)
+    def _insert(self, table: Table, columns: Sequence[str] | None) -> str:
+        names = list(row_columns(table) if columns is None else columns)
+        values = [self._mark] * len(names)
         if "agent_id" in table.c:
             names.insert(0, "agent_id")
             values.insert(0, str(self._agent_id))
-        quoted = ", ".join(f'"{name}"' for name in names)
-        return f"INSERT INTO {table.name} ({quoted}) VALUES ({', '.join(values)})"  # noqa: S608
+        return f"INSERT INTO {table.name} ({listed(names)}) VALUES ({', '.join(values)})"  # noqa: S608
 
 
 def table_named(name: str) -> Table:
@@ -99,12 +105,24 @@ def key_columns(table: Table) -> list[str]:
     return [column.name for column in table.primary_key if column.name != "agent_id"]
 
 
-def _overwrite(table: Table) -> str:
-    keys = {column.name for column in table.primary_key}
-    target = ", ".join(f'"{column.name}"' for column in table.primary_key)
+def on_conflict(table: Table, columns: Sequence[str] | None = None) -> str:
+    """What becomes of an inserted row whose key is there: the end of an INSERT."""
+    if table.name in KEPT_ONCE:
+        return KEPT
+    return overwrite(table, columns) if table.name in MOVES_ON else ""
+
+
+def overwrite(table: Table, columns: Sequence[str] | None = None) -> str:
+    """The end of an INSERT that writes over a row whose key is there."""
+    keys = [column.name for column in table.primary_key]
     values = ", ".join(
-        f'"{column.name}" = excluded."{column.name}"'
-        for column in table.c
-        if column.name not in keys
+        f'"{name}" = excluded."{name}"'
+        for name in columns or row_columns(table)
+        if name not in keys
     )
-    return f" ON CONFLICT ({target}) DO UPDATE SET {values}"
+    return f" ON CONFLICT ({listed(keys)}) DO UPDATE SET {values}" if values else KEPT
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of columns as SQL has them."""
+    return ", ".join(f'"{name}"' for name in names)

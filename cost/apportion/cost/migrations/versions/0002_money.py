@@ -124,6 +124,11 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("agent_id", "device_key", "state"),
     )
+    _training()
+    _shipping()
+
+
+def _training() -> None:
     for name, column_type, comment in STEP_PROGRESS:
         op.add_column("ring_position", sa.Column(name, column_type, comment=comment))
     op.create_table(
@@ -143,8 +148,79 @@ def upgrade() -> None:
     )
 
 
+def _shipping() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("commit_no", sa.BigInteger(), nullable=False),
+        sa.Column("commit_id", sa.BigInteger(), nullable=False, comment="random, 63 bits"),
+        sa.Column("committed_unix_ns", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "since_ns", sa.BigInteger(), nullable=False, comment="start of its earliest posted row"
+        ),
+        sa.Column("payload", sa.LargeBinary(), nullable=False, comment="see ledger.shipment"),
+        sa.PrimaryKeyConstraint("agent_id", "commit_no"),
+    )
+    op.create_table(
+        "shipping",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "most_bytes", sa.BigInteger(), comment="bound of the outbox; NULL: nothing is shipped"
+        ),
+        sa.Column(
+            "waiting_bytes", sa.BigInteger(), nullable=False, comment="payloads in the outbox"
+        ),
+        sa.Column("commit_no", sa.BigInteger(), nullable=False, comment="the last commit"),
+        sa.Column("commit_id", sa.BigInteger(), nullable=False),
+        sa.Column("shipped_no", sa.BigInteger(), comment="the last that is known to have arrived"),
+        sa.Column("shipped_id", sa.BigInteger()),
+        sa.Column("sending_no", sa.BigInteger(), comment="the last that may have arrived"),
+        sa.Column("sending_id", sa.BigInteger()),
+        sa.Column(
+            "copy_reason",
+            sa.Text(),
+            comment="why all is copied before the outbox; NULL: it is not",
+        ),
+        sa.Column(
+            "since_ns",
+            sa.BigInteger(),
+            comment="rows that start earlier have arrived; NULL: none has",
+        ),
+        sa.PrimaryKeyConstraint("agent_id"),
+    )
+    op.create_table(
+        "lease",
+        sa.Column("device", sa.Text(), nullable=False),
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False, comment="rises with each other holder"),
+        sa.Column(
+            "expires_unix_ns",
+            sa.BigInteger(),
+            nullable=False,
+            comment="by the shared ledger's clock",
+        ),
+        sa.PrimaryKeyConstraint("device"),
+    )
+    op.create_table(
+        "disowned",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("hour_ns", sa.BigInteger(), nullable=False, comment="node time of the agent"),
+        sa.Column("device_key", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("agent_id", "hour_ns", "device_key"),
+    )
+    op.create_table(
+        "shipped",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("commit_no", sa.BigInteger(), nullable=False),
+        sa.Column("commit_id", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("agent_id"),
+    )
+
+
 def downgrade() -> None:
     """Remove what was added."""
+    for table in ("shipped", "disowned", "lease", "shipping", "outbox"):
+        op.drop_table(table)
     op.drop_table("lost_work")
     for name, _, _ in STEP_PROGRESS:
         op.drop_column("ring_position", name)

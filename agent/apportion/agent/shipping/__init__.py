@@ -1,0 +1,1 @@
+"""From the node's ledger to the one that many agents share."""
