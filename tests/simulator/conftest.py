@@ -29,7 +29,16 @@ def code(function, *arguments):
 
 """
 
+NVIDIA_ML_PY_PAUSE = """
+def pause():
+    '''Let the test do what it has to do meanwhile.'''
+    print("paused", flush=True)
+    input()
+
+"""
+
 Ask = Callable[[Path, str], Any]
+AskTwice = Callable[[Path, str, Callable[[], None]], Any]
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +66,32 @@ def ask(library: Path) -> Ask:
         )
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ask_twice(library: Path) -> AskTwice:
+    """As `ask`, of a program that calls `pause()`: there the given function is called."""
+
+    def run(state: Path, program: str, meanwhile: Callable[[], None]) -> Any:
+        text = (
+            f"{NVIDIA_ML_PY_ASK}{NVIDIA_ML_PY_PAUSE}{textwrap.dedent(program)}\n"
+            "print(json.dumps(answer))"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", text],
+            env={**os.environ, **environment(state, library)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        if process.stdout.readline() == "paused\n":
+            meanwhile()
+        output, _ = process.communicate("\n", timeout=60)
+        assert process.returncode == 0
+        return json.loads(output)
 
     return run
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from apportion.simulator import Simulator
+from apportion.simulator.cli import default_state
+
 Ask = Callable[[Path, str], Any]
 Start = Callable[..., tuple["subprocess.Popen[str]", list[str]]]
 
@@ -116,6 +119,8 @@ def test_a_mirrored_process_makes_its_device_busy(tmp_path: Path, ask: Ask, star
         pytest.param(["--utilization", "90"], "is not a ratio from 0 to 1", id="percent"),
         pytest.param(["--profile", "h900"], "invalid choice", id="no such profile"),
         pytest.param(["--mirror", "1:7"], "no device 7", id="no such device"),
+        pytest.param(["--mig", "3g.40gb"], "is not GPU:PROFILE", id="mig without a gpu"),
+        pytest.param(["--mig", "0:9g.1gb"], "no MIG profile", id="no such mig profile"),
     ],
 )
 def test_wrong_arguments_are_explained(
@@ -154,3 +159,73 @@ def test_a_state_that_cannot_be_made_is_an_error(tmp_path: Path, library: Path) 
     assert result.returncode == 1
     assert str(tmp_path / "absent") in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`apportion simulator` with these words, through the dispatcher."""
+    return subprocess.run(
+        [sys.executable, "-m", "apportion.client.dispatch", "simulator", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_faults_by_command_while_it_runs(tmp_path: Path, ask: Ask, start: Start) -> None:
+    """A fault given from another process is seen at once, ends with `clear`, and is explained."""
+    state = tmp_path / "state"
+    start("--gpus", "2", "--state", str(state), "--mig", "1:3g.40gb")
+    program = """
+        nvml.nvmlInit()
+        one = nvml.nvmlDeviceGetHandleByIndex(1)
+        answer = [code(nvml.nvmlDeviceGetHandleByIndex, 0), nvml.nvmlDeviceGetMigMode(one)[0]]
+    """
+    assert ask(state, program) == [0, 1]
+    done = command("fault", "lost", "--gpu", "0", "--state", str(state))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert ask(state, program) == [15, 1]
+    assert command("clear", "--state", str(state)).returncode == 0
+    assert ask(state, program) == [0, 1]
+    assert command("fault", "hang", "--for", "0.1s", "--state", str(state)).returncode == 0
+    assert ask(state, program) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fault", "fire"], "invalid choice: 'fire'"),
+        (["fault", "lost"], "lost cannot be a fault of the whole library"),
+        (["fault", "lost", "--gpu", "9"], "no GPU 9: there are 1"),
+        (["fault", "xid", "--gpu", "0"], "an xid needs --gpu and --value"),
+        (["fault", "lost", "--gpu", "0", "--for", "0"], "give seconds, such as 10s"),
+    ],
+)
+def test_faults_that_cannot_be(tmp_path: Path, arguments: list[str], words: str) -> None:
+    """One line says what would be right."""
+    with Simulator(tmp_path / "state") as simulator:
+        done = command(*arguments, "--state", str(simulator.state))
+    assert done.returncode > 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_without_a_simulator_says_how_to_start_one(tmp_path: Path) -> None:
+    """The commonest mistake: nothing runs, or it runs with another state file."""
+    done = command("fault", "lost", "--gpu", "0", "--state", str(tmp_path / "none"))
+    assert done.returncode == 1
+    assert "start the devices first with `apportion simulator`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "uid", "expected"),
+    [
+        ({"APPORTION_SIMULATOR_STATE": "/x/y"}, 0, "/x/y"),
+        ({}, 0, "/run/apportion/simulator.state"),
+        ({"XDG_RUNTIME_DIR": "/run/user/7"}, 7, "/run/user/7/apportion/simulator.state"),
+        ({}, 7, "/tmp/apportion-7/simulator.state"),
+    ],
+)
+def test_where_the_state_is(variables: dict[str, str], uid: int, expected: str) -> None:
+    """Two commands of one user meet at the same file without being told."""
+    assert default_state(variables, uid) == Path(expected)

@@ -11,6 +11,15 @@ import pytest
 
 from apportion.simulator import Simulator
 from apportion.simulator.build import SOURCES
+from apportion.simulator.faults import ECC_STORM_EVENT, XID_EVENT
+from apportion.simulator.health import (
+    GPU_IDLE,
+    HW_SLOWDOWN,
+    HW_THERMAL,
+    SW_POWER_CAP,
+    SW_THERMAL,
+)
+from apportion.simulator.publication import RESET_ACTION
 
 Ask = Callable[[Path, str], Any]
 
@@ -72,6 +81,34 @@ STRUCTURES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     ),
     "nvmlUUID_t": ("c_nvmlUUID_t", ("version", "type", "value")),
     "nvmlC2cModeInfo_v1_t": ("c_nvmlC2cModeInfo_v1_t", ("isC2cEnabled",)),
+    "nvmlSample_t": ("c_nvmlSample_t", ("timeStamp", "sampleValue")),
+    "nvmlEventData_t": (
+        "c_nvmlEventData_t",
+        ("device", "eventType", "eventData", "gpuInstanceId", "computeInstanceId"),
+    ),
+    "nvmlDeviceAttributes_t": (
+        "c_nvmlDeviceAttributes",
+        (
+            "multiprocessorCount",
+            "sharedCopyEngineCount",
+            "sharedDecoderCount",
+            "sharedEncoderCount",
+            "sharedJpegCount",
+            "sharedOfaCount",
+            "gpuInstanceSliceCount",
+            "computeInstanceSliceCount",
+            "memorySizeMB",
+        ),
+    ),
+    "nvmlGpmMetric_t": (
+        "c_nvmlGpmMetric_t",
+        ("metricId", "nvmlReturn", "value", "metricInfo"),
+    ),
+    "nvmlGpmMetricsGet_t": (
+        "c_nvmlGpmMetricsGet_t",
+        ("version", "numMetrics", "sample1", "sample2", "metrics"),
+    ),
+    "nvmlGpmSupport_t": ("c_nvmlGpmSupport_t", ("version", "isSupportedDevice")),
 }
 PROGRAM = (
     '#include <stddef.h>\n#include <stdio.h>\n#include "abi.h"\nint main(void) {\n'
@@ -87,7 +124,9 @@ PROGRAM = (
     + "return 0;\n}\n"
 )
 ANSWERED = sorted(
-    path for path in SOURCES.glob("*.c") if path.name not in {"unsupported.c", "state.c"}
+    path
+    for path in SOURCES.glob("*.c")
+    if path.name not in {"unsupported.c", "state.c", "faults.c"}
 )
 
 
@@ -163,7 +202,36 @@ def test_codes_and_fields_carry_the_numbers_of_nvidia_ml_py() -> None:
     }
     fields = re.findall(r"FIELD_(\w+) = (\d+)", (SOURCES / "fields.c").read_text())
     fields = [(name, number) for name, number in fields if name != "MAX"]
-    assert len(fields) == 20
+    assert len(fields) == 47
     assert {name: int(number) for name, number in fields} == {
         name: getattr(pynvml, f"NVML_FI_DEV_{name}") for name, _ in fields
     }
+    metrics = re.findall(r"METRIC_(\w+) = (\d+)", (SOURCES / "gpm.c").read_text())
+    assert len(metrics) == 17
+    assert {name: int(number) for name, number in metrics} == {
+        name: getattr(pynvml, f"NVML_GPM_METRIC_{name}") for name, _ in metrics
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (XID_EVENT, "nvmlEventTypeXidCriticalError"),
+        (ECC_STORM_EVENT, "nvmlEventTypeSingleBitEccErrorStorm"),
+        (GPU_IDLE, "nvmlClocksEventReasonGpuIdle"),
+        (SW_POWER_CAP, "nvmlClocksEventReasonSwPowerCap"),
+        (HW_SLOWDOWN, "nvmlClocksThrottleReasonHwSlowdown"),
+        (SW_THERMAL, "nvmlClocksEventReasonSwThermalSlowdown"),
+        (HW_THERMAL, "nvmlClocksThrottleReasonHwThermalSlowdown"),
+        (RESET_ACTION, "NVML_GPU_RECOVERY_ACTION_GPU_RESET"),
+    ],
+)
+def test_bits_are_those_of_nvml_h(
+    ours: int, theirs: str, compile_and_run: Callable[[str, list[str]], str], nvml_include: Path
+) -> None:
+    """Events and reasons by the controller carry the bits that nvml.h gives them."""
+    program = (
+        "#include <stdio.h>\n#include <nvml.h>\n"
+        f'int main(void) {{ printf("%lld", (long long){theirs}); }}'
+    )
+    assert int(compile_and_run(program, [f"-I{nvml_include}"])) == ours

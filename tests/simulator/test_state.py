@@ -9,15 +9,21 @@ from typing import Any
 import pytest
 
 from apportion.core.clock import ManualClock
-from apportion.simulator import PROFILES, Simulator, identity, state
+from apportion.simulator import PROFILES, Simulator, identity, state, state_file
 from apportion.simulator.build import SOURCES
+from apportion.simulator.faults import Switch
 
 Ask = Callable[[Path, str], Any]
 
 STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "sim_fault": state.FaultSwitch,
     "sim_header": state.Header,
     "sim_facts": state.DeviceFacts,
+    "sim_event": state.Event,
+    "sim_events": state.Events,
     "sim_process": state.ProcessValues,
+    "sim_instance": state.InstanceValues,
+    "sim_sample": state.SampleValues,
     "sim_values": state.DeviceValues,
     "sim_device": state.Device,
 }
@@ -29,10 +35,19 @@ CONSTANTS = {
     "SIM_MAX_DEVICES": state.MAX_DEVICES,
     "SIM_MAX_PROCESSES": state.MAX_PROCESSES,
     "SIM_MAX_NVLINKS": state.MAX_NVLINKS,
-    "SIM_FAULT_BYTES": state.FAULT_BYTES,
+    "SIM_MAX_INSTANCES": state.MAX_INSTANCES,
+    "SIM_MAX_SAMPLES": state.MAX_SAMPLES,
+    "SIM_MAX_EVENTS": state.MAX_EVENTS,
+    "SIM_FAULTS": state.FAULTS,
+    "SIM_LIMITS": state.LIMITS,
+    "SIM_NO_END": state.NO_END,
     "SIM_CAN_AVERAGE_POWER": state.CAN_AVERAGE_POWER,
     "SIM_CAN_MEMORY_TEMPERATURE": state.CAN_MEMORY_TEMPERATURE,
     "SIM_CAN_MIG": state.CAN_MIG,
+    "SIM_CAN_GPM": state.CAN_GPM,
+    "SIM_CAN_REMAP_ROWS": state.CAN_REMAP_ROWS,
+    "SIM_HAS_NVLINK5": state.HAS_NVLINK5,
+    **{f"SIM_FAULT_{switch.name}": int(switch) for switch in Switch},
 }
 
 
@@ -89,7 +104,7 @@ ENERGY = """
 def test_a_publication_cut_short_leaves_the_last_whole_one(tmp_path: Path, ask: Ask) -> None:
     """A controller killed while it fills a slot never shows half of it."""
     path = tmp_path / "state"
-    file = state.StateFile(path, header(), facts())
+    file = state_file.StateFile(path, header(), facts())
     file.publish(0, energies(111))
     file.publish(0, energies(222))
     file.close()
@@ -105,7 +120,7 @@ def test_a_publication_cut_short_leaves_the_last_whole_one(tmp_path: Path, ask: 
 def test_a_torn_slot_is_never_believed(tmp_path: Path, ask: Ask) -> None:
     """Where stores came out of order the checksum refuses the slot: an error, not a number."""
     path = tmp_path / "state"
-    file = state.StateFile(path, header(), facts())
+    file = state_file.StateFile(path, header(), facts())
     file.publish(0, energies(111))
     file.close()
     slot = state.HEADER_BYTES + state.Device.slots.offset  # the second publication: sequence 2
@@ -177,7 +192,7 @@ def test_no_torn_value_under_a_concurrent_writer(tmp_path: Path, library: Path) 
         ["cc", "-std=c11", "-O2", "-o", program, source, f"-I{SOURCES}", library], check=True
     )
     path = tmp_path / "state"
-    file = state.StateFile(path, header(), facts())
+    file = state_file.StateFile(path, header(), facts())
     reader = subprocess.Popen(
         [program],
         env={"LD_LIBRARY_PATH": str(library.parent), identity.STATE_VARIABLE: str(path)},
@@ -187,12 +202,12 @@ def test_no_torn_value_under_a_concurrent_writer(tmp_path: Path, library: Path) 
     number = 0
     while reader.poll() is None:
         number += 1
-        links = [number] * state.MAX_NVLINKS
+        links = [1_024 * number] * state.MAX_NVLINKS
         values = state.DeviceValues(
             published_us=number, energy_mj=number, pcie_tx_bytes=number, pcie_rx_bytes=number
         )
-        values.nvlink_tx_kib[:] = links
-        values.nvlink_rx_kib[:] = links
+        values.nvlink_tx_bytes[:] = links
+        values.nvlink_rx_bytes[:] = links
         file.publish(0, values)
     file.close()
     output, _ = reader.communicate()

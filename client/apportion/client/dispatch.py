@@ -1,6 +1,7 @@
 """The `apportion` command: dependency-free, so that it is there wherever the client is.
 
 Commands live in `apportion.agent.cli`, which the extra `agent` brings; without it this says so.
+What the agent must not import has a command line of its own (`_OWN`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ usage: apportion COMMAND ...
 Who caused the GPU's cost: money and joules per request, per token and per training step.
 
 The base install holds the client alone. The commands (agent, report, prices, replay, audit,
-doctor, once, check-config, ledger) come with the extra `agent`, `trace` with `profiles`:
+doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` with
+`profiles`:
 
     pip install 'apportion[agent,profiles]'
 
 `python -m apportion.client` says why nothing arrives from this environment.
 """
+
+_AGENT: Final = "apportion.agent.cli"
+_OWN: Final = {"simulator": "apportion.simulator.cli"}
+"""Commands that are no part of the agent, by their first word."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,9 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments in (["--version"], ["-V"]):
         sys.stdout.write(f"apportion {_version()}\n")
         return 0
+    own = _OWN.get(arguments[0]) if arguments else None
     try:
-        commands = importlib.import_module("apportion.agent.cli")
-        status: int = commands.main(arguments)
+        commands = importlib.import_module(own or _AGENT)
+        status: int = commands.main(arguments[1:] if own else arguments)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing.partition(".")[0] == "apportion" and missing != "apportion.agent":

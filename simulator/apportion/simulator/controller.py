@@ -9,33 +9,23 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, final
 
 from apportion.core.clock import Clock, SystemClock
 from apportion.simulator import identity
+from apportion.simulator.device import SimulatedDevice
+from apportion.simulator.faults import FaultBoard
 from apportion.simulator.mirror import Mirror
-from apportion.simulator.physics import ENERGY_TICK_NS, DevicePhysics, parts_per_million
+from apportion.simulator.physics import ENERGY_TICK_NS
 from apportion.simulator.profiles import PROFILES, Profile
-from apportion.simulator.publication import (
-    ProcessLoad,
-    check_memory,
-    check_processes,
-    publication,
-)
-from apportion.simulator.state import StateFile
+from apportion.simulator.publication import Moment, ProcessLoad
+from apportion.simulator.state import NO_END
+from apportion.simulator.state_file import StateFile
 
 PCIE_QUERY_NS: Final = 20_000_000
 """How long nvmlDeviceGetPcieThroughput measures, as nvml.h documents it."""
-
-
-@dataclass(slots=True)
-class _Device:
-    physics: DevicePhysics
-    processes: tuple[ProcessLoad, ...] = ()
-    memory_used_bytes: int = 0
 
 
 @final
@@ -71,20 +61,20 @@ class Simulator:
         self._closed = False
         self._origin_ns = self._clock.monotonic_ns()
         self._devices = [
-            _Device(
-                DevicePhysics.start(
-                    profile,
-                    self._origin_ns,
-                    energy_mj=identity.first_energy_mj(profile, seed, index),
-                )
+            SimulatedDevice(
+                profile,
+                uuid,
+                self._origin_ns,
+                energy_mj=identity.first_energy_mj(profile, seed, index),
             )
-            for index in range(devices)
+            for index, uuid in enumerate(self.uuids)
         ]
         self._file = StateFile(
             state,
             identity.header(profile, seed, devices, pcie_query_ns),
             [identity.facts(profile, seed, index) for index in range(devices)],
         )
+        self._faults = FaultBoard(state)
         self.advance()
 
     def __enter__(self) -> Simulator:
@@ -103,28 +93,68 @@ class Simulator:
         """The state file."""
         return self._file.path
 
-    def set_utilization(self, device: int, ratio: float) -> None:
-        """From now on `device` is busy for `ratio` (0 to 1) of the time."""
-        utilization_ppm = parts_per_million(ratio)
+    def set_utilization(self, device: int, ratio: float, *, instance: int | None = None) -> None:
+        """From now on `device` is busy for `ratio` (0 to 1) of the time.
+
+        Where MIG is enabled that is so of its MIG instance at `instance`, or of each.
+        """
         with self._lock:
             now_ns = self._clock.monotonic_ns()
-            entry = self._devices[device]
-            entry.physics = entry.physics.with_utilization(utilization_ppm, now_ns)
+            self._devices[device].set_utilization(ratio, now_ns, instance=instance)
             self._publish(device, now_ns)
 
     def set_processes(self, device: int, processes: Sequence[ProcessLoad]) -> None:
         """From now on `device` lists `processes`; this does not change its utilisation."""
-        check_processes(self.profile, processes)
         with self._lock:
-            self._devices[device].processes = tuple(processes)
+            self._devices[device].set_processes(processes)
             self._publish(device, self._clock.monotonic_ns())
 
     def set_memory(self, device: int, used_bytes: int) -> None:
         """From now on at least `used_bytes` are in use; more if the listed processes hold more."""
-        check_memory(self.profile, used_bytes)
         with self._lock:
-            self._devices[device].memory_used_bytes = used_bytes
+            self._devices[device].set_memory(used_bytes)
             self._publish(device, self._clock.monotonic_ns())
+
+    def set_mig(self, device: int, profiles: Sequence[str] | None) -> tuple[str, ...]:
+        """From now on `device` is cut into MIG instances such as 3g.40gb; None: it is whole.
+
+        Returns:
+            The UUIDs of the instances, by their place.
+        """
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            self._devices[device].set_mig(profiles, now_ns)
+            self._publish(device, now_ns)
+            return self._devices[device].instance_uuids
+
+    def fault(
+        self,
+        name: str,
+        device: int | None = None,
+        *,
+        value: int | None = None,
+        for_ns: int | None = None,
+    ) -> None:
+        """A fault of `faults.KINDS` is in force from now on, for `for_ns` or until `clear`.
+
+        `device` None: of the whole library. It is seen at once.
+        """
+        now_ns = self._clock.monotonic_ns()
+        until_ns = NO_END if for_ns is None else now_ns + for_ns
+        with self._lock:
+            self._faults.inject(name, device, value=value, until_ns=until_ns)
+        self.advance()
+
+    def clear(self, device: int | None = None) -> None:
+        """Switch off all faults of a device; of the library and all devices where None."""
+        with self._lock:
+            self._faults.clear(device)
+        self.advance()
+
+    def xid(self, device: int, number: int) -> None:
+        """The driver reports an XID of `device`."""
+        with self._lock:
+            self._faults.xid(device, number)
 
     def mirror(self, mirror: Mirror | None) -> None:
         """From now on `mirror` sets the processes and the utilisation of the devices it names."""
@@ -139,7 +169,7 @@ class Simulator:
     def energy_mj(self, device: int) -> int:
         """The energy counter of `device` at its last 100 ms tick, as the library would give it."""
         with self._lock:
-            return self._devices[device].physics.published_energy_mj(self._clock.monotonic_ns())
+            return self._devices[device].energy_mj(self._clock.monotonic_ns())
 
     def advance(self) -> None:
         """Bring the state file up to the clock's time."""
@@ -149,7 +179,7 @@ class Simulator:
             now_ns = self._clock.monotonic_ns()
             loads = self._mirror.sample(now_ns) if self._mirror else None
             for device, processes in (loads or {}).items():
-                self._follow(device, processes, now_ns)
+                self._devices[device].follow(processes, now_ns)
             for device in range(len(self._devices)):
                 self._publish(device, now_ns)
 
@@ -179,30 +209,10 @@ class Simulator:
                 self.advance()
                 self._closed = True
                 self._file.close()
-
-    def _follow(self, device: int, processes: Sequence[ProcessLoad], now_ns: int) -> None:
-        """Take over what the mirror saw, as far as the device's memory reaches."""
-        entry = self._devices[device]
-        room_bytes = self.profile.memory_total_bytes - self.profile.memory_reserved_bytes
-        fitting: list[ProcessLoad] = []
-        for process in processes:
-            used_bytes = min(process.used_bytes, room_bytes)
-            room_bytes -= used_bytes
-            fitting.append(ProcessLoad(process.pid, used_bytes, process.utilization_ratio))
-        check_processes(self.profile, fitting)
-        entry.processes = tuple(fitting)
-        ratio = min(1.0, sum(process.utilization_ratio for process in fitting))
-        entry.physics = entry.physics.with_utilization(parts_per_million(ratio), now_ns)
+                self._faults.close()
 
     def _publish(self, device: int, now_ns: int) -> None:
-        entry = self._devices[device]
-        held_bytes = sum(process.used_bytes for process in entry.processes)
-        values = publication(
-            entry.physics,
-            entry.processes,
-            memory_used_bytes=max(entry.memory_used_bytes, held_bytes),
-            has_peers=len(self._devices) > 1,
-            at_ns=now_ns,
-            realtime_ns=self._clock.realtime_ns(),
-        )
-        self._file.publish(device, values)
+        moment = Moment(now_ns, now_ns - self._origin_ns, self._clock.realtime_ns())
+        entry, faults = self._devices[device], self._faults
+        entry.advance(faults.in_force(device, now_ns), faults.resets(device), moment)
+        self._file.publish(device, entry.values(moment, has_peers=len(self._devices) > 1))

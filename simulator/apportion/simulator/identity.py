@@ -8,6 +8,7 @@ import uuid
 from typing import Final
 
 from apportion.simulator import state
+from apportion.simulator.mig import COMPUTE_SLICES
 from apportion.simulator.profiles import BRAND_NVIDIA, Profile
 
 SIMULATED_MARK: Final = "simulated"
@@ -55,7 +56,10 @@ def facts(profile: Profile, seed: int, index: int) -> state.DeviceFacts:
     capabilities = (
         (state.CAN_AVERAGE_POWER if profile.averages_power else 0)
         | (state.CAN_MEMORY_TEMPERATURE if profile.memory_kelvin is not None else 0)
-        | (state.CAN_MIG if profile.has_mig else 0)
+        | (state.CAN_MIG if profile.mig_profiles else 0)
+        | (state.CAN_GPM if profile.has_gpm else 0)
+        | (state.CAN_REMAP_ROWS if profile.remaps_rows else 0)
+        | (state.HAS_NVLINK5 if profile.has_nvlink5 else 0)
     )
     return state.DeviceFacts(
         name=profile.name.encode(),
@@ -94,4 +98,6 @@ def facts(profile: Profile, seed: int, index: int) -> state.DeviceFacts:
         pcie_generation=profile.pcie_generation,
         pcie_width=profile.pcie_width,
         capabilities=capabilities,
+        mig_slices=COMPUTE_SLICES if profile.mig_profiles else 0,
+        multiprocessors=profile.multiprocessors,
     )

@@ -1,45 +1,46 @@
-"""The memory-mapped state file: its layout, and the writer that the controller uses.
+"""The layout of the memory-mapped state file.
 
-The layout is declared twice, here and in `native/state.h`; a test compiles the header and compares
-every size and offset, so change both together and raise `VERSION`.
-
-Publishing is a seqlock with two slots. The slot that readers are not using is filled first, then
-the device's sequence is stored as one aligned 8-byte word; its parity names the slot. A controller
-that is killed in between leaves the last whole publication readable. Python has no store barrier:
-where the processor may reorder stores, readers find a torn slot by its checksum.
-
-A state file is made under a temporary name and renamed, so a library never maps half a header. When
-the controller ends, the values stay as they were: the energy counter stands still.
+It is declared twice, here and in `native/state.h`; a test compiles the header and compares every
+size and offset, so change both together and raise `VERSION`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import mmap
-import os
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Final
 
-import numpy as np
-
 MAGIC: Final = int.from_bytes(b"APNVSIM1", "little")
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER_BYTES: Final = 4_096
-DEVICE_BYTES: Final = 4_096
+DEVICE_BYTES: Final = 16_384
 MAX_DEVICES: Final = 64
 MAX_PROCESSES: Final = 32
 MAX_NVLINKS: Final = 18
-FAULT_BYTES: Final = 1_024
+MAX_INSTANCES: Final = 7
+MAX_SAMPLES: Final = 120
+MAX_EVENTS: Final = 64
+FAULTS: Final = 12
+LIMITS: Final = 9
+NO_END: Final = 2**64 - 1
+"""A fault that lasts until it is cleared."""
+NO_INSTANCE: Final = 2**32 - 1
+"""On no MIG instance."""
 
 CAN_AVERAGE_POWER: Final = 1
 CAN_MEMORY_TEMPERATURE: Final = 2
 CAN_MIG: Final = 4
+CAN_GPM: Final = 8
+CAN_REMAP_ROWS: Final = 16
+HAS_NVLINK5: Final = 32
 
-_u8, _u32, _i32, _u64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_int32, ctypes.c_uint64
+_u32, _i32, _u64 = ctypes.c_uint32, ctypes.c_int32, ctypes.c_uint64
 _char = ctypes.c_char
+
+
+class FaultSwitch(ctypes.Structure):
+    """`struct sim_fault`: in force before `until_ns`, host monotonic."""
+
+    _fields_: ClassVar = (("until_ns", _u64), ("value", _u64))
 
 
 class Header(ctypes.Structure):
@@ -59,7 +60,8 @@ class Header(ctypes.Structure):
         ("driver_version", _char * 80),
         ("nvml_version", _char * 80),
         ("profile", _char * 64),
-        ("faults", _u8 * FAULT_BYTES),
+        ("driver_loads", _u64),
+        ("faults", FaultSwitch * FAULTS),
     )
 
 
@@ -103,7 +105,26 @@ class DeviceFacts(ctypes.Structure):
         ("pcie_generation", _u32),
         ("pcie_width", _u32),
         ("capabilities", _u32),
+        ("mig_slices", _u32),
+        ("multiprocessors", _u32),
     )
+
+
+class Event(ctypes.Structure):
+    """`struct sim_event`: what nvmlEventData_t says of an event."""
+
+    _fields_: ClassVar = (
+        ("type", _u64),
+        ("data", _u64),
+        ("gpu_instance", _u32),
+        ("compute_instance", _u32),
+    )
+
+
+class Events(ctypes.Structure):
+    """`struct sim_events`: the last events of a device."""
+
+    _fields_: ClassVar = (("count", _u64), ("ring", Event * MAX_EVENTS))
 
 
 class ProcessValues(ctypes.Structure):
@@ -113,14 +134,38 @@ class ProcessValues(ctypes.Structure):
         ("pid", _u32),
         ("sm_percent", _u32),
         ("memory_percent", _u32),
-        ("reserved", _u32),
+        ("gpu_instance", _u32),
         ("used_bytes", _u64),
         ("sampled_us", _u64),
+        ("compute_instance", _u32),
+        ("reserved", _u32),
     )
 
 
+class InstanceValues(ctypes.Structure):
+    """`struct sim_instance`: a MIG instance, absent where it has no compute slices."""
+
+    _fields_: ClassVar = (
+        ("uuid", _char * 64),
+        ("profile", _char * 16),
+        ("gpu_instance", _u32),
+        ("compute_instance", _u32),
+        ("compute_slices", _u32),
+        ("multiprocessors", _u32),
+        ("memory_total_bytes", _u64),
+        ("memory_used_bytes", _u64),
+        ("busy_ppm_ns", _u64),
+    )
+
+
+class SampleValues(ctypes.Structure):
+    """`struct sim_sample`: one entry of the driver's sample buffers."""
+
+    _fields_: ClassVar = (("time_us", _u64), ("power_mw", _u32), ("utilization_percent", _u32))
+
+
 class DeviceValues(ctypes.Structure):
-    """`struct sim_values`: one publication. `sequence` and `checksum` are `StateFile`'s to set."""
+    """`struct sim_values`: one publication; `StateFile` sets `sequence` and `checksum`."""
 
     _fields_: ClassVar = (
         ("sequence", _u64),
@@ -131,8 +176,12 @@ class DeviceValues(ctypes.Structure):
         ("event_reasons", _u64),
         ("pcie_tx_bytes", _u64),
         ("pcie_rx_bytes", _u64),
-        ("nvlink_tx_kib", _u64 * MAX_NVLINKS),
-        ("nvlink_rx_kib", _u64 * MAX_NVLINKS),
+        ("nvlink_tx_bytes", _u64 * MAX_NVLINKS),
+        ("nvlink_rx_bytes", _u64 * MAX_NVLINKS),
+        ("elapsed_ns", _u64),
+        ("busy_ppm_ns", _u64),
+        ("limited_ns", _u64 * LIMITS),
+        ("ecc_errors", (_u64 * 2) * 2),
         ("power_average_mw", _u32),
         ("power_instant_mw", _u32),
         ("utilization_percent", _u32),
@@ -149,7 +198,14 @@ class DeviceValues(ctypes.Structure):
         ("pcie_rx_kbps", _u32),
         ("performance_state", _u32),
         ("process_count", _u32),
+        ("remapped_rows", _u32 * 2),
+        ("remapping_pending", _u32),
+        ("recovery_action", _u32),
+        ("mig_enabled", _u32),
+        ("sample_count", _u32),
         ("processes", ProcessValues * MAX_PROCESSES),
+        ("instances", InstanceValues * MAX_INSTANCES),
+        ("samples", SampleValues * MAX_SAMPLES),
     )
 
 
@@ -158,66 +214,8 @@ class Device(ctypes.Structure):
 
     _fields_: ClassVar = (
         ("facts", DeviceFacts),
+        ("faults", FaultSwitch * FAULTS),
+        ("events", Events),
         ("sequence", _u64),
         ("slots", DeviceValues * 2),
     )
-
-
-_CHECKED_FROM: Final = 2  # words: the sequence and the checksum itself are left out
-_WEIGHTS: Final = 2 * np.arange(ctypes.sizeof(DeviceValues) // 8 - _CHECKED_FROM, dtype="<u8") + 1
-_SEQUENCE_OFFSET: Final = Device.sequence.offset
-_SLOTS_OFFSET: Final = Device.slots.offset
-
-
-def checksum(values: DeviceValues) -> int:
-    """The sum, modulo 2^64, of the words after the checksum, the i-th of them times 2i+1."""
-    words = np.frombuffer(bytes(values), dtype="<u8")[_CHECKED_FROM:]
-    return int((words * _WEIGHTS).sum(dtype="<u8"))
-
-
-class StateFile:
-    """The writer of one state file. Not thread-safe: the controller holds a lock around it."""
-
-    def __init__(self, path: Path, header: Header, facts: Sequence[DeviceFacts]) -> None:
-        if len(facts) > MAX_DEVICES:
-            raise ValueError(
-                f"{path}: {len(facts)} devices asked for, a state file holds {MAX_DEVICES}"
-            )
-        self.path = path
-        self._sequences = [0] * len(facts)
-        size = HEADER_BYTES + len(facts) * DEVICE_BYTES
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            os.fchmod(descriptor, 0o644)
-            os.posix_fallocate(descriptor, 0, size)
-            self._map = mmap.mmap(descriptor, size)
-            self._map[0 : ctypes.sizeof(header)] = bytes(header)
-            for index, fact in enumerate(facts):
-                start = HEADER_BYTES + index * DEVICE_BYTES
-                self._map[start : start + ctypes.sizeof(fact)] = bytes(fact)
-            self._words = memoryview(self._map).cast("Q")
-            for index in range(len(facts)):
-                self.publish(index, DeviceValues())
-            os.rename(temporary, path)  # noqa: PTH104  # the temporary name is a plain string
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)  # noqa: PTH108
-            raise
-        finally:
-            os.close(descriptor)
-
-    def publish(self, index: int, values: DeviceValues) -> None:
-        """Make `values` what readers of device `index` see. Sets its sequence and checksum."""
-        device = HEADER_BYTES + index * DEVICE_BYTES
-        sequence = self._sequences[index] + 1
-        values.sequence = sequence
-        values.checksum = checksum(values)
-        slot = device + _SLOTS_OFFSET + (sequence & 1) * ctypes.sizeof(DeviceValues)
-        self._map[slot : slot + ctypes.sizeof(DeviceValues)] = bytes(values)
-        self._words[(device + _SEQUENCE_OFFSET) // 8] = sequence
-        self._sequences[index] = sequence
-
-    def close(self) -> None:
-        """Unmap. The file stays, with its last values; closing twice is harmless."""
-        self._words.release()
-        self._map.close()

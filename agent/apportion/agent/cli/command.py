@@ -30,6 +30,8 @@ MODULES: Final = {
     "check-config": "print the configuration in force and where each key was set",
 }
 """The commands and their help; each is a module of this package, imported when it is asked for."""
+ELSEWHERE: Final = {"simulator": "run SIMULATED GPUs for tests and demos, and give them faults"}
+"""Commands of `apportion` that are no part of the agent: the dispatcher runs them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _chosen(arguments: list[str]) -> tuple[str, list[str]]:
     if arguments and arguments[0] in MODULES:
         return arguments[0], arguments[1:]
-    width = max(map(len, MODULES))
-    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in MODULES.items())
+    known = {**MODULES, **ELSEWHERE}
+    width = max(map(len, known))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, text in known.items())
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         formatter_class=argparse.RawDescriptionHelpFormatter,

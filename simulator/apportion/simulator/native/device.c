@@ -44,13 +44,11 @@ FACT(nvmlDeviceGetMaxPcieLinkWidth, facts->pcie_width)
 FACT(nvmlDeviceGetPowerManagementLimit, facts->power_limit_mw)
 FACT(nvmlDeviceGetEnforcedPowerLimit, facts->power_limit_mw)
 FACT(nvmlDeviceGetPowerManagementDefaultLimit, facts->power_default_mw)
-FACT(nvmlDeviceGetMaxMigDeviceCount, (facts->capabilities & SIM_CAN_MIG) != 0 ? 7u : 0u)
 
 /* No profile has a fan of its own: SXM boards and passive cards are cooled by their chassis, and
  * nvmlDeviceGetFanSpeed is among the functions that are not supported. */
 CONSTANT(nvmlDeviceGetNumFans, unsigned int, 0)
 CONSTANT(nvmlDeviceGetMultiGpuBoard, unsigned int, 0)
-CONSTANT(nvmlDeviceIsMigDeviceHandle, unsigned int, 0)
 CONSTANT(nvmlDeviceGetPcieReplayCounter, unsigned int, 0)
 CONSTANT(nvmlDeviceGetBusType, nvmlBusType_t, NVML_BUS_TYPE_PCIE)
 CONSTANT(nvmlDeviceGetPersistenceMode, nvmlEnableState_t, NVML_FEATURE_ENABLED)
@@ -163,37 +161,6 @@ EXPORT nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, nvmlEnableState_t 
         return NVML_ERROR_INVALID_ARGUMENT;
     *current = NVML_FEATURE_ENABLED;
     *pending = NVML_FEATURE_ENABLED;
-    return NVML_SUCCESS;
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device,
-                                                nvmlMemoryErrorType_t errorType,
-                                                nvmlEccCounterType_t counterType,
-                                                unsigned long long *eccCounts)
-{
-    unsigned int index;
-    nvmlReturn_t result = sim_index(device, &index);
-    if (result != NVML_SUCCESS)
-        return result;
-    if (eccCounts == NULL || (unsigned int)errorType > 1u || (unsigned int)counterType > 1u)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    *eccCounts = 0;
-    return NVML_SUCCESS;
-}
-
-EXPORT nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *currentMode,
-                                         unsigned int *pendingMode)
-{
-    const struct sim_facts *facts;
-    nvmlReturn_t result = sim_facts(device, &facts);
-    if (result != NVML_SUCCESS)
-        return result;
-    if (currentMode == NULL || pendingMode == NULL)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    if ((facts->capabilities & SIM_CAN_MIG) == 0)
-        return NVML_ERROR_NOT_SUPPORTED;
-    *currentMode = 0;
-    *pendingMode = 0;
     return NVML_SUCCESS;
 }
 

@@ -5,15 +5,6 @@
 
 #include "library.h"
 
-/* Defines `name(device, char *, length)` that answers a text of the device's facts. */
-#define TEXT(name, member)                                                                         \
-    EXPORT nvmlReturn_t name(nvmlDevice_t device, char *text, unsigned int length)                 \
-    {                                                                                              \
-        const struct sim_facts *facts;                                                             \
-        nvmlReturn_t result = sim_facts(device, &facts);                                           \
-        return result != NVML_SUCCESS ? result : sim_copy_text(text, length, facts->member);       \
-    }
-
 EXPORT nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *deviceCount)
 {
     nvmlReturn_t result = sim_ready();
@@ -21,7 +12,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *deviceCount)
         return result;
     if (deviceCount == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    *deviceCount = sim_state()->device_count;
+    *deviceCount = sim_listed();
     return NVML_SUCCESS;
 }
 
@@ -35,10 +26,13 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice
     nvmlReturn_t result = sim_ready();
     if (result != NVML_SUCCESS)
         return result;
-    if (device == NULL || index >= sim_state()->device_count)
+    if (device == NULL || index >= sim_listed())
         return NVML_ERROR_INVALID_ARGUMENT;
-    *device = sim_handle(index);
-    return NVML_SUCCESS;
+    nvmlDevice_t found = sim_handle(sim_listed_index(index));
+    result = sim_index(found, &index);
+    if (result == NVML_SUCCESS)
+        *device = found;
+    return result;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t *device)
@@ -55,15 +49,15 @@ static nvmlReturn_t find(int (*matches)(const struct sim_facts *, const char *),
         return result;
     if (wanted == NULL || device == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    for (unsigned int index = 0; index < sim_state()->device_count; index++) {
-        const struct sim_facts *facts;
-        result = sim_facts(sim_handle(index), &facts);
-        if (result != NVML_SUCCESS)
-            return result;
-        if (matches(facts, wanted)) {
-            *device = sim_handle(index);
-            return NVML_SUCCESS;
-        }
+    for (unsigned int place = 0; place < sim_listed(); place++) {
+        unsigned int index = sim_listed_index(place);
+        if (!matches(&sim_device_at(index)->facts, wanted))
+            continue;
+        nvmlDevice_t found = sim_handle(index);
+        result = sim_index(found, &index);
+        if (result == NVML_SUCCESS)
+            *device = found;
+        return result;
     }
     return NVML_ERROR_NOT_FOUND;
 }
@@ -137,15 +131,38 @@ EXPORT nvmlReturn_t nvmlDeviceGetIndex(nvmlDevice_t device, unsigned int *index)
     nvmlReturn_t result = sim_index(device, &found);
     if (result != NVML_SUCCESS)
         return result;
-    if (index == NULL)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    *index = found;
-    return NVML_SUCCESS;
+    return index == NULL ? NVML_ERROR_INVALID_ARGUMENT : sim_place(found, index);
 }
 
-TEXT(nvmlDeviceGetName, name)
-TEXT(nvmlDeviceGetUUID, uuid)
-TEXT(nvmlDeviceGetSerial, serial)
+/* A MIG instance is called after its device and its profile. */
+EXPORT nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)
+{
+    struct sim_target target;
+    nvmlReturn_t result = sim_target(device, &target);
+    if (result != NVML_SUCCESS)
+        return result;
+    char text[sizeof(target.facts->name) + sizeof(target.instance->profile) + 8];
+    snprintf(text, sizeof(text), target.instance == NULL ? "%s" : "%s MIG %s", target.facts->name,
+             target.instance == NULL ? "" : target.instance->profile);
+    return sim_copy_text(name, length, text);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
+{
+    struct sim_target target;
+    nvmlReturn_t result = sim_target(device, &target);
+    if (result != NVML_SUCCESS)
+        return result;
+    return sim_copy_text(uuid, length,
+                         target.instance == NULL ? target.facts->uuid : target.instance->uuid);
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetSerial(nvmlDevice_t device, char *serial, unsigned int length)
+{
+    const struct sim_facts *facts;
+    nvmlReturn_t result = sim_facts(device, &facts);
+    return result != NVML_SUCCESS ? result : sim_copy_text(serial, length, facts->serial);
+}
 
 EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *pci)
 {

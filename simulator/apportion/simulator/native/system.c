@@ -14,10 +14,9 @@ EXPORT const char apportionSimulator[] = "SIMULATED: no value from this library 
 static pthread_mutex_t init_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_uint references;
 
-nvmlReturn_t sim_ready(void)
+int sim_initialised(void)
 {
-    return atomic_load_explicit(&references, memory_order_acquire) > 0 ? NVML_SUCCESS
-                                                                       : NVML_ERROR_UNINITIALIZED;
+    return atomic_load_explicit(&references, memory_order_acquire) > 0;
 }
 
 EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags)

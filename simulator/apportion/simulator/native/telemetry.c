@@ -15,8 +15,7 @@
     {                                                                                              \
         struct sim_values values;                                                                  \
         if (answer == NULL)                                                                        \
-            return sim_ready() == NVML_SUCCESS ? NVML_ERROR_INVALID_ARGUMENT                       \
-                                               : NVML_ERROR_UNINITIALIZED;                         \
+            return sim_initialised() ? NVML_ERROR_INVALID_ARGUMENT : NVML_ERROR_UNINITIALIZED;     \
         nvmlReturn_t result = sim_values(device, &values);                                         \
         if (result == NVML_SUCCESS)                                                                \
             *answer = (expression);                                                                \
@@ -32,18 +31,16 @@ VALUE(nvmlDeviceGetCurrentClocksThrottleReasons, unsigned long long, values.even
 /* The average over one second where the model has it, else the power of this moment. */
 EXPORT nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned int *power)
 {
-    const struct sim_facts *facts;
-    struct sim_values values;
-    nvmlReturn_t result = sim_facts(device, &facts);
+    struct sim_target target;
+    nvmlReturn_t result = sim_target(device, &target);
     if (result != NVML_SUCCESS)
         return result;
-    if (power == NULL)
+    if (power == NULL || target.instance != NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    result = sim_values(device, &values);
-    if (result == NVML_SUCCESS)
-        *power = (facts->capabilities & SIM_CAN_AVERAGE_POWER) != 0 ? values.power_average_mw
-                                                                    : values.power_instant_mw;
-    return result;
+    *power = (target.facts->capabilities & SIM_CAN_AVERAGE_POWER) != 0
+                 ? target.values.power_average_mw
+                 : target.values.power_instant_mw;
+    return NVML_SUCCESS;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
@@ -55,6 +52,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
         return result;
     if (utilization == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
+    if (values.mig_enabled) /* nobody measures it there */
+        return NVML_ERROR_NOT_SUPPORTED;
     utilization->gpu = values.utilization_percent;
     utilization->memory = values.memory_utilization_percent;
     return NVML_SUCCESS;
@@ -69,6 +68,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigne
         return result;
     if (utilization == NULL || samplingPeriodUs == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
+    if (values.mig_enabled)
+        return NVML_ERROR_NOT_SUPPORTED;
     *utilization = values.encoder_percent;
     *samplingPeriodUs = SAMPLING_PERIOD_US;
     return NVML_SUCCESS;
@@ -83,45 +84,56 @@ EXPORT nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigne
         return result;
     if (utilization == NULL || samplingPeriodUs == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
+    if (values.mig_enabled)
+        return NVML_ERROR_NOT_SUPPORTED;
     *utilization = values.decoder_percent;
     *samplingPeriodUs = SAMPLING_PERIOD_US;
     return NVML_SUCCESS;
 }
 
+/* The memory of a device, or of a MIG instance, which has no reserve of its own. */
+static nvmlMemory_v2_t memory_of(const struct sim_target *target)
+{
+    nvmlMemory_v2_t memory = {.total = target->facts->memory_total_bytes,
+                              .reserved = target->facts->memory_reserved_bytes,
+                              .used = target->values.memory_used_bytes};
+    if (target->instance != NULL) {
+        memory.total = target->instance->memory_total_bytes;
+        memory.reserved = 0;
+        memory.used = target->instance->memory_used_bytes;
+    }
+    memory.free = memory.total - memory.reserved - memory.used;
+    return memory;
+}
+
 EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 {
-    const struct sim_facts *facts;
-    struct sim_values values;
-    nvmlReturn_t result = sim_facts(device, &facts);
-    if (result == NVML_SUCCESS)
-        result = sim_values(device, &values);
+    struct sim_target target;
+    nvmlReturn_t result = sim_target(device, &target);
     if (result != NVML_SUCCESS)
         return result;
     if (memory == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    memory->total = facts->memory_total_bytes;
-    memory->used = values.memory_used_bytes + facts->memory_reserved_bytes;
-    memory->free = memory->total - memory->used;
+    nvmlMemory_v2_t whole = memory_of(&target);
+    memory->total = whole.total;
+    memory->used = whole.used + whole.reserved;
+    memory->free = whole.free;
     return NVML_SUCCESS;
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
-    const struct sim_facts *facts;
-    struct sim_values values;
-    nvmlReturn_t result = sim_facts(device, &facts);
-    if (result == NVML_SUCCESS)
-        result = sim_values(device, &values);
+    struct sim_target target;
+    nvmlReturn_t result = sim_target(device, &target);
     if (result != NVML_SUCCESS)
         return result;
     if (memory == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
-    if (memory->version != SIM_STRUCT_VERSION(nvmlMemory_v2_t, 2u))
+    unsigned int version = memory->version;
+    if (version != SIM_STRUCT_VERSION(nvmlMemory_v2_t, 2u))
         return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
-    memory->total = facts->memory_total_bytes;
-    memory->reserved = facts->memory_reserved_bytes;
-    memory->used = values.memory_used_bytes;
-    memory->free = memory->total - memory->reserved - memory->used;
+    *memory = memory_of(&target);
+    memory->version = version;
     return NVML_SUCCESS;
 }
 
