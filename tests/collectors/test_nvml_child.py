@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from apportion.collectors.nvml_child import Outside, main, sample
+from apportion.collectors.nvml_child import FRESH, Outside, Sampling, main, sample
 from apportion.collectors.nvml_error import NvmlCode
 from apportion.collectors.nvml_frames import FrameReader
 from apportion.collectors.nvml_messages import (
@@ -32,8 +32,9 @@ PERIOD_NS = 1_000
 class Parent:
     """The other end: keeps the messages, turns the clock, goes away after some sweeps."""
 
-    def __init__(self, clock: ManualClock, sweeps: int) -> None:
+    def __init__(self, clock: ManualClock, sweeps: int, says: bytes = b"") -> None:
         self.clock = clock
+        self.says = says
         self.sweeps = sweeps
         self.due: list[int] = []
         self.messages: list[Message] = []
@@ -45,16 +46,19 @@ class Parent:
     def _receive(self, frame: bytes) -> None:
         self.messages.extend(self._reader.feed(frame))
 
-    def _wait(self, until_ns: int) -> bool:
+    def _wait(self, until_ns: int) -> bytes | None:
         self.due.append(until_ns)
         self.clock.advance(max(0, until_ns - self.clock.monotonic_ns()))
-        return len(self.due) <= self.sweeps
+        return self.says if len(self.due) <= self.sweeps else None
 
 
-def ran(library: FakeNvml, sweeps: int = 2, skip: frozenset[int] = frozenset()) -> Parent:
+def ran(
+    library: FakeNvml, sweeps: int = 2, skip: frozenset[int] = frozenset(), says: bytes = b""
+) -> Parent:
     clock = ManualClock(monotonic_ns=500)
-    parent = Parent(clock, sweeps)
-    sample(library, clock, parent.outside(), period_ns=PERIOD_NS, skip=skip)
+    parent = Parent(clock, sweeps, says)
+    sampling = Sampling(PERIOD_NS, 5 * PERIOD_NS, skip)
+    assert sample(library, clock, parent.outside(), sampling)
     assert library.opened == 0
     return parent
 
@@ -65,7 +69,7 @@ def test_order_of_messages() -> None:
     kinds = [type(message) for message in parent.messages]
     sweep = [Begin, DeviceAnswer, DeviceAnswer, End]
     assert kinds == [Hello, *sweep, *sweep]
-    assert parent.messages[0] == Hello("580.95.05", (0, 1))
+    assert parent.messages[0] == Hello("580.95.05", (0, 1), 2)
 
 
 def test_deadlines_stay_on_one_grid() -> None:
@@ -83,9 +87,7 @@ def test_deadlines_stay_on_one_grid() -> None:
         if any(isinstance(message, Begin) for message in parent.messages[before:]):
             clock.advance(next(slow))
 
-    sample(
-        library, clock, Outside(send, outside.parent_lives), period_ns=PERIOD_NS, skip=frozenset()
-    )
+    sample(library, clock, Outside(send, outside.wait), Sampling(PERIOD_NS, 5 * PERIOD_NS))
     assert parent.due == [500, 1_500, 2_500, 5_500, 6_500, 7_500, 8_500]
     assert all((after - before) % PERIOD_NS == 0 for before, after in pairwise(parent.due))
 
@@ -131,7 +133,7 @@ def test_a_garbage_identity_is_a_failure_of_that_index() -> None:
     first, second = (each for each in parent.messages if isinstance(each, DeviceAnswer))
     assert first.failure is not None
     assert "garbage" in first.failure.reason
-    assert second.reading is not None
+    assert second.readings
 
 
 def test_skipped_indexes_are_left_out() -> None:
@@ -141,10 +143,19 @@ def test_skipped_indexes_are_left_out() -> None:
     assert {answer.index for answer in answers} == {1}
 
 
+def test_the_parent_may_ask_for_everything() -> None:
+    """A ring whose process NVML has not listed yet must not wait for ten seconds."""
+    gpu = FakeGpu(processes=())
+    for says, expected in ((b"", 1), (FRESH, 3)):
+        library = FakeNvml([gpu])
+        ran(library, sweeps=3, says=says)
+        assert library.calls["device_get_compute_running_processes_v3", 0] == expected
+
+
 def child(parent: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "apportion.collectors.nvml_child"]
     return subprocess.Popen(
-        [*command, "--period-ns=20000000", f"--parent={parent}"],
+        [*command, "--period-ns=20000000", "--deadline-ns=1000000000", f"--parent={parent}"],
         env=dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -177,7 +188,7 @@ def test_it_dies_with_a_parent_that_is_killed(simulated: Mapping[str, str], unti
     program = (
         "import os, subprocess, sys\n"
         "command = [sys.executable, '-m', 'apportion.collectors.nvml_child',"
-        " '--period-ns=20000000', f'--parent={os.getpid()}']\n"
+        " '--period-ns=20000000', '--deadline-ns=1000000000', f'--parent={os.getpid()}']\n"
         "reading, writing = os.pipe()\n"
         "child = subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE,"
         " pass_fds=[writing])\n"

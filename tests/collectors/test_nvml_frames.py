@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import struct
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.collectors.collector import DeviceFailure, DeviceSources
+from apportion.collectors.collector import DeviceFailure, DeviceSources, FailureKind
 from apportion.collectors.nvml_frames import (
     LONGEST_FRAME_BYTES,
     FrameError,
@@ -23,17 +24,24 @@ from apportion.collectors.nvml_messages import (
     Begin,
     DeviceAnswer,
     End,
+    Happened,
     Hello,
     Message,
     NvmlState,
     Report,
+    SlowFacts,
 )
+from apportion.collectors.nvml_telemetry import KEYS
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, ProcessReading, Reading
 from apportion.core.sample import Sample
 from apportion.core.units import Bytes, Millijoules, Milliwatts, MonotonicNs
 
 GPU = DeviceId("GPU-1")
+SAMPLES = (
+    Sample("device_throttle_active", 1.0, (("reason", "power"),)),
+    Sample("device_ecc_errors_total", float(2**60), (("severity", "corrected"),)),
+)
 READING = Reading(
     device=GPU,
     time_ns=MonotonicNs(17),
@@ -41,27 +49,38 @@ READING = Reading(
     energy_source="energy_counter",
     power_mw=Milliwatts(350_000),
     utilization_ratio=0.5,
-    activity_source="utilization",
+    activity_source="gpm",
     temperature_celsius=41.0,
     nvlink_tx_bytes=Bytes(2**50),
-    processes=(ProcessReading(7, Bytes(5), 0.25), ProcessReading(8, None, None)),
-    samples=(Sample("device_ecc_errors_total", 3, (("memory", "dram"),)), Sample("device_x", 0.5)),
+    samples=SAMPLES,
 )
+PART = Reading(DeviceId("MIG-1"), MonotonicNs(17), energy_source="power_integrated_share")
 INFO = DeviceInfo(GPU, "NVIDIA H100 80GB HBM3", 3, "nvml", simulated=True, driver_version="580")
+FACTS = SlowFacts(
+    GPU, (ProcessReading(7, Bytes(5), 0.25), ProcessReading(8, None, None)), samples=SAMPLES
+)
 MESSAGES: list[Message] = [
-    Hello("580.95.05", (0, 1, 3)),
+    Hello("580.95.05", (0, 1, 3), 4),
     Begin(1),
-    DeviceAnswer(3, reading=READING),
+    DeviceAnswer(3, readings=(READING,), gpu=GPU),
     DeviceAnswer(
         3,
-        reading=READING,
-        info=INFO,
-        sources=DeviceSources(GPU, "energy_counter", "field_instant", None, ("nvlink", "pcie")),
+        readings=(READING, PART),
+        devices=(INFO,),
+        sources=(DeviceSources(GPU, "energy_counter", "field_instant", None, ("nvlink",)),),
+        slow=(FACTS,),
+        ended=(GPU,),
+        samples=SAMPLES,
+        gpu=GPU,
     ),
+    DeviceAnswer(4),
     DeviceAnswer(4, failure=DeviceFailure(None, 4, "the GPU fell off the bus")),
-    DeviceAnswer(4, failure=DeviceFailure(GPU, 4, "lost")),
-    End(1, 12_345),
+    DeviceAnswer(4, failure=DeviceFailure(GPU, 4, "lost", FailureKind.LOST)),
+    Happened(GPU, "xid", 5, 79),
+    Happened(GPU, "dram_retirement", 6),
+    End(1, 12_345, 678),
     Report(NvmlState.MISMATCH, "driver upgraded"),
+    Report(NvmlState.STALLED, "hangs", 2),
 ]
 
 
@@ -113,17 +132,16 @@ def test_a_changed_value_is_refused_or_valid(place: int, data: st.DataObject) ->
         message = decode(json.dumps(document).encode())
     except FrameError:
         return
-    if isinstance(message, DeviceAnswer) and message.reading is not None:
-        for ratio in (message.reading.utilization_ratio, message.reading.memory_utilization_ratio):
+    for reading in message.readings if isinstance(message, DeviceAnswer) else ():
+        for ratio in (reading.utilization_ratio, reading.memory_utilization_ratio):
             assert ratio is None or 0 <= ratio <= 1
-        assert 0 <= message.reading.time_ns < 2**63
-        assert message.reading.energy_mj is None or 0 <= message.reading.energy_mj < 2**63
+        assert 0 <= reading.time_ns < 2**63
+        assert reading.energy_mj is None or 0 <= reading.energy_mj < 2**63
+        assert all(math.isfinite(sample.value) for sample in reading.samples)
 
 
-BOTH = (
-    b'{"type":"answer","index":1,"reading":{"device":"G","time_ns":1},'
-    b'"failure":{"index":1,"reason":"both"}}'
-)
+def answer(parts: str) -> bytes:
+    return b'{"type":"answer","index":1,' + parts.encode() + b"}"
 
 
 @pytest.mark.parametrize(
@@ -139,17 +157,27 @@ BOTH = (
         b'{"type":"begin","sweep":1.0}',
         b'{"type":"begin","sweep":1,"more":1}',
         b'{"type":"begin","sweep":99999999999999999999}',
-        b'{"type":"end","sweep":1,"late_ns":NaN}',
+        b'{"type":"end","sweep":1,"late_ns":NaN,"elapsed_ns":1}',
         b'{"type":["begin"],"sweep":1}',
         b'{"type":"launch"}',
-        b'{"type":"answer","index":1}',
-        b'{"type":"answer","index":1,"reading":{"device":"G"}}',
-        b'{"type":"answer","index":1,"reading":{"device":"G","time_ns":1,"cpu_ns_by_pid":{}}}',
-        b'{"type":"answer","index":1,"reading":{"device":"G\\n","time_ns":1}}',
-        b'{"type":"answer","index":1,"reading":{"device":"G","time_ns":1,"power_mw":1e400}}',
-        b'{"type":"answer","index":1,"reading":{"device":"G","time_ns":1,"processes":[[1]]}}',
-        b'{"type":"answer","index":1,"reading":{"device":"G","time_ns":1},"failure":{"index":1}}',
-        BOTH,
+        b'{"type":"hello","driver":"580","indexes":[0]}',
+        answer('"readings":{"device":"G","time_ns":1}'),
+        answer('"readings":[{"device":"G"}]'),
+        answer('"readings":[{"device":"G","time_ns":1,"cpu_ns_by_pid":{}}]'),
+        answer('"readings":[{"device":"G","time_ns":1,"processes":[]}]'),
+        answer('"readings":[{"device":"G\\n","time_ns":1}]'),
+        answer('"readings":[{"device":"G","time_ns":1,"power_mw":1e400}]'),
+        answer('"readings":[{"device":"G","time_ns":1,"samples":[0]}]'),
+        answer('"readings":[{"device":"G","time_ns":1,"samples":[0,"1"]}]'),
+        answer(f'"readings":[{{"device":"G","time_ns":1,"samples":[{len(KEYS)},1]}}]'),
+        answer('"slow":[{"device":"G","processes":[[1]]}]'),
+        answer('"failure":{"index":1,"reason":"x","kind":"tired"}'),
+        answer(
+            '"readings":[{"device":"G","time_ns":1}],'
+            '"failure":{"index":1,"reason":"both","kind":"lost"}'
+        ),
+        answer('"ended":["G"]'),
+        b'{"type":"happened","gpu":"G","event":"party","time_ns":1}',
         b'{"type":"report","state":"exploded","reason":"x"}',
         b'{"type":"report","state":"stalled","reason":"' + b"x" * 3_000 + b'"}',
         b"[" * 100_000,
@@ -177,16 +205,18 @@ def test_the_sender_leaves_impossible_values_out() -> None:
         power_mw=Milliwatts(2**32 - 1),
         temperature_celsius=float("nan"),
         memory_used_bytes=Bytes(5),
+        samples=(*SAMPLES, Sample("device_processes", float("inf"))),
     )
-    (answer,) = FrameReader().feed(encode(DeviceAnswer(0, reading=sick)))
-    assert isinstance(answer, DeviceAnswer)
-    assert answer.reading == Reading(GPU, MonotonicNs(1), memory_used_bytes=Bytes(5))
+    (message,) = FrameReader().feed(encode(DeviceAnswer(0, readings=(sick,))))
+    assert isinstance(message, DeviceAnswer)
+    expected = Reading(GPU, MonotonicNs(1), memory_used_bytes=Bytes(5), samples=SAMPLES)
+    assert message.readings == (expected,)
 
 
 def test_the_sender_refuses_a_garbage_identity() -> None:
     """Without a device there is no reading."""
     with pytest.raises(FrameError, match="device"):
-        encode(DeviceAnswer(0, reading=Reading(DeviceId("GPU\x00\x01"), MonotonicNs(1))))
+        encode(DeviceAnswer(0, readings=(Reading(DeviceId("GPU\x00\x01"), MonotonicNs(1)),)))
 
 
 def test_reasons_become_one_line() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from apportion.collectors.collector import Batch
+from apportion.collectors.collector import Batch, DeviceFailure, FailureKind
 from apportion.collectors.nvml_messages import NvmlState
 from apportion.collectors.nvml_process import NvmlProcess
 from apportion.collectors.options import CollectorOptions
@@ -45,13 +45,7 @@ def make(simulated: Mapping[str, str]) -> Iterator[Make]:
             connect_deadline_ns=connect_deadline_ns,
             environment=environment,
         )
-        collector = NvmlProcess(
-            options,
-            SystemClock(),
-            command=command or None,
-            first_backoff_ns=5 * MILLISECOND,
-            longest_backoff_ns=50 * MILLISECOND,
-        )
+        collector = NvmlProcess(options, SystemClock(), command=command or None)
         made.append(collector)
         collector.start()
         return collector
@@ -128,8 +122,8 @@ def test_several_readings_of_a_device_in_one_batch(make: Make, until: Until) -> 
     collector = make()
     listener = Listener(collector)
     until(lambda: bool(listener().devices()))
-    assert collector._child is not None
-    pipe = collector._child._output.fileno()
+    assert collector._current is not None
+    pipe = collector._current.child._output.fileno()
     until(lambda: _waiting_bytes(pipe) > 10_000)
     per_device = Counter(reading.device for reading in collector.collect().readings)
     assert min(per_device.values()) > 1
@@ -228,77 +222,217 @@ def test_a_command_that_cannot_be_started(make: Make, until: Until) -> None:
     assert "could not be started" in str(listener.errors[0])
 
 
-HANGS = """
+CHILD = """
 import sys, time
-HANGING = {hanging}
-from apportion.collectors.nvml_child import Outside, main, sample
+FAULTY = {faulty}
+from apportion.collectors.nvml_child import Outside, Sampling, sample
 from apportion.collectors.testing import FakeGpu, FakeNvml
 from apportion.core.clock import SystemClock
 
-class Hanging(FakeNvml):
+class Faulty(FakeNvml):
     def device_get_uuid(self, handle):
-        if self.gpus.index(handle) in HANGING:
-            time.sleep(3600)
+        if self.gpus.index(handle) in FAULTY:
+            {does}
         return super().device_get_uuid(handle)
 
 def send(frame):
     sys.stdout.buffer.write(frame)
     sys.stdout.buffer.flush()
 
-def lives(until_ns):
+def wait(until_ns):
     time.sleep(max(0, until_ns - time.monotonic_ns()) / 1e9)
-    return True
+    return b""
 
 skip = frozenset(int(each.partition("=")[2]) for each in sys.argv[1:] if each.startswith("--skip"))
 gpus = [FakeGpu(uuid="GPU-" + name) for name in "abc"[:{count}]]
-sample(Hanging(gpus), SystemClock(), Outside(send, lives), period_ns=20_000_000, skip=skip)
+sampling = Sampling(20_000_000, 10**9, skip, {count})
+sample(Faulty(gpus), SystemClock(), Outside(send, wait), sampling)
 """
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, set[int]], None]:
-    """Makes every child one of `count` devices, of which those at the given indexes hang."""
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, set[int], str], None]:
+    """Makes every child one of `count` GPUs; to touch one of those at the indexes does that."""
 
-    def use(count: int, indexes: set[int]) -> None:
-        program = HANGS.replace("{hanging}", repr(indexes)).replace("{count}", str(count))
+    def use(count: int, indexes: set[int], does: str) -> None:
+        program = CHILD.replace("{faulty}", repr(indexes)).replace("{does}", does)
+        program = program.replace("{count}", str(count))
 
-        def command(self: NvmlProcess) -> tuple[str, ...]:
-            skip = tuple(f"--skip={index}" for index in sorted(self._skipped))
-            return (*python(program), *skip)
+        def command(self: NvmlProcess, left_out: Mapping[int, DeviceFailure]) -> tuple[str, ...]:
+            return (*python(program), *(f"--skip={index}" for index in sorted(left_out)))
 
         monkeypatch.setattr(NvmlProcess, "_own_command", command)
 
     return use
 
 
-def test_a_device_that_hangs_twice_is_left_out(
-    make: Make, until: Until, hanging: Callable[[int, set[int]], None]
+Faulty = Callable[[int, set[int], str], None]
+HANG = "time.sleep(3600)"
+CRASH = "__import__('os').abort()"
+
+
+@pytest.mark.parametrize(
+    ("does", "words"), [(HANG, "has not answered"), (CRASH, "was killed by SIGABRT")]
+)
+def test_a_gpu_that_stops_the_whole_child_is_left_out(
+    make: Make, until: Until, faulty: Faulty, does: str, words: str
 ) -> None:
-    """Its neighbours' readings come back, and it is named with its reason."""
-    hanging(3, {1})
+    """Its neighbours' readings come back at once, and it is named with its reason."""
+    faulty(3, {1}, does)
     collector = make(deadline_ns=200 * MILLISECOND)
     listener = Listener(collector)
     until(lambda: {"GPU-a", "GPU-c"} <= listener().devices())
     until(lambda: any(batch.failures for batch in listener().batches))
     assert listener.devices() == {"GPU-a", "GPU-c"}
-    assert collector.restarts >= 2
-    assert any("while it was reading GPU 1" in str(error) for error in listener.errors)
+    assert collector.restarts == 1
     failures = [failure for batch in listener.batches for failure in batch.failures]
-    assert {failure.index for failure in failures} == {1}
-    assert "has not answered" in failures[-1].reason
+    assert {(failure.index, failure.kind) for failure in failures} == {(1, FailureKind.LEFT_OUT)}
+    assert words in failures[-1].reason
+    assert "while it was reading GPU 1" in failures[-1].reason
 
 
-def test_all_devices_hanging_is_a_stalled_source(
-    make: Make, until: Until, hanging: Callable[[int, set[int]], None]
-) -> None:
+def test_all_devices_hanging_is_a_stalled_source(make: Make, until: Until, faulty: Faulty) -> None:
     """The last device is never left out: reading nothing at all would look like success."""
-    hanging(2, {0, 1})
+    faulty(2, {0, 1}, HANG)
     collector = make(deadline_ns=100 * MILLISECOND)
     listener = Listener(collector)
-    until(lambda: listener().collector.restarts >= 4)
+    until(lambda: listener().collector.restarts >= 3)
     assert collector.state is NvmlState.STALLED
     assert "while it was reading GPU 1" in collector.reason
     assert not listener.devices()
+
+
+@pytest.mark.parametrize("name", ["lost", "hang", "crash", "vanish", "reset-required"])
+def test_a_gpu_fails_alone_and_comes_back_by_itself(
+    make: Make, simulator: Simulator, until: Until, name: str
+) -> None:
+    """The others go on, it is named with its reason, and once it is well it is read again."""
+    collector = make(deadline_ns=300 * MILLISECOND)
+    listener = Listener(collector)
+    until(lambda: len(listener().devices()) == 3)
+    simulator.fault(name, 1)
+    sick = simulator.uuids[1]
+
+    def fails_alone() -> bool:
+        listener.forget()
+        listener()
+        failures = {failure.device for batch in listener.batches for failure in batch.failures}
+        return failures == {sick} and listener.devices() == {*simulator.uuids} - {sick}
+
+    until(fails_alone)
+    simulator.clear()
+
+    def is_back() -> bool:
+        listener.forget()
+        listener()
+        return sick in listener.devices() and collector.state is NvmlState.OK
+
+    until(is_back)
+    listener.forget()
+    until(lambda: len(listener().devices()) == 3)
+    assert not [failure for batch in listener.batches for failure in batch.failures]
+
+
+def test_a_gpu_that_was_gone_when_the_child_started(
+    make: Make, simulator: Simulator, until: Until
+) -> None:
+    """A GPU that is known is missed though NVML lists none such; another index is no other GPU."""
+    collector = make()
+    listener = Listener(collector)
+    until(lambda: len(listener().devices()) == 3)
+    simulator.fault("vanish", 0)
+    assert collector.pid is not None
+    os.kill(collector.pid, signal.SIGKILL)
+    until(lambda: bool(listener().errors))
+    listener.forget()
+    until(lambda: any(batch.failures for batch in listener().batches))
+    failures = {f.device: f.kind for batch in listener.batches for f in batch.failures}
+    assert failures == {simulator.uuids[0]: FailureKind.VANISHED}
+    assert listener.devices() == {*simulator.uuids[1:]}
+    simulator.clear()
+    listener.forget()
+    until(lambda: simulator.uuids[0] in listener().devices())
+
+
+def test_an_upgraded_driver_is_explained(make: Make, simulator: Simulator, until: Until) -> None:
+    """In words that say what to do; a new process then loads the new library."""
+    collector = make()
+    listener = Listener(collector)
+    until(lambda: len(listener().devices()) == 3)
+    simulator.fault("driver-reload")
+    until(lambda: bool(listener().errors))
+    assert "the driver was upgraded; reload it or reboot" in str(listener.errors[0])
+    listener.forget()
+    until(lambda: len(listener().devices()) == 3 and collector.state is NvmlState.OK)
+
+
+def test_all_of_nvml_hangs_and_goes_on(make: Make, simulator: Simulator, until: Until) -> None:
+    """Nothing is read meanwhile; when calls return, readings come again of all devices."""
+    collector = make(deadline_ns=200 * MILLISECOND)
+    listener = Listener(collector)
+    until(lambda: len(listener().devices()) == 3)
+    simulator.fault("hang")
+    until(lambda: collector.state is NvmlState.STALLED or bool(listener().errors))
+    simulator.clear()
+    listener.forget()
+    until(lambda: len(listener().devices()) == 3 and collector.state is NvmlState.OK)
+
+
+def test_xids_are_counted_and_outlive_their_gpu(
+    make: Make, simulator: Simulator, until: Until
+) -> None:
+    """The commonest one means that the GPU is gone: its series must not go with it."""
+    collector = make()
+    listener = Listener(collector)
+    until(lambda: len(listener().devices()) == 3)
+
+    def told() -> dict[tuple[str, ...], float]:
+        listener()
+        return {
+            (name, *(text for _, text in labels)): value
+            for name, value, labels in collector.lasting_samples
+        }
+
+    # The thread that listens may not have registered yet: what came before that is lost.
+    until(lambda: _sent(simulator) and _xid(simulator, 31) in told())
+    assert _xid(simulator, 79) not in told()
+    simulator.xid(2, 79)
+    simulator.xid(2, 79)
+    simulator.fault("lost", 2)
+    until(lambda: told().get(_xid(simulator, 79)) == 2)
+    last = told()["device_xid_last_timestamp_seconds", simulator.uuids[2], "79"]
+    assert abs(last - SystemClock().realtime_ns() / 1e9) < 60
+
+
+def _sent(simulator: Simulator) -> bool:
+    simulator.xid(2, 31)
+    return True
+
+
+def _xid(simulator: Simulator, number: int) -> tuple[str, str, str]:
+    return ("device_xid_errors_total", simulator.uuids[2], str(number))
+
+
+def test_a_process_that_is_waited_for_is_found_at_once(
+    make: Make, simulator: Simulator, until: Until
+) -> None:
+    """Lists of processes are read rarely, but not while somebody's ring has no device."""
+    collector = make()
+    listener = Listener(collector)
+    until(lambda: len(listener().devices()) == 3)
+    collector.set_pids([os.getpid()])
+    simulator.set_processes(1, [ProcessLoad(os.getpid(), 1_000)])
+
+    def holders() -> set[DeviceId]:
+        return {
+            reading.device
+            for batch in listener().batches
+            for reading in batch.readings
+            for process in reading.processes or ()
+            if process.pid == os.getpid()
+        }
+
+    until(lambda: holders() == {simulator.uuids[1]})
 
 
 def test_a_child_without_devices_is_a_failed_source(make: Make, until: Until) -> None:
@@ -309,7 +443,7 @@ def test_a_child_without_devices_is_a_failed_source(make: Make, until: Until) ->
                 "import sys\n"
                 "from apportion.collectors.nvml_frames import encode\n"
                 "from apportion.collectors.nvml_messages import Hello\n"
-                "sys.stdout.buffer.write(encode(Hello('580.95.05', ())))\n"
+                "sys.stdout.buffer.write(encode(Hello('580.95.05', (), 1)))\n"
                 "sys.stdout.flush()\n"
                 "input()\n"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -39,6 +40,7 @@ class ChildProcess:
         )
         self._output = _stream(self._process.stdout)
         self._errors = _stream(self._process.stderr)
+        os.set_blocking(_stream(self._process.stdin).fileno(), False)
         os.set_blocking(self._output.fileno(), False)
         os.set_blocking(self._errors.fileno(), False)
         self._tail = b""
@@ -61,6 +63,13 @@ class ChildProcess:
                 return bytes(arrived), False
             arrived += chunk
         return bytes(arrived), True
+
+    def write(self, data: bytes) -> None:
+        """Give it a few bytes to read; they are lost where it has no room or is gone."""
+        if self._process.stdin is None or self._process.stdin.closed:
+            return
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._process.stdin.fileno(), data)
 
     def last_words(self) -> str:
         """The end of its standard error on one line, without values of its environment."""

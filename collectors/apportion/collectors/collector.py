@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from apportion.core.allocation import Allocation
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, Reading
 from apportion.core.sample import Sample
+from apportion.core.units import MonotonicNs
 
 WHOLE: Final = Fraction(1)
+
+
+class FailureKind(str, Enum):
+    """Why a device cannot be read, in one word."""
+
+    SILENT = "silent"
+    LOST = "lost"
+    RESET_REQUIRED = "reset_required"
+    FORBIDDEN = "forbidden"
+    HANGING = "hanging"
+    LEFT_OUT = "left_out"
+    VANISHED = "vanished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,14 @@ class DeviceFailure:
     device: DeviceId | None
     index: int
     reason: str
+    kind: FailureKind = FailureKind.SILENT
+
+
+class Ended(NamedTuple):
+    """A device that exists no longer, as when MIG is changed; its last reading is of `time_ns`."""
+
+    device: DeviceId
+    time_ns: MonotonicNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +66,7 @@ class DeviceSources:
 class Batch:
     """What arrived since the last `collect`; several readings of one device are in time order.
 
+    Of two readings of one id at the time at which it `ended`, the second is another device's.
     `devices` and `sources` hold what is new or changed, not everything that is known. `samples`
     is everything that a source which is not about devices knows now, in place of what it said
     before; None: nothing new. `allocations` are those of a scheduler, in the same way.
@@ -55,6 +78,7 @@ class Batch:
     sources: tuple[DeviceSources, ...] = ()
     samples: tuple[Sample, ...] | None = None
     allocations: tuple[Allocation, ...] | None = None
+    ended: tuple[Ended, ...] = ()
 
 
 class Collector(Protocol):

@@ -3,6 +3,7 @@
     CollectorError
     └── NvmlError                    a call answered something else than success
         ├── NvmlUnsupported          this device or driver cannot tell: None, never asked again
+        │   └── NvmlForbidden        it may tell others: asked again after a while
         ├── NvmlEmpty                nothing to report now: an idle GPU is no fault
         ├── NvmlTransient            this value is missing from this reading only
         ├── NvmlAbsent (NoData)      no library or no driver on this machine
@@ -67,7 +68,11 @@ class NvmlError(CollectorError):
 
 
 class NvmlUnsupported(NvmlError):
-    """The value does not exist on this device, driver or with our rights."""
+    """The value does not exist on this device or driver."""
+
+
+class NvmlForbidden(NvmlUnsupported):
+    """The value does not exist for us: rights may be given later."""
 
 
 class NvmlEmpty(NvmlError):
@@ -94,7 +99,7 @@ _ANSWERS: Final[dict[int, tuple[type[NvmlError], str]]] = {
     NvmlCode.UNINITIALIZED: (NvmlSourceLost, "NVML was shut down under us; it is opened again"),
     NvmlCode.INVALID_ARGUMENT: (NvmlUnsupported, "this driver does not know what was asked for"),
     NvmlCode.NOT_SUPPORTED: (NvmlUnsupported, "this device cannot tell"),
-    NvmlCode.NO_PERMISSION: (NvmlUnsupported, "the agent's user may not read it"),
+    NvmlCode.NO_PERMISSION: (NvmlForbidden, "the agent's user may not read it"),
     NvmlCode.NOT_FOUND: (NvmlEmpty, "nothing to report"),
     NvmlCode.DRIVER_NOT_LOADED: (
         NvmlAbsent,

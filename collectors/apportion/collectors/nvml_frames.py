@@ -11,38 +11,47 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, NoReturn, cast
+from typing import Final, NoReturn
 
 from apportion.collectors.collector import DeviceFailure, DeviceSources
+from apportion.collectors.nvml_events import EVENTS
 from apportion.collectors.nvml_messages import (
     Begin,
     DeviceAnswer,
     End,
+    Happened,
     Hello,
     Message,
     NvmlState,
     Report,
+    SlowFacts,
+)
+from apportion.collectors.nvml_records import (
+    COUNT,
+    INDEX,
+    LONGEST_REASON,
+    NAME,
+    SENTENCE,
+    flat,
+    part,
+    samples_of,
+    wire,
 )
 from apportion.collectors.schema import (
     Check,
-    as_flag,
-    as_list,
     as_object,
     checked,
     list_of,
     one_line,
     one_of,
-    real,
-    text,
     whole,
 )
 from apportion.core.errors import CollectorError
-from apportion.core.reading import DeviceInfo, ProcessReading, Reading
-from apportion.core.sample import Sample
+from apportion.core.reading import DeviceInfo, Reading
 
 LONGEST_FRAME_BYTES: Final = 256 * 1024
-LONGEST_REASON: Final = 2_000
 _LENGTH: Final = struct.Struct("<I")
+_XID: Final = whole(2**32 - 1)
 
 
 class FrameError(CollectorError):
@@ -109,198 +118,110 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
 
 
-def _process(value: object) -> ProcessReading:
-    items = as_list(value, 3)
-    if len(items) != 3 or items[0] is None:
-        raise ValueError("a process is a list of pid, memory and share")
-    told = [
-        None if item is None else check(item) for item, check in zip(items, _PROCESS, strict=True)
-    ]
-    return ProcessReading(*cast("Any", told))
-
-
-def _sample(value: object) -> Sample:
-    items = as_list(value, 3)
-    if len(items) != 3:
-        raise ValueError("a sample is a list of name, value and labels")
-    name, number = _NAME(items[0]), _VALUE(items[1])
-    labels = [as_list(pair, 2) for pair in as_list(items[2], 8)]
-    if any(len(pair) != 2 for pair in labels):
-        raise ValueError("a label is a list of its name and text")
-    pairs = tuple(tuple(_NAME(text) for text in pair) for pair in labels)
-    return Sample(*cast("Any", (name, number, pairs)))
-
-
-_COUNT: Final = whole(2**63 - 1)
-_INDEX: Final = whole(65_535)
-_RATIO: Final = real(0, 1)
-_VALUE: Final = real(-(2.0**64), 2.0**64)
-_NAME: Final = text(256)
-_SENTENCE: Final = text(LONGEST_REASON)
-_PROCESS: Final = (whole(2**31 - 1), _COUNT, _RATIO)
-
-
-class _Record(NamedTuple):
-    """What a record's object may hold and must hold."""
-
-    table: dict[str, Check]
-    needed: tuple[str, ...]
-
-
-# The CPU's own fields and the container's share are missing on purpose: NVML has neither.
-_RECORDS: Final[dict[type, _Record]] = {
-    Reading: _Record(
-        {
-            "device": _NAME,
-            "time_ns": _COUNT,
-            "energy_mj": _COUNT,
-            "energy_source": one_of("energy_counter", "power_integrated"),
-            "power_mw": whole(100_000_000),
-            "utilization_ratio": _RATIO,
-            "activity_source": one_of("utilization"),
-            "memory_used_bytes": _COUNT,
-            "memory_total_bytes": _COUNT,
-            "memory_utilization_ratio": _RATIO,
-            "temperature_celsius": real(-273, 1_000),
-            "sm_clock_hz": _COUNT,
-            "memory_clock_hz": _COUNT,
-            "pcie_tx_bytes": _COUNT,
-            "pcie_rx_bytes": _COUNT,
-            "nvlink_tx_bytes": _COUNT,
-            "nvlink_rx_bytes": _COUNT,
-            "processes": list_of(_process, 4_096),
-            "samples": list_of(_sample, 4_096),
-        },
-        ("device", "time_ns"),
-    ),
-    DeviceInfo: _Record(
-        {
-            "device": _NAME,
-            "name": _NAME,
-            "index": _INDEX,
-            "source": one_of("nvml"),
-            "simulated": as_flag,
-            "driver_version": _NAME,
-            "memory_total_bytes": _COUNT,
-            "power_limit_mw": _COUNT,
-        },
-        ("device", "name", "index", "source"),
-    ),
-    DeviceFailure: _Record(
-        {"device": _NAME, "index": _INDEX, "reason": _SENTENCE}, ("index", "reason")
-    ),
-    DeviceSources: _Record(
-        {
-            "device": _NAME,
-            "energy_source": _NAME,
-            "power_source": _NAME,
-            "activity_source": _NAME,
-            "unsupported": list_of(_NAME, 64),
-        },
-        ("device",),
-    ),
-}
-
-
 def _document(message: Message) -> dict[str, object]:
     """The JSON object of a message."""
     match message:
-        case Hello():
-            return {"type": "hello", "driver": message.driver_version, "indexes": message.indexes}
-        case Begin():
-            return {"type": "begin", "sweep": message.sweep}
-        case End():
-            return {"type": "end", "sweep": message.sweep, "late_ns": message.late_ns}
-        case Report():
-            reason = one_line(message.reason, LONGEST_REASON)
-            return {"type": "report", "state": message.state.value, "reason": reason}
+        case Hello(driver_version, indexes, count):
+            return {"type": "hello", "driver": driver_version, "indexes": indexes, "count": count}
+        case Begin(sweep):
+            return {"type": "begin", "sweep": sweep}
+        case End(sweep, late_ns, elapsed_ns):
+            return {"type": "end", "sweep": sweep, "late_ns": late_ns, "elapsed_ns": elapsed_ns}
+        case Happened(gpu, event, time_ns, xid):
+            told = {"type": "happened", "gpu": gpu, "event": event, "time_ns": time_ns}
+            return {**told, **({} if xid is None else {"xid": xid})}
+        case Report(state, reason, index):
+            words = one_line(reason, LONGEST_REASON)
+            report = {"type": "report", "state": state.value, "reason": words}
+            return {**report, **({} if index is None else {"index": index})}
         case DeviceAnswer():
-            parts = {name: getattr(message, name) for name in _PARTS}
-            told = {name: _flat(part) for name, part in parts.items() if part is not None}
-            return {"type": "answer", "index": message.index, **told}
+            return _answer_document(message)
 
 
-def _flat(record: Reading | DeviceInfo | DeviceFailure | DeviceSources) -> dict[str, object]:
-    """What the record tells, without impossible values; a process becomes a list of three."""
-    known = _RECORDS[type(record)]
-    flat: dict[str, object] = {}
-    for name, check in known.table.items():
-        value: object = getattr(record, name)
-        if value is None:
-            continue
-        match name:
-            case "processes":
-                rows = cast("tuple[ProcessReading, ...]", value)
-                value = [[row.pid, row.memory_bytes, row.sm_ratio] for row in rows]
-            case "reason":
-                value = one_line(str(value), LONGEST_REASON)
-            case "samples":
-                samples = cast("tuple[Sample, ...]", value)
-                value = [[row.name, row.value, [*map(list, row.labels)]] for row in samples]
-            case "unsupported":
-                value = list(cast("tuple[str, ...]", value))
-            case _:
-                pass
-        try:
-            check(value)
-        except ValueError as error:
-            if name in known.needed:
-                raise ValueError(f"{name}: {error}") from None
-            continue
-        flat[name] = value
-    return flat
+def _answer_document(answer: DeviceAnswer) -> dict[str, object]:
+    document: dict[str, object] = {"type": "answer", "index": answer.index}
+    if answer.failure is not None:
+        document["failure"] = flat(answer.failure)
+    for name in _PARTS:
+        records = getattr(answer, name)
+        if records:
+            document[name] = [flat(record) for record in records]
+    if answer.ended:
+        document["ended"] = list(answer.ended)
+    if answer.samples:
+        document["samples"] = wire(answer.samples)
+    if answer.gpu is not None:
+        document["gpu"] = answer.gpu
+    return document
 
 
-def _part(kind: type) -> Check:
-    """A check that makes a record of an answer."""
-    known = _RECORDS[kind]
-    absent: dict[str, Any] = {"device": None} if kind is DeviceFailure else {}
-
-    def check(value: object) -> object:
-        return kind(**{**absent, **checked(value, known.table, known.needed)})
-
-    return check
-
-
+_MOST_PARTS: Final = 64
+"""What MIG can make of a GPU is far less."""
 _PARTS: Final[dict[str, Check]] = {
-    "reading": _part(Reading),
-    "failure": _part(DeviceFailure),
-    "info": _part(DeviceInfo),
-    "sources": _part(DeviceSources),
+    "readings": list_of(part(Reading), _MOST_PARTS),
+    "devices": list_of(part(DeviceInfo), _MOST_PARTS),
+    "sources": list_of(part(DeviceSources), _MOST_PARTS),
+    "slow": list_of(part(SlowFacts), _MOST_PARTS),
+}
+_ANSWER: Final[dict[str, Check]] = {
+    "index": INDEX,
+    "failure": part(DeviceFailure),
+    "ended": list_of(NAME, _MOST_PARTS),
+    "samples": samples_of,
+    "gpu": NAME,
+    **_PARTS,
 }
 
 
 def _read_answer(document: object) -> Message:
-    answer = DeviceAnswer(**checked(document, {"index": _INDEX, **_PARTS}, ("index",)))
-    if (answer.reading is None) == (answer.failure is None):
-        raise ValueError("an answer is either a reading or a failure")
+    answer = DeviceAnswer(**checked(document, _ANSWER, ("index",)))
+    if answer.failure is not None and answer.readings:
+        raise ValueError("an answer is either readings or a failure")
+    if not set(answer.ended) <= {reading.device for reading in answer.readings}:
+        raise ValueError("a device that ended has a last reading")
     return answer
 
 
 def _read_hello(document: object) -> Message:
-    table = {"driver": _NAME, "indexes": list_of(_INDEX, 1_024)}
-    keys = checked(document, table, ("driver", "indexes"))
-    return Hello(keys["driver"], keys["indexes"])
+    table = {"driver": NAME, "indexes": list_of(INDEX, 1_024), "count": INDEX}
+    keys = checked(document, table, ("driver", "indexes", "count"))
+    return Hello(keys["driver"], keys["indexes"], keys["count"])
 
 
 def _read_begin(document: object) -> Message:
-    return Begin(**checked(document, {"sweep": _COUNT}, ("sweep",)))
+    return Begin(**checked(document, {"sweep": COUNT}, ("sweep",)))
+
+
+def _read_happened(document: object) -> Message:
+    table = {
+        "gpu": NAME,
+        "event": one_of(*EVENTS.values(), "other"),
+        "time_ns": COUNT,
+        "xid": _XID,
+    }
+    return Happened(**checked(document, table, ("gpu", "event", "time_ns")))
 
 
 def _read_end(document: object) -> Message:
-    return End(**checked(document, {"sweep": _COUNT, "late_ns": _COUNT}, ("sweep", "late_ns")))
+    names = ("sweep", "late_ns", "elapsed_ns")
+    return End(**checked(document, dict.fromkeys(names, COUNT), names))
 
 
 def _read_report(document: object) -> Message:
-    table = {"state": one_of(*(state.value for state in NvmlState)), "reason": _SENTENCE}
+    table = {
+        "state": one_of(*(state.value for state in NvmlState)),
+        "reason": SENTENCE,
+        "index": INDEX,
+    }
     keys = checked(document, table, ("state", "reason"))
-    return Report(NvmlState(keys["state"]), keys["reason"])
+    return Report(NvmlState(keys["state"]), keys["reason"], keys.get("index"))
 
 
 _READERS: Final[dict[str, Callable[[object], Message]]] = {
     "hello": _read_hello,
     "begin": _read_begin,
     "answer": _read_answer,
+    "happened": _read_happened,
     "end": _read_end,
     "report": _read_report,
 }

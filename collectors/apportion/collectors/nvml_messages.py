@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from apportion.collectors.collector import DeviceFailure, DeviceSources
-from apportion.core.reading import DeviceInfo, Reading
+from apportion.core.ids import DeviceId
+from apportion.core.reading import DeviceInfo, ProcessReading, Reading
+from apportion.core.sample import Sample
 
 
 class NvmlState(str, Enum):
@@ -23,10 +25,11 @@ class NvmlState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """NVML is open; `indexes` is the order of every sweep."""
+    """NVML is open and lists `count` GPUs; `indexes` is the order of every sweep."""
 
     driver_version: str
     indexes: tuple[int, ...]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +40,64 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceAnswer:
-    """What became of one device in one sweep: a reading or a failure, never both.
+class SlowFacts:
+    """What is read of a device every few sweeps only; it holds until the next."""
 
-    `info` and `sources` are there when they are new or have changed.
+    device: DeviceId
+    processes: tuple[ProcessReading, ...] | None = None
+    samples: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAnswer:
+    """What became of one GPU in one sweep: readings, a failure, or nothing while it is slow.
+
+    A GPU that MIG has cut gives a reading for each part. `devices`, `sources` and `slow` are there
+    when they are new. `ended` are devices that exist no longer since MIG was changed: the first of
+    their `readings` here is their last. `samples` are of the GPU as a whole where it is cut.
     """
 
     index: int
-    reading: Reading | None = None
+    readings: tuple[Reading, ...] = ()
     failure: DeviceFailure | None = None
-    info: DeviceInfo | None = None
-    sources: DeviceSources | None = None
+    devices: tuple[DeviceInfo, ...] = ()
+    sources: tuple[DeviceSources, ...] = ()
+    slow: tuple[SlowFacts, ...] = ()
+    ended: tuple[DeviceId, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    gpu: DeviceId | None = None
+    """The GPU's own UUID, once it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """The driver reported an event of a GPU at `time_ns` (host monotonic).
+
+    `xid` is the number of an XID error, and only such an event has one.
+    """
+
+    gpu: DeviceId
+    event: str
+    time_ns: int
+    xid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A sweep is over; it began `late_ns` after its due time."""
+    """A sweep is over; it began `late_ns` after its due time and took `elapsed_ns`."""
 
     sweep: int
     late_ns: int
+    elapsed_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The child gives up, for this reason, and exits."""
+    """The child gives up, for this reason, and exits. `index` is the GPU that it hangs on."""
 
     state: NvmlState
     reason: str
+    index: int | None = None
 
 
-Message = Hello | Begin | DeviceAnswer | End | Report
+Message = Hello | Begin | DeviceAnswer | Happened | End | Report

@@ -99,6 +99,9 @@ def _joined(first: Batch, second: Batch) -> Batch:
         first.devices + second.devices,
         first.failures + second.failures,
         first.sources + second.sources,
+        samples=second.samples or first.samples,
+        allocations=second.allocations or first.allocations,
+        ended=first.ended + second.ended,
     )
 
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar, cast
+from typing import Final, Literal, TypeVar, cast
 
 from apportion.collectors.nvml_error import NvmlCode, error_of
-from apportion.collectors.nvml_fields import NVLINK_RX_KIB, NVLINK_TX_KIB, POWER_INSTANT, Field
+from apportion.collectors.nvml_fields import (
+    ENERGY,
+    NVLINK_RX_KIB,
+    NVLINK_TX_KIB,
+    POWER_INSTANT,
+    Field,
+)
 from apportion.collectors.nvml_library import (
     CLOCK_SM,
+    EventSet,
     FieldQuery,
     FieldValue,
+    GpmQuery,
+    Number,
     NvmlHandle,
     ProcessSample,
     RunningProcess,
+    SampleQuery,
 )
 
 T = TypeVar("T")
@@ -40,7 +50,8 @@ class FakeGpu:
     """One device; change its values between readings. What is None is not supported.
 
     `errors` maps a function of `NvmlLibrary` (or `EVERY_CALL`) to the code that it answers.
-    `field_errors` does so for single fields; a field in neither is not supported.
+    `field_errors` does so for single fields; a field in neither is not supported, but for the
+    energy counter. It has no MIG, no GPM, no sample buffers and no events: the simulator has.
     """
 
     uuid: str = "GPU-00000000-0000-0000-0000-000000000000"
@@ -56,6 +67,7 @@ class FakeGpu:
     has_temperature_v: bool = True
     sm_mhz: int | None = 1_980
     memory_mhz: int | None = 2_619
+    numbers: dict[Number, int] = field(default_factory=dict[Number, int])
     fields: dict[Field, int] = field(default_factory=_h100_fields)
     field_errors: dict[Field, int] = field(default_factory=dict[Field, int])
     processes: tuple[RunningProcess, ...] | None = ()
@@ -165,6 +177,54 @@ class FakeNvml:
         self._gpu(handle, "device_field_query")
         return _FakeQuery(self, handle, tuple(fields))
 
+    def device_get_number(self, handle: NvmlHandle, number: Number) -> int:
+        """See `NvmlLibrary`."""
+        return _supported(self._gpu(handle, number).numbers.get(number), number)
+
+    def device_get_codec_utilization(
+        self, handle: NvmlHandle, codec: Literal["Encoder", "Decoder"]
+    ) -> int:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, f"device_get_{codec.lower()}_utilization")
+        return _supported(None, "device_get_codec_utilization")
+
+    def device_sample_query(self, handle: NvmlHandle, kind: int) -> SampleQuery:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, f"device_sample_query of {kind}")
+        return _supported(None, "device_sample_query")
+
+    def device_get_mig_mode(self, handle: NvmlHandle) -> bool:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, "device_get_mig_mode")
+        return _supported(None, "device_get_mig_mode")
+
+    def device_get_mig_device_handle_by_index(self, handle: NvmlHandle, index: int) -> NvmlHandle:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, f"device_get_mig_device_handle_by_index {index}")
+        return _supported(None, "device_get_mig_device_handle_by_index")
+
+    def device_get_compute_slices(self, handle: NvmlHandle) -> int:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, "device_get_compute_slices")
+        return _supported(None, "device_get_compute_slices")
+
+    def gpm_query_device_support(self, handle: NvmlHandle) -> bool:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, "gpm_query_device_support")
+        return False
+
+    def gpm_query(
+        self, handle: NvmlHandle, metrics: Sequence[int], gpu_instance: int | None = None
+    ) -> GpmQuery:
+        """See `NvmlLibrary`."""
+        self._gpu(handle, f"gpm_query of {metrics} and {gpu_instance}")
+        return _supported(None, "gpm_query")
+
+    def event_set_create(self) -> EventSet:
+        """See `NvmlLibrary`."""
+        self._library_call("event_set_create")
+        return _supported(None, "event_set_create")
+
     def device_get_compute_running_processes_v3(
         self, handle: NvmlHandle
     ) -> tuple[RunningProcess, ...]:
@@ -216,7 +276,7 @@ class _FakeQuery:
         for each in self._fields:
             self._library.calls[f"field {each[0]}", index] += 1
             code = gpu.field_errors.get(each)
-            value = gpu.fields.get(each)
+            value = gpu.energy_mj if each == ENERGY else gpu.fields.get(each)
             if code is not None:
                 answers.append(FieldValue(code, None))
             elif value is None:

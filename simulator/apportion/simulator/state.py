@@ -165,11 +165,12 @@ class SampleValues(ctypes.Structure):
 
 
 class DeviceValues(ctypes.Structure):
-    """`struct sim_values`: one publication; `StateFile` sets `sequence` and `checksum`."""
+    """`struct sim_values`: one publication; `StateFile` sets its sequence and checksums."""
 
     _fields_: ClassVar = (
         ("sequence", _u64),
         ("checksum", _u64),
+        ("lists_checksum", _u64),
         ("published_us", _u64),
         ("energy_mj", _u64),
         ("memory_used_bytes", _u64),

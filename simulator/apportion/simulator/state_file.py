@@ -32,16 +32,22 @@ from apportion.simulator.state import (
     Header,
 )
 
-_CHECKED_FROM: Final = 2  # words: the sequence and the checksum itself are left out
-_WEIGHTS: Final = 2 * np.arange(ctypes.sizeof(DeviceValues) // 8 - _CHECKED_FROM, dtype="<u8") + 1
+_WORD: Final = 8
+_CHECKED: Final = DeviceValues.lists_checksum.offset // _WORD
+"""The first word that a checksum covers; the one of the lists covers them alone."""
+_LISTS: Final = DeviceValues.processes.offset // _WORD
+_WEIGHTS: Final = 2 * np.arange(ctypes.sizeof(DeviceValues) // _WORD - _CHECKED, dtype="<u8") + 1
 _SEQUENCE_OFFSET: Final = Device.sequence.offset
 _SLOTS_OFFSET: Final = Device.slots.offset
 
 
-def checksum(values: DeviceValues) -> int:
-    """The sum, modulo 2^64, of the words after the checksum, the i-th of them times 2i+1."""
-    words = np.frombuffer(bytes(values), dtype="<u8")[_CHECKED_FROM:]
-    return int((words * _WEIGHTS).sum(dtype="<u8"))
+def seal(values: DeviceValues) -> None:
+    """Set both checksums: the i-th word after `checksum` times 2i+1, added up modulo 2^64."""
+    weighted = np.frombuffer(bytes(values), dtype="<u8")[_CHECKED:] * _WEIGHTS
+    lists = weighted[_LISTS - _CHECKED :].sum(dtype="<u8")
+    values.lists_checksum = int(lists)
+    rest = weighted[1 : _LISTS - _CHECKED].sum(dtype="<u8")
+    values.checksum = (int(rest) + int(lists)) % 2**64  # that of the lists is the first word, its weight is 1
 
 
 class StateFile:
@@ -80,7 +86,7 @@ class StateFile:
         device = HEADER_BYTES + index * DEVICE_BYTES
         sequence = self._sequences[index] + 1
         values.sequence = sequence
-        values.checksum = checksum(values)
+        seal(values)
         slot = device + _SLOTS_OFFSET + (sequence & 1) * ctypes.sizeof(DeviceValues)
         self._map[slot : slot + ctypes.sizeof(DeviceValues)] = bytes(values)
         self._words[(device + _SEQUENCE_OFFSET) // 8] = sequence

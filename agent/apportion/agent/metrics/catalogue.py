@@ -18,6 +18,7 @@ from apportion.collectors import (
     kubernetes,
     nccl,
     network,
+    nvml_families,
     scrape,
     system,
 )
@@ -53,6 +54,7 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *kubernetes.FAMILIES,
     *scrape.FAMILIES,
     *engine_vocabulary.FAMILIES,
+    *nvml_families.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""
 

@@ -129,7 +129,7 @@ EXPORT nvmlReturn_t nvmlGpmMigSampleGet(nvmlDevice_t device, unsigned int gpuIns
                                         nvmlGpmSample_t gpmSample)
 {
     struct sim_target target;
-    nvmlReturn_t result = sim_target(device, &target);
+    nvmlReturn_t result = sim_target_with_lists(device, &target);
     if (result != NVML_SUCCESS)
         return result;
     if (target.instance != NULL)

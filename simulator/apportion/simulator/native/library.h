@@ -60,16 +60,18 @@ nvmlReturn_t sim_index(nvmlDevice_t handle, unsigned int *index);
 /* The facts behind a handle; errors as sim_index. */
 nvmlReturn_t sim_facts(nvmlDevice_t handle, const struct sim_facts **facts);
 
-/* One consistent copy of what was published last; errors as sim_index, and UNKNOWN when no whole
- * slot could be read, which means that something other than our controller wrote the file. */
+/* One consistent copy of what was published last, without the lists; errors as sim_index, and
+ * UNKNOWN when no whole slot could be read, which means that something other than our controller
+ * wrote the file. */
 nvmlReturn_t sim_values(nvmlDevice_t handle, struct sim_values *values);
 
-/* The same by index, in the middle of a call. */
-nvmlReturn_t sim_values_at(unsigned int index, struct sim_values *values);
-
-/* Everything behind a handle of a device or of a MIG instance; errors as sim_values. A handle whose
- * instance was destroyed is INVALID_ARGUMENT, one whose place was taken by another means that. */
+/* What is behind a handle of a device, without the lists, or of a MIG instance; errors as
+ * sim_values. A handle whose instance was destroyed is INVALID_ARGUMENT, one whose place was taken
+ * by another means that. */
 nvmlReturn_t sim_target(nvmlDevice_t handle, struct sim_target *target);
+
+/* The same with the lists. */
+nvmlReturn_t sim_target_with_lists(nvmlDevice_t handle, struct sim_target *target);
 
 /* `text` with its NUL into `buffer`; INVALID_ARGUMENT or INSUFFICIENT_SIZE when it cannot be. */
 nvmlReturn_t sim_copy_text(char *buffer, unsigned int length, const char *text);

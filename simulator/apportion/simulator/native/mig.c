@@ -37,7 +37,7 @@ EXPORT nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, uns
                                                         nvmlDevice_t *migDevice)
 {
     struct sim_target target;
-    nvmlReturn_t result = sim_target(device, &target);
+    nvmlReturn_t result = sim_target_with_lists(device, &target);
     if (result != NVML_SUCCESS)
         return result;
     if (migDevice == NULL || target.instance != NULL)

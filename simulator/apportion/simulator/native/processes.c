@@ -38,7 +38,7 @@ static void spoil(const struct sim_target *target, struct sim_values *values)
 /* Leaves in `values` the processes of the target: all of a device's, or those of an instance. */
 static nvmlReturn_t read_processes(nvmlDevice_t device, struct sim_target *target)
 {
-    nvmlReturn_t result = sim_target(device, target);
+    nvmlReturn_t result = sim_target_with_lists(device, target);
     if (result != NVML_SUCCESS)
         return result;
     struct sim_values *values = &target->values;

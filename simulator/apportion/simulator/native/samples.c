@@ -22,15 +22,18 @@ EXPORT nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t
                                          nvmlValueType_t *sampleValType,
                                          unsigned int *sampleCount, nvmlSample_t *samples)
 {
-    struct sim_values values;
-    nvmlReturn_t result = sim_values(device, &values);
+    struct sim_target target;
+    const struct sim_values *values = &target.values;
+    nvmlReturn_t result = sim_target_with_lists(device, &target);
     if (result != NVML_SUCCESS)
         return result;
+    if (target.instance != NULL)
+        return NVML_ERROR_INVALID_ARGUMENT;
     if (sampleValType == NULL || sampleCount == NULL || (samples != NULL && *sampleCount == 0) ||
         (unsigned int)type >= NVML_SAMPLINGTYPE_COUNT)
         return NVML_ERROR_INVALID_ARGUMENT;
     if ((type != NVML_TOTAL_POWER_SAMPLES && !is_utilization(type)) ||
-        (values.mig_enabled && is_utilization(type)))
+        (values->mig_enabled && is_utilization(type)))
         return NVML_ERROR_NOT_SUPPORTED;
     *sampleValType = NVML_VALUE_TYPE_UNSIGNED_INT;
     if (samples == NULL) {
@@ -38,8 +41,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetSamples(nvmlDevice_t device, nvmlSamplingType_t
         return NVML_SUCCESS;
     }
     unsigned int given = 0;
-    for (unsigned int place = 0; place < values.sample_count && given < *sampleCount; place++) {
-        const struct sim_sample *sample = &values.samples[place];
+    for (unsigned int place = 0; place < values->sample_count && given < *sampleCount; place++) {
+        const struct sim_sample *sample = &values->samples[place];
         if (sample->time_us <= lastSeenTimeStamp)
             continue;
         samples[given].timeStamp = sample->time_us;

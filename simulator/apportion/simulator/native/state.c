@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -195,35 +196,45 @@ nvmlReturn_t sim_facts(nvmlDevice_t handle, const struct sim_facts **facts)
     return result;
 }
 
+#define WORD(member) (offsetof(struct sim_values, member) / sizeof(uint64_t))
+
 /*
- * Copies one slot word by word and returns the checksum of the copy: word i, counted from the
- * first after the checksum, times 2i+1, summed modulo 2^64. The sequence alone proves a copy whole
- * where stores stay in order (x86-64). The controller is Python and has no store barrier, so where
- * stores may overtake each other the checksum is what finds a slot that is old and new at once.
+ * Copies some words of a slot and returns their checksum: word i, counted from the first after the
+ * checksum, times 2i+1, summed modulo 2^64. The sequence alone proves a copy whole where stores
+ * stay in order (x86-64). The controller is Python and has no store barrier, so where stores may
+ * overtake each other the checksum is what finds a slot that is old and new at once.
  */
-static uint64_t copy_slot(const struct sim_values *slot, struct sim_values *copy)
+static uint64_t copy_words(const struct sim_values *slot, struct sim_values *copy, size_t first,
+                           size_t end)
 {
     const uint64_t *source = (const uint64_t *)(const void *)slot;
     uint64_t *target = (uint64_t *)(void *)copy;
     uint64_t checksum = 0;
-    target[0] = __atomic_load_n(&source[0], __ATOMIC_RELAXED);
-    target[1] = __atomic_load_n(&source[1], __ATOMIC_RELAXED);
-    for (size_t word = 2; word < sizeof(*copy) / sizeof(uint64_t); word++) {
+    for (size_t word = first; word < end; word++) {
         target[word] = __atomic_load_n(&source[word], __ATOMIC_RELAXED);
-        checksum += target[word] * (2 * (word - 2) + 1);
+        checksum += target[word] * (2 * (word - WORD(lists_checksum)) + 1);
     }
     return checksum;
 }
 
-nvmlReturn_t sim_values_at(unsigned int index, struct sim_values *values)
+static int copy_slot(const struct sim_values *slot, struct sim_values *copy, int with_lists)
+{
+    copy_words(slot, copy, 0, WORD(lists_checksum));
+    if (copy_words(slot, copy, WORD(lists_checksum), WORD(processes)) != copy->checksum)
+        return 0;
+    return !with_lists || copy_words(slot, copy, WORD(processes),
+                                     sizeof(*copy) / sizeof(uint64_t)) == copy->lists_checksum;
+}
+
+static nvmlReturn_t read_values(unsigned int index, struct sim_values *values, int with_lists)
 {
     const struct sim_device *device = sim_device_at(index);
     for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
         uint64_t before = __atomic_load_n(&device->sequence, __ATOMIC_ACQUIRE);
-        uint64_t checksum = copy_slot(&device->slots[before & 1], values);
+        int whole = copy_slot(&device->slots[before & 1], values, with_lists);
         atomic_thread_fence(memory_order_acquire);
         uint64_t after = __atomic_load_n(&device->sequence, __ATOMIC_RELAXED);
-        if (before == after && values->sequence == before && values->checksum == checksum &&
+        if (whole && before == after && values->sequence == before &&
             values->process_count <= SIM_MAX_PROCESSES && values->sample_count <= SIM_MAX_SAMPLES)
             return NVML_SUCCESS;
     }
@@ -234,15 +245,15 @@ nvmlReturn_t sim_values(nvmlDevice_t handle, struct sim_values *values)
 {
     unsigned int index;
     nvmlReturn_t result = sim_index(handle, &index);
-    return result == NVML_SUCCESS ? sim_values_at(index, values) : result;
+    return result == NVML_SUCCESS ? read_values(index, values, 0) : result;
 }
 
-nvmlReturn_t sim_target(nvmlDevice_t handle, struct sim_target *target)
+static nvmlReturn_t read_target(nvmlDevice_t handle, struct sim_target *target, int with_lists)
 {
     unsigned int place;
     nvmlReturn_t result = find(handle, &target->index, &place);
     if (result == NVML_SUCCESS)
-        result = sim_values_at(target->index, &target->values);
+        result = read_values(target->index, &target->values, with_lists || place != 0);
     if (result != NVML_SUCCESS)
         return result;
     target->facts = &sim_device_at(target->index)->facts;
@@ -250,6 +261,16 @@ nvmlReturn_t sim_target(nvmlDevice_t handle, struct sim_target *target)
     if (target->instance != NULL && target->instance->compute_slices == 0)
         return NVML_ERROR_INVALID_ARGUMENT;
     return NVML_SUCCESS;
+}
+
+nvmlReturn_t sim_target(nvmlDevice_t handle, struct sim_target *target)
+{
+    return read_target(handle, target, 0);
+}
+
+nvmlReturn_t sim_target_with_lists(nvmlDevice_t handle, struct sim_target *target)
+{
+    return read_target(handle, target, 1);
 }
 
 nvmlReturn_t sim_copy_text(char *buffer, unsigned int length, const char *text)

@@ -165,10 +165,14 @@ struct sim_sample {
     uint32_t utilization_percent;
 };
 
-/* What the controller publishes. All words are read together or not at all. */
+/*
+ * What the controller publishes. All words are read together or not at all; most readers need only
+ * those before the lists.
+ */
 struct sim_values {
-    uint64_t sequence; /* the publication that this slot holds */
-    uint64_t checksum; /* see state.c */
+    uint64_t sequence;       /* the publication that this slot holds */
+    uint64_t checksum;       /* of the words up to the lists, see state.c */
+    uint64_t lists_checksum; /* of the lists */
     uint64_t published_us; /* since 1970 */
     uint64_t energy_mj;
     uint64_t memory_used_bytes;
@@ -202,6 +206,7 @@ struct sim_values {
     uint32_t recovery_action; /* nvmlDeviceGpuRecoveryAction_t */
     uint32_t mig_enabled;
     uint32_t sample_count;
+    /* The lists. */
     struct sim_process processes[SIM_MAX_PROCESSES];
     struct sim_instance instances[SIM_MAX_INSTANCES];
     struct sim_sample samples[SIM_MAX_SAMPLES]; /* oldest first */
