@@ -134,6 +134,8 @@ def test_what_is_unknown_is_absent_and_never_zero() -> None:
     assert names == {
         "apportion_device_info",
         "apportion_device_unpriced_seconds_total",
+        "apportion_device_up",
+        "apportion_device_failure",
         "apportion_settled_until_timestamp_seconds",
         "apportion_settlement_lag_seconds",
     }

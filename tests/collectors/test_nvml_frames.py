@@ -176,7 +176,6 @@ def answer(parts: str) -> bytes:
             '"readings":[{"device":"G","time_ns":1}],'
             '"failure":{"index":1,"reason":"both","kind":"lost"}'
         ),
-        answer('"ended":["G"]'),
         b'{"type":"happened","gpu":"G","event":"party","time_ns":1}',
         b'{"type":"report","state":"exploded","reason":"x"}',
         b'{"type":"report","state":"stalled","reason":"' + b"x" * 3_000 + b'"}',

@@ -196,7 +196,12 @@ def test_a_changed_layout_ends_devices(
         until(lambda: simulator.uuids[1] in gathered().names())
     finally:
         gathered.collector.close()
-    ended = [each for batch in gathered.batches for each in batch.ended]
+    read = {reading.device for batch in gathered.batches for reading in batch.readings}
+    told = [each for batch in gathered.batches for each in batch.ended]
+    _, *ended = [each for each in told if each.device in read]
+    # What the GPUs could have been before is told at once: an earlier agent may have known it.
+    whole, cut = simulator.uuids[:2]
+    assert {each.device for each in told[:2]} == {f"{whole}/unallocated", cut}
     assert [each.device for each in ended] == [two, rest, three, four]
     first = {
         reading.device: reading

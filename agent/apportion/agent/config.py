@@ -222,6 +222,11 @@ class AgentConfig(BaseSettings):
     sample_period: Period = Field(
         Duration(1_000_000_000), description="Time between two readings of a device."
     )
+    telemetry_gap: Period = Field(
+        Duration(5_000_000_000),
+        description="Time of a device without a reading for longer than this is `unattributed`; "
+        "three readings at least.",
+    )
     tick_period: Period = Field(
         Duration(5_000_000_000), description="Time between two settlements; one transaction each."
     )
@@ -271,6 +276,7 @@ class AgentConfig(BaseSettings):
         bounds = {
             "sample_period": (50_000_000, 60_000_000_000),
             "dcgm_interval": (100_000_000, 600_000_000_000),
+            "telemetry_gap": (100_000_000, 600_000_000_000),
             "tick_period": (50_000_000, 600_000_000_000),
             "lateness": (0, 600_000_000_000),
             "drain": (100_000_000, 600_000_000_000),

@@ -22,6 +22,7 @@ from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.agent.pipeline.processes import Processes
 from apportion.agent.pipeline.restore import read_position
 from apportion.agent.pipeline.sampler import Sampler
+from apportion.agent.release import Release
 from apportion.agent.service import Named, RunGroup
 from apportion.agent.shipping.shipper import Shipper
 from apportion.agent.snapshot import SnapshotBoard
@@ -89,7 +90,15 @@ def run(config: AgentConfig) -> int:
     options = collector_options(config, source.period_ns)
     make = built_in().get(source.found.collector).factory
     period_ns = max(source.period_ns // 4, 50_000_000)
-    samplers = [Sampler(Observed(make(options, clock), clock), clock, period_ns=period_ns)]
+    release = Release(config.state_dir, clock, time.boot)
+    samplers = [
+        Sampler(
+            Observed(make(options, clock), clock),
+            clock,
+            period_ns=period_ns,
+            release=release if source.found.collector == "nvml" else None,
+        )
+    ]
     samplers += [
         Sampler(Observed(each.factory(options, clock), clock), clock, period_ns=each.period_ns)
         for each in beside(config)
@@ -110,6 +119,7 @@ def run(config: AgentConfig) -> int:
         board=board,
         lateness_ns=source.lateness_ns,
         sample_period_ns=source.period_ns,
+        telemetry_gap_ns=config.telemetry_gap.ns,
         numbered=source.numbered,
         tick_period_ns=config.tick_period.ns,
         heartbeat=Heartbeat(config.ring_dir, clock, version=_version(), pid=os.getpid()),

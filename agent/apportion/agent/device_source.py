@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from apportion.collectors.discovery import Discovery, discover
 from apportion.collectors.options import CollectorOptions
 from apportion.collectors.registry import Registration, built_in
+from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
     from apportion.agent.config import AgentConfig
@@ -55,6 +56,8 @@ def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
         ring_dir=config.ring_dir,
         nccl_dirs=config.nccl_dirs,
         period_ns=period_ns,
+        # A source that is read often is known soon to be stuck.
+        deadline_ns=min(5 * NS_PER_SECOND, max(5 * period_ns, NS_PER_SECOND)),
         dcgm_urls=config.dcgm_urls,
         engine_urls=config.engine_urls,
     )

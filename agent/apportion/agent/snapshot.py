@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from apportion.agent.process_usage import ProcessUsage
+from apportion.collectors.collector import DeviceFailure
 from apportion.collectors.observed import CollectorStatus
 from apportion.core.category import Category, Phase, SpanStatus
 from apportion.core.ids import DeviceId
@@ -30,6 +31,8 @@ class DeviceState:
     `settled_unix_ns` is the watermark; `lag_ns` is how far it lies behind now. `unpriced_ns`
     counts settled time that had no rate. `power_limit_mw` is in `info`. `idle_power_mw` is what
     has been learnt of its power at rest, by `IdleState` label.
+    `failure` is why it cannot be read, where it gave no reading since. It is `up` while its time
+    is known: it does not fail, and its last reading is no longer ago than a telemetry gap.
     """
 
     info: DeviceInfo
@@ -40,6 +43,8 @@ class DeviceState:
     lag_ns: int | None = None
     unpriced_ns: int = 0
     idle_power_mw: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    failure: DeviceFailure | None = None
+    up: bool = False
 
 
 @dataclass(frozen=True, slots=True)

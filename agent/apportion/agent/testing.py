@@ -25,6 +25,7 @@ from apportion.agent.snapshot import (
     StepKey,
     TokenKey,
 )
+from apportion.collectors.collector import DeviceFailure, FailureKind
 from apportion.collectors.observed import CollectorStatus
 from apportion.core.category import Category, Phase, SpanStatus
 from apportion.core.family import Family
@@ -194,6 +195,7 @@ def _devices(*, simulated: bool, scale: int) -> tuple[DeviceState, ...]:
         settled_unix_ns=UNIX_NS - 2 * NS_PER_SECOND,
         lag_ns=2 * NS_PER_SECOND,
         idle_power_mw={"empty": 43_100, "loaded": 71_200},
+        up=True,
     )
     unpriced = DeviceState(
         replace(info, device=UNPRICED_GPU, index=1, name="NVIDIA Unknown", power_limit_mw=None),
@@ -201,5 +203,6 @@ def _devices(*, simulated: bool, scale: int) -> tuple[DeviceState, ...]:
         settled_unix_ns=UNIX_NS - 2 * NS_PER_SECOND,
         lag_ns=2 * NS_PER_SECOND,
         unpriced_ns=NS_PER_SECOND * scale,
+        failure=DeviceFailure(UNPRICED_GPU, 1, "NVML error 15: GPU is lost", FailureKind.LOST),
     )
     return (priced, unpriced)

@@ -39,7 +39,7 @@ class DeviceFailure:
 
 
 class Ended(NamedTuple):
-    """A device that exists no longer, as when MIG is changed; its last reading is of `time_ns`."""
+    """A device that does not exist, since MIG was changed; its last reading is of `time_ns`."""
 
     device: DeviceId
     time_ns: MonotonicNs
@@ -67,6 +67,7 @@ class Batch:
     """What arrived since the last `collect`; several readings of one device are in time order.
 
     Of two readings of one id at the time at which it `ended`, the second is another device's.
+    Devices are told to have ended that this agent may know only from an earlier life of its own.
     `devices` and `sources` hold what is new or changed, not everything that is known. `samples`
     is everything that a source which is not about devices knows now, in place of what it said
     before; None: nothing new. `allocations` are those of a scheduler, in the same way.

@@ -41,7 +41,7 @@ class NvmlEvents:
     """Listens to the events of GPUs from `listen` on; `take` gives what has come.
 
     An event has no time of its own: it is when the thread was told. What comes while a set is made
-    anew is lost, as NVML has it.
+    anew is lost, as NVML has it; that happens when a GPU joins, and when one is lost.
     """
 
     def __init__(self, library: NvmlLibrary, clock: Clock) -> None:
@@ -49,17 +49,16 @@ class NvmlEvents:
         self._clock = clock
         self._arrived: SimpleQueue[Happened] = SimpleQueue()
         self._wanted: dict[DeviceId, NvmlHandle] = {}
-        self._changed = threading.Event()
+        self._known: frozenset[DeviceId] = frozenset()
+        self._asked = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def listen(self, handles: Mapping[DeviceId, NvmlHandle]) -> None:
-        """Listen to these GPUs; harmless when repeated."""
-        if handles.keys() == self._wanted.keys() or not handles:
-            return
+        """Listen to these GPUs, which answer now; harmless when repeated."""
         self._wanted = dict(handles)
-        self._changed.set()
-        if self._thread is None:
+        self._asked.set()
+        if self._thread is None and handles:
             # A daemon: a wait that hangs must not keep the process from ending.
             self._thread = threading.Thread(target=self._work, name="nvml-events", daemon=True)
             self._thread.start()
@@ -72,6 +71,7 @@ class NvmlEvents:
     def close(self, timeout_ns: int) -> bool:
         """Stop listening; False where the thread hangs in NVML, which cannot be shut down then."""
         self._stop.set()
+        self._asked.set()
         if self._thread is None:
             return True
         self._thread.join(timeout_ns / 1e9)
@@ -80,13 +80,12 @@ class NvmlEvents:
     def _work(self) -> None:
         pause_ns = FIRST_PAUSE_NS
         while not self._stop.is_set():
-            self._changed.clear()
+            begun_ns = self._clock.monotonic_ns()
             try:
                 events = self._library.event_set_create()
                 try:
                     if not self._register(events):
                         return
-                    pause_ns = FIRST_PAUSE_NS
                     self._wait(events)
                 finally:
                     events.free()
@@ -94,21 +93,41 @@ class NvmlEvents:
                 _LOG.info("the driver reports no events: %s", error)
                 return
             except NvmlError as error:
-                # Of an unknown error the set is in an undefined state: it is made anew.
+                # The set is in an undefined state. A new one is made of the GPUs that answer after
+                # this: to register one that hangs would hang too.
                 _LOG.debug("events: %s", error)
-                self._clock.wait(self._stop, pause_ns)
-                pause_ns = min(2 * pause_ns, LONGEST_PAUSE_NS)
+                if self._clock.monotonic_ns() - begun_ns < FIRST_PAUSE_NS:
+                    self._clock.wait(self._stop, pause_ns)
+                    pause_ns = min(2 * pause_ns, LONGEST_PAUSE_NS)
+                else:
+                    pause_ns = FIRST_PAUSE_NS
+                self._asked.clear()
+                self._clock.wait(self._asked, LONGEST_PAUSE_NS)
 
     def _register(self, events: EventSet) -> bool:
         """Listen to all GPUs that can be listened to; False where none can."""
-        registered = [_registers(events, *wanted) for wanted in self._wanted.items()]
+        wanted = self._wanted
+        self._known = frozenset(wanted)
+        registered = [_registers(events, *each) for each in wanted.items()]
         return any(registered)
 
     def _wait(self, events: EventSet) -> None:
-        while not self._stop.is_set() and not self._changed.is_set():
-            event = events.wait(_WAIT_MS)
+        """Until there is something else to do; what the set still has is taken first."""
+        has_lost = False
+        while True:
+            known, wanted = self._known, self._wanted.keys()
+            ending = self._stop.is_set() or not wanted <= known or (has_lost and known != wanted)
+            try:
+                event = events.wait(0 if ending else _WAIT_MS)
+            except NvmlDeviceLost:
+                # The set still tells of the others, until it is known which one it was.
+                event, has_lost = None, True
+                if not ending:
+                    self._clock.wait(self._stop, _WAIT_MS * 1_000_000)
             if event is not None:
                 self._arrived.put(self._happened(event))
+            elif ending:
+                return
 
     def _happened(self, event: NvmlEvent) -> Happened:
         return Happened(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, TypeVar
 
 from apportion.collectors.collector import DeviceSources
+from apportion.collectors.mig_shares import REST
 from apportion.collectors.nvml_chip import Chip, NvmlChip
 from apportion.collectors.nvml_error import NvmlCode, NvmlError, NvmlUnsupported, error_of
 from apportion.collectors.nvml_library import NvmlHandle, NvmlLibrary
@@ -70,8 +71,13 @@ class NvmlGpu:
         chip = self._chip.read()
         last: tuple[Reading, ...] = ()
         ended: tuple[DeviceId, ...] = ()
-        if not first and _devices(before, self.device) != _devices(layout, self.device):
+        if first:
+            ended = self._not_now(layout)
+        elif _devices(before, self.device) != _devices(layout, self.device):
             last, ended = self._ended(before, layout, chip)
+            for device in ended:
+                self._infos.pop(device, None)
+                self._sources.pop(device, None)
         mig = self._mig
         answer = (
             self._whole(chip, slow=slow)
@@ -109,6 +115,14 @@ class NvmlGpu:
             self._chip.troubles.append(error)
         return self._layout
 
+    def _not_now(self, layout: MigLayout | None) -> tuple[DeviceId, ...]:
+        """Devices that the GPU can be and is not: somebody may remember them from before."""
+        if self._mig is None:
+            return ()
+        rest = DeviceId(f"{self.device}/{REST}")
+        now = {device for device, _ in _devices(layout, self.device)}
+        return tuple(device for device in (self.device, rest) if device not in now)
+
     def _ended(
         self, before: MigLayout | None, now: MigLayout | None, chip: Chip
     ) -> tuple[tuple[Reading, ...], tuple[DeviceId, ...]]:
@@ -116,10 +130,9 @@ class NvmlGpu:
         if before is None:
             return (_reading(self.device, chip, None),), (self.device,)
         kept = _devices(now, self.device)
-        gone = [part for part in before.parts if (part.device, part.name) not in kept]
-        for part in gone:
-            self._infos.pop(part.device, None)
-        devices = tuple(part.device for part in gone)
+        devices = tuple(
+            part.device for part in before.parts if (part.device, part.name) not in kept
+        )
         readings = self._parts.readings(before, chip, {})
         return tuple(each for each in readings if each.device in devices), devices
 

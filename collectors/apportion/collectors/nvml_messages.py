@@ -53,8 +53,9 @@ class DeviceAnswer:
     """What became of one GPU in one sweep: readings, a failure, or nothing while it is slow.
 
     A GPU that MIG has cut gives a reading for each part. `devices`, `sources` and `slow` are there
-    when they are new. `ended` are devices that exist no longer since MIG was changed: the first of
-    their `readings` here is their last. `samples` are of the GPU as a whole where it is cut.
+    when they are new. `ended` are devices that do not exist, since MIG was changed: the first of
+    their `readings` here, if there is one, is their last. `samples` are of the GPU as a whole where
+    it is cut.
     """
 
     index: int

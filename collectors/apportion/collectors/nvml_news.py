@@ -58,15 +58,16 @@ class NvmlNews:
 
     def add(self, answer: DeviceAnswer) -> None:
         """One GPU's answer; what is read rarely is put to every reading."""
+        for device in answer.ended:
+            self._slow.pop(device, None)
         for facts in answer.slow:
             self._slow[facts.device] = facts
             self._pids[facts.device] = frozenset(each.pid for each in facts.processes or ())
         for sources in answer.sources:
             self._said[sources.device] = _source_sample(sources)
         times = {reading.device: reading.time_ns for reading in reversed(answer.readings)}
-        self._ended += (Ended(device, times[device]) for device in answer.ended)
-        for device in answer.ended:
-            self._slow.pop(device, None)
+        last_ns = max(times.values(), default=self._clock.monotonic_ns())
+        self._ended += (Ended(device, times.get(device, last_ns)) for device in answer.ended)
         self._readings += map(self._completed, answer.readings)
         self._devices += answer.devices
         self._sources += answer.sources

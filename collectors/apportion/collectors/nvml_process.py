@@ -110,7 +110,7 @@ class NvmlProcess:
     @property
     def undead_pids(self) -> tuple[int, ...]:
         """Children that were killed and have not died, stuck in the driver."""
-        return tuple(child.pid for child in self._undead)
+        return tuple(child.pid for child in self._undead if child.ending() is None)
 
     @property
     def in_sweep(self) -> bool:

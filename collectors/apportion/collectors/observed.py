@@ -64,6 +64,11 @@ class Observed:
         """What is new; empty where the collection failed."""
         return self._measure(self._collector.collect)
 
+    def rest(self, reason: str) -> None:
+        """Let go of the source for this reason, until `start`."""
+        self.close()
+        self._failed(CollectorError(reason), self._clock.monotonic_ns())
+
     def close(self) -> None:
         """Let go of the source; a failure to do so is logged."""
         try:

@@ -37,3 +37,8 @@ class DeviceGroup:
 
     def __str__(self) -> str:
         return "+".join(self.devices)
+
+
+def is_part(device: str) -> bool:
+    """Is it a MIG instance, or what MIG has left over of a GPU?"""
+    return device.startswith("MIG-") or "/" in device

@@ -47,7 +47,8 @@ def seal(values: DeviceValues) -> None:
     lists = weighted[_LISTS - _CHECKED :].sum(dtype="<u8")
     values.lists_checksum = int(lists)
     rest = weighted[1 : _LISTS - _CHECKED].sum(dtype="<u8")
-    values.checksum = (int(rest) + int(lists)) % 2**64  # that of the lists is the first word, its weight is 1
+    # The checksum of the lists is the first word that is summed, and its weight is 1.
+    values.checksum = (int(rest) + int(lists)) % 2**64
 
 
 class StateFile:

@@ -26,6 +26,7 @@ MODULES: Final = {
     "audit": "prove that the ledger adds up, to the unit",
     "ledger": "create or migrate a ledger",
     "once": "run one collector once and print what it read",
+    "release": "let go of the GPUs for a while, so that one can be reset",
     "doctor": "say what works on this machine and what to do about the rest",
     "check-config": "print the configuration in force and where each key was set",
 }

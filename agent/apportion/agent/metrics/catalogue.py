@@ -67,6 +67,17 @@ FAMILIES: Final = (
         labels=("name", "index", "source", "owned", "driver_version"),
     ),
     _device(
+        "up",
+        "boolean",
+        "Whether the device is read: 0 where it fails or has been silent for a telemetry gap.",
+    ),
+    _device(
+        "failure",
+        "",
+        "Why the device cannot be read, always 1; /readyz says it in a sentence.",
+        labels=("reason",),
+    ),
+    _device(
         "utilization_ratio",
         "ratio",
         "Share of the last sample period in which the device was active.",

@@ -142,7 +142,8 @@ def emit(snapshot: Snapshot, to: Emission) -> None:
     for device in snapshot.devices:
         _device(device, to)
     for sample in snapshot.samples:
-        to.put(sample.name, sample.value, dict(sample.labels))
+        labels = dict(sample.labels)
+        to.put(sample.name, sample.value, labels, simulated=snapshot.simulated)
     _settled(snapshot, to)
     _workloads(snapshot, to)
     _rings(snapshot, to)
@@ -162,6 +163,10 @@ def _device(state: DeviceState, to: Emission) -> None:
     labels = {"device": info.device}
     simulated = info.simulated
     to.put("device_info", 1, facts, simulated=simulated)
+    to.put("device_up", int(state.up), labels, simulated=simulated)
+    if state.failure is not None:
+        why = {**labels, "reason": state.failure.kind.value}
+        to.put("device_failure", 1, why, simulated=simulated)
     to.put("device_power_limit_watts", _milli(info.power_limit_mw), labels, simulated=simulated)
     if state.reading is not None:
         _reading(state.reading, to, simulated=simulated)

@@ -67,7 +67,8 @@ class MeteredDevice:
 
     `settled_ns` is its watermark; `settled_mj` the energy total that is accounted for up to it.
     Knots before the watermark but one are dropped after each commit. `awaited_since_ns` is when
-    this process began to wait for its first reading of a device that the ledger knows.
+    this process began to wait for its first reading of a device that the ledger knows. `ends_ns`
+    is from when on the device does not exist: it is settled to there and no further.
     """
 
     key: int
@@ -83,6 +84,7 @@ class MeteredDevice:
     energy_source: str | None = None
     awaited_since_ns: int | None = None
     idle: IdlePower = field(default_factory=IdlePower)
+    ends_ns: int | None = None
     _raw_mj: int | None = None
     _total_mj: int = 0
     _boot: str = ""
@@ -110,6 +112,11 @@ class MeteredDevice:
         if self.settled_mj is None and total_mj is not None:
             self.settled_mj = total_mj
         return knot
+
+    def end(self) -> None:
+        """It exists no longer: its time is over with its last reading."""
+        self.awaited_since_ns = None
+        self.ends_ns = max([self.settled_ns, *(knot.time_ns for knot in self.knots)])
 
     def restore(self, knots: list[Knot]) -> None:
         """Go on from persisted readings."""
@@ -139,6 +146,8 @@ class MeteredDevice:
         """
         if self.awaited_since_ns is not None:
             return self.settled_ns
+        if self.ends_ns is not None:
+            limit_ns = min(limit_ns, self.ends_ns)
         last_ns = max((k.time_ns for k in self.knots if k.time_ns <= limit_ns), default=None)
         if last_ns is None or limit_ns - last_ns > patience_ns:
             return max(self.settled_ns, limit_ns)

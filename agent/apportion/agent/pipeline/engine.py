@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from apportion.agent.snapshot import SnapshotBoard
     from apportion.collectors.collector import Batch
     from apportion.core.clock import Clock
+    from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.batch import LedgerState
     from apportion.cost.ledger.ledger import Ledger
     from apportion.cost.methods.model_facts import ModelFacts
@@ -71,6 +72,7 @@ class Engine:
         heartbeat: Heartbeat,
         lateness_ns: int,
         sample_period_ns: int,
+        telemetry_gap_ns: int,
         tick_period_ns: int,
         numbered: bool = True,
         shipper: Shipper | None = None,
@@ -93,6 +95,7 @@ class Engine:
             holders_of=self._holders_of,
             lateness_ns=lateness_ns,
             sample_period_ns=sample_period_ns,
+            telemetry_gap_ns=telemetry_gap_ns,
             models=models,
         )
         self._intake = Intake(self._settlement, time)
@@ -187,17 +190,26 @@ class Engine:
                 self._settlement.resume(device, now_ns)
 
     def _take(self, batch: Batch, source: str) -> None:
+        # What ends may leave its id to another device: until then its readings are its own.
+        before = {each.device: self._seen.infos.get(each.device) for each in batch.ended}
+        ends = {each.device: each.time_ns for each in batch.ended}
         self._seen.take(batch, source, self._clock.monotonic_ns())
-        for failure in batch.failures:
-            _LOG.debug("device %s: %s", failure.device or failure.index, failure.reason)
         for reading in batch.readings:
-            info = self._seen.infos.get(reading.device)
-            if info is None:
-                self._drops["reading_of_unknown_device"] += 1
-            elif self._locks.own(reading.device):
-                self._settlement.read(info, reading)
-            elif self._locks.is_taken(reading.device):
-                self._settlement.disown(reading.device)
+            device = reading.device
+            self._read(before[device] if device in ends else self._seen.infos.get(device), reading)
+            if ends.get(device) == reading.time_ns:
+                self._settlement.end(device)
+                del ends[device]
+        for device in ends:
+            self._settlement.end(device)
+
+    def _read(self, info: DeviceInfo | None, reading: Reading) -> None:
+        if info is None:
+            self._drops["reading_of_unknown_device"] += 1
+        elif self._locks.own(reading.device):
+            self._settlement.read(info, reading)
+        elif self._locks.is_taken(reading.device):
+            self._settlement.disown(reading.device)
 
     def _users_of(self, device: MeteredDevice) -> list[int]:
         """Entities of the owners of processes that compute on a device without a ring."""
@@ -280,13 +292,14 @@ class Engine:
                 time=self._time,
                 clock=self._clock,
                 infos=self._locks.of_this_agent(self._seen.infos),
-                latest=self._seen.latest,
+                seen=self._seen,
                 locks=self._locks,
                 prices=self._prices,
                 folder=self._folder,
                 samplers=self._samplers,
                 sample_period_ns=self._sample_period_ns,
                 shipper=self._shipper,
+                telemetry_gap_ns=self._settlement.telemetry_gap_ns,
                 poll=self._poll,
                 drops=self._drops,
                 agent_pid=os.getpid(),

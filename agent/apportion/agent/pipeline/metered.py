@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.agent.pipeline.device import Knot, MeteredDevice
 from apportion.agent.pipeline.registry import DeviceKey
-from apportion.core.ids import DeviceId
+from apportion.core.ids import DeviceId, is_part
 from apportion.core.reading import DeviceInfo
 from apportion.cost.idle_power import IdlePower
 
@@ -34,7 +34,11 @@ class _Remembered(NamedTuple):
 
 
 class MeteredDevices:
-    """`devices` are metered now, by id; others are only remembered."""
+    """`devices` are metered now, by id; others are only remembered.
+
+    A device can end: MIG cuts a GPU into instances and makes it whole again. Then it is settled to
+    its last reading, and has no time until it comes back: that is the time of other devices.
+    """
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class MeteredDevices:
         self.devices: dict[str, MeteredDevice] = {}
         self._gone: dict[str, MeteredDevice] = {}
         self._returned: set[int] = set()
+        self._ending: list[MeteredDevice] = []
         self._shares = {row[0]: row[2] for row in sorted(state.tables.get("device_share", []))}
         self._new_shares: list[Row] = []
         knots: dict[int, list[Knot]] = {}
@@ -59,13 +64,21 @@ class MeteredDevices:
         for row in state.tables.get("idle_power", []):
             idle.setdefault(row[0], []).append(row)
         names = dict(registry.devices.items())
-        self._remembered = {
-            names[row[0]].device: _Remembered(
-                names[row[0]], row, knots.get(row[0], []), IdlePower.of_rows(idle.get(row[0], []))
-            )
-            for row in state.tables.get("watermark", [])
-            if registry.devices.key(names[row[0]]) == row[0]
-        }
+        self._remembered: dict[str, _Remembered] = {}
+        for row in sorted(state.tables.get("watermark", []), key=lambda row: row[1]):
+            value = names[row[0]]
+            if registry.devices.key(value) != row[0]:
+                continue
+            older = self._remembered.get(value.device)
+            if older is not None:  # it had ended, which no commit has said
+                registry.devices.renewed(older.key)
+            powers = IdlePower.of_rows(idle.get(row[0], []))
+            self._remembered[value.device] = _Remembered(value, row, knots.get(row[0], []), powers)
+
+    @property
+    def settling(self) -> list[MeteredDevice]:
+        """What a tick settles: devices that are metered, and those that ended a moment ago."""
+        return [*self.devices.values(), *self._ending]
 
     @property
     def remembered(self) -> list[str]:
@@ -84,14 +97,16 @@ class MeteredDevices:
     def read(self, info: DeviceInfo, reading: Reading) -> Row | None:
         """Take a reading. Returns its row of `reading`; None where it is older than the last."""
         time_ns = self._time.of(reading.time_ns)
-        device = self.devices.get(info.device)
+        device = self.devices.get(info.device) or self._gone.get(info.device)
+        if device is not None and device.info.name != info.name:
+            # The same id is another device now: what MIG has left over is larger, or smaller.
+            self.end(info.device)
+            device = None
         if device is None:
-            device = self._gone.pop(info.device, None)
-            if device is None:
-                device = self._begin(info, time_ns)
-            else:
-                self.devices[info.device] = device
-                self._returned.add(device.key)
+            device = self._begin(info, time_ns)
+        elif info.device in self._gone:
+            self.devices[info.device] = self._gone.pop(info.device)
+            self._returned.add(device.key)
         device.info = info
         if not device.priced:
             self._price(device)
@@ -116,11 +131,25 @@ class MeteredDevices:
         if any((*known, self._gone.pop(device, None))):
             self._anew.add(device)
 
+    def end(self, device: str) -> None:
+        """The device exists no longer.
+
+        Should it come back, it gets a new key: the time of others is between.
+        """
+        ended = self.devices.pop(device, None) or self._gone.pop(device, None)
+        if ended is not None:
+            ended.end()
+            self._ending.append(ended)
+            self._anew.add(device)
+
     def give_up(self, now_ns: int) -> list[str]:
         """Devices that were awaited in vain are set aside; whatever waits for them goes on."""
         gone = [name for name, device in self.devices.items() if device.is_gone(now_ns)]
         for name in gone:
-            self._gone[name] = self.devices.pop(name)
+            if is_part(name):  # the GPU is still there, of which it was a part
+                self.end(name)
+            else:
+                self._gone[name] = self.devices.pop(name)
         return gone
 
     def take_returned(self) -> set[int]:
@@ -136,7 +165,7 @@ class MeteredDevices:
         `idle` are the powers at rest as they are known now.
         """
         rows: list[Row] = []
-        for device in self.devices.values():
+        for device in self.settling:
             target_ns = targets[device.key]
             energy = (device.accounted_mj(target_ns), device.energy_source)
             rows.append((device.key, target_ns, device.since_ns, *energy))
@@ -151,9 +180,20 @@ class MeteredDevices:
     def settled(self, targets: Mapping[int, int], idle: Mapping[int, IdlePower]) -> None:
         """What `write` added is committed."""
         self._new_shares.clear()
-        for device in self.devices.values():
+        for device in self.settling:
             device.settled(targets[device.key])
             device.idle = idle[device.key]
+        for device in [each for each in self._ending if each.settled_ns == each.ends_ns]:
+            self._ending.remove(device)
+            self._forget(device)
+
+    def _forget(self, ended: MeteredDevice) -> None:
+        """All of its time is in the ledger; a restart must not wait for it."""
+        devices = self._registry.devices
+        value = devices.value(ended.key)
+        if devices.key(value) == ended.key:
+            devices.renewed(value)
+            self._anew.discard(value.device)
 
     def _begin(self, info: DeviceInfo, time_ns: int) -> MeteredDevice:
         known = self._remembered.pop(info.device, None)

@@ -93,6 +93,11 @@ class DeviceLocks:
         return {d: info for d, info in infos.items() if named is None or d in named}
 
     @property
+    def is_by_ring(self) -> bool:
+        """In a pod: what its rings name is this agent's, and nothing else."""
+        return self._named is not None
+
+    @property
     def waits_for_rings(self) -> bool:
         """In a pod, before any ring has named a device."""
         return self._named is not None and not self._named

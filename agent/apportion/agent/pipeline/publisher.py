@@ -12,7 +12,7 @@ from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snap
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from apportion.agent.ingest.directory import DirectoryPoll
     from apportion.agent.metrics.labels import LabelFolder
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.ownership import DeviceLocks
     from apportion.agent.pipeline.sampler import Sampler
+    from apportion.agent.pipeline.seen import Seen
     from apportion.agent.pipeline.settlement import Settlement
     from apportion.agent.shipping.shipper import Shipper
+    from apportion.collectors.collector import DeviceFailure
     from apportion.core.clock import Clock
     from apportion.core.ids import DeviceId
-    from apportion.core.reading import DeviceInfo, Reading
+    from apportion.core.reading import DeviceInfo
     from apportion.core.sample import Sample
     from apportion.cost.rate import PriceTable
 
@@ -58,13 +60,14 @@ def publish(
     time: NodeTime,
     clock: Clock,
     infos: Mapping[DeviceId, DeviceInfo],
-    latest: Mapping[DeviceId, Reading],
+    seen: Seen,
     locks: DeviceLocks,
     prices: PriceTable,
     folder: LabelFolder,
     samplers: Sequence[Sampler],
     sample_period_ns: int,
     shipper: Shipper | None,
+    telemetry_gap_ns: int,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
     agent_pid: int,
@@ -78,18 +81,21 @@ def publish(
     devices: list[DeviceState] = []
     for device, info in sorted(infos.items(), key=lambda item: (item[1].source, item[1].index)):
         metered = settlement.devices.get(device)
-        reading = latest.get(device)
-        fresh = reading is not None and monotonic_ns - reading.time_ns <= stale_ns
+        reading = seen.latest.get(device)
+        age_ns = None if reading is None else monotonic_ns - reading.time_ns
+        failure = seen.failure_of(info, monotonic_ns - stale_ns)
         devices.append(
             DeviceState(
                 info,
                 owned=metered is not None,
-                reading=reading if fresh else None,
+                reading=reading if age_ns is not None and age_ns <= stale_ns else None,
                 rate=prices.rate_for(info.name, unix_ns),
                 settled_unix_ns=None if metered is None else time.unix(metered.settled_ns),
                 lag_ns=None if metered is None else max(0, now_ns - metered.settled_ns),
                 unpriced_ns=0 if metered is None else totals.unpriced_ns[metered.key],
                 idle_power_mw=MappingProxyType({} if metered is None else metered.idle.by_label),
+                failure=failure,
+                up=failure is None and age_ns is not None and age_ns <= telemetry_gap_ns,
             )
         )
     usages = [ProcessUsage.read("agent", agent_pid)]
@@ -109,7 +115,7 @@ def publish(
                 each
                 for sampler in samplers
                 for each in sampler.samples(monotonic_ns)
-                if _concerns(each, gpus)
+                if not locks.is_by_ring or _concerns(each, gpus)
             ),
             *(() if shipper is None else shipper.samples(unix_ns)),
         ),
@@ -139,6 +145,7 @@ def publish(
         processes=tuple(usage for usage in usages if usage is not None),
         degraded=(
             *_degraded(facts, infos, locks, samplers, poll, prices, unix_ns),
+            *_failing(seen.failures(monotonic_ns - stale_ns), locks, infos),
             *(() if shipper is None or shipper.complaint is None else [shipper.complaint]),
         ),
     )
@@ -148,6 +155,16 @@ def _concerns(sample: Sample, gpus: Collection[str]) -> bool:
     """Is it of no device, or of one that is shown?"""
     device = dict(sample.labels).get("device")
     return device is None or device.partition("/")[0] in gpus
+
+
+def _failing(
+    failures: Iterable[DeviceFailure], locks: DeviceLocks, infos: Collection[str]
+) -> list[str]:
+    return sorted(
+        f"device {failure.device or failure.index} cannot be read: {failure.reason}"
+        for failure in failures
+        if not locks.is_by_ring or failure.device in infos
+    )
 
 
 def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:

@@ -6,8 +6,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from apportion.collectors.collector import Batch
+
 if TYPE_CHECKING:
-    from apportion.collectors.collector import Batch
+    from apportion.agent.release import Release
     from apportion.collectors.observed import CollectorStatus, Observed
     from apportion.core.clock import Clock
     from apportion.core.sample import Sample
@@ -21,8 +23,13 @@ SILENT_PERIODS: Final = 5
 class Sampler:
     """Calls `collect` on absolute deadlines; what the queue cannot hold is dropped and counted."""
 
-    def __init__(self, observed: Observed, clock: Clock, *, period_ns: int) -> None:
+    def __init__(
+        self, observed: Observed, clock: Clock, *, period_ns: int, release: Release | None = None
+    ) -> None:
+        """`release`: by which a person can ask to let go of the source for a while."""
         self._observed = observed
+        self._release = release
+        self._until_ns: int | None = None
         self._clock = clock
         self._period_ns = period_ns
         self._queue: deque[Batch] = deque()
@@ -59,19 +66,27 @@ class Sampler:
         return batches
 
     def samples(self, now_ns: int) -> tuple[Sample, ...]:
-        """What a source that is not about devices says now; nothing once it has fallen silent."""
+        """What a source says beside its readings; nothing once it has fallen silent.
+
+        Some of it lasts: what a source has counted is not 0 because it fails.
+        """
         time_ns, samples = self._samples
-        return samples if now_ns - time_ns <= SILENT_PERIODS * self._period_ns else ()
+        lasting = getattr(self._observed.collector, "lasting_samples", ())
+        return (
+            *(samples if now_ns - time_ns <= SILENT_PERIODS * self._period_ns else ()),
+            *lasting,
+        )
 
     def start(self) -> None:
         """Open the source; where it fails, `run` tries again."""
-        self._observed.start()
+        if self._release is None or self._release.until_ns() is None:
+            self._open()
 
     def run(self, stop: threading.Event) -> None:
         """Collect until told to stop."""
         due_ns: int = self._clock.monotonic_ns()
         while not stop.is_set():
-            batch = self._observed.collect()
+            batch = self._observed.collect() if self._is_ours() else Batch()
             if batch.samples is not None:
                 self._samples = (self._clock.monotonic_ns(), batch.samples)
             if _concerns_devices(batch):
@@ -84,6 +99,28 @@ class Sampler:
             due_ns = max(due_ns, now_ns)
             self._clock.wait(stop, due_ns - now_ns)
 
+    def _open(self) -> None:
+        if self._release is not None:
+            self._release.go_on()
+        self._until_ns = None
+        self._observed.start()
+
+    def _is_ours(self) -> bool:
+        """Whether the source may be read now: it is let go of when asked, and taken back."""
+        release = self._release
+        if release is None:
+            return True
+        until_ns = release.until_ns()
+        if until_ns is None:
+            if self._until_ns is not None:
+                self._open()
+            return True
+        if self._until_ns is None:
+            self._observed.rest("a person asked to let go of it: `apportion release`")
+        self._until_ns = until_ns
+        release.let_go(until_ns, getattr(self._observed.collector, "undead_pids", ()))
+        return False
+
     def shutdown(self, timeout_ns: int) -> None:
         """Close the source."""
         del timeout_ns
@@ -91,5 +128,5 @@ class Sampler:
 
 
 def _concerns_devices(batch: Batch) -> bool:
-    told = batch.readings or batch.devices or batch.failures or batch.sources
+    told = batch.readings or batch.devices or batch.failures or batch.sources or batch.ended
     return bool(told) or batch.allocations is not None

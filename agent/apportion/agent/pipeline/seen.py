@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import Node
 from apportion.collectors.collector import WHOLE
+from apportion.core.ids import is_part
 from apportion.core.units import NS_PER_MINUTE
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from apportion.agent.pipeline.processes import Processes
-    from apportion.collectors.collector import Batch
+    from apportion.collectors.collector import Batch, DeviceFailure
     from apportion.core.allocation import Allocation
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo, Reading
@@ -29,19 +30,46 @@ class Seen:
         self._shares: dict[DeviceId, Fraction] = {}
         self.infos: dict[DeviceId, DeviceInfo] = {}
         self.latest: dict[DeviceId, Reading] = {}
+        self._failures: dict[DeviceId | int, tuple[int, DeviceFailure]] = {}
         self._allocations: dict[str, tuple[int, tuple[Allocation, ...]]] = {}
 
     def take(self, batch: Batch, source: str = "", now_ns: int = 0) -> None:
         """What one collection of `source` brought at `now_ns` (host monotonic)."""
         if batch.allocations is not None:
             self._allocations[source] = (now_ns, batch.allocations)
+        for ended in batch.ended:
+            self.infos.pop(ended.device, None)
+            self.latest.pop(ended.device, None)
         for info in batch.devices:
             self.infos[info.device] = info
         for sources in batch.sources:
             self._shares[sources.device] = sources.share
         for reading in batch.readings:
-            if reading.device in self.infos:
+            known = self.infos.get(reading.device)
+            if known is not None:
                 self.latest[reading.device] = reading
+                for key, (_, failure) in list(self._failures.items()):
+                    if self._concerns(failure, known):
+                        del self._failures[key]
+        for failure in batch.failures:
+            self._failures[failure.device or failure.index] = (now_ns, failure)
+
+    def failures(self, since_ns: int) -> list[DeviceFailure]:
+        """What was said since then (host monotonic) to fail, and was not read again."""
+        return [failure for told_ns, failure in self._failures.values() if told_ns >= since_ns]
+
+    def failure_of(self, info: DeviceInfo, since_ns: int) -> DeviceFailure | None:
+        """Such a failure of a device, or of the GPU that it is a part of."""
+        failures = self.failures(since_ns)
+        return next((each for each in failures if self._concerns(each, info)), None)
+
+    def _concerns(self, failure: DeviceFailure, info: DeviceInfo) -> bool:
+        if failure.device is not None and (
+            failure.device in self.infos or not is_part(info.device)
+        ):
+            return failure.device == info.device
+        # By its place: a GPU that never said its name, or one that MIG has cut.
+        return failure.index == info.index
 
     def share_of(self, device_name: str) -> Fraction:
         """The container's share of a device by that name; 1 outside of one."""

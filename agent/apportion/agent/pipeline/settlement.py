@@ -15,8 +15,9 @@ from apportion.agent.pipeline.registry import Registry
 from apportion.agent.pipeline.runs import Runs
 from apportion.agent.pipeline.spans import decode, unrecorded_row
 from apportion.agent.pipeline.tick import (
+    GAP_PERIODS,
     LEARNT_LATE,
-    MIN_PATIENCE_NS,
+    TELEMETRY_GAP_NS,
     TickInput,
     TickOutcome,
     compute,
@@ -73,13 +74,14 @@ class Settlement:
         holders_of: Callable[[MeteredDevice], Sequence[int]],
         lateness_ns: int,
         sample_period_ns: int,
+        telemetry_gap_ns: int = TELEMETRY_GAP_NS,
         models: Mapping[str, ModelFacts] | None = None,
     ) -> None:
         self._agent_id = state.agent_id
         self._time = time
         self._users_of, self._holders_of = users_of, holders_of
         self._lateness_ns = lateness_ns
-        self._patience_ns = max(MIN_PATIENCE_NS, 3 * sample_period_ns)
+        self.telemetry_gap_ns: Final = max(telemetry_gap_ns, GAP_PERIODS * sample_period_ns)
         self._next_charge_key = state.next_charge_key
         self._unsaved = Unsaved()
         tables = state.tables
@@ -113,6 +115,10 @@ class Settlement:
         row = self.metered.read(info, reading)
         if row is not None:
             self._unsaved.readings.append(row)
+
+    def end(self, device: str) -> None:
+        """The device exists no longer; whatever of its time was read is still settled."""
+        self.metered.end(device)
 
     def disown(self, device: str) -> None:
         """Another agent meters the device now: nothing here waits for it any more."""
@@ -190,7 +196,7 @@ class Settlement:
         since_ns = min(ring.attached_ns, ring.process_start_ns or ring.attached_ns)
         if ring.group is not None:
             involved = {*device_keys, *groups.value(ring.group)}
-            marks = [d.settled_ns for d in self.devices.values() if d.key in involved]
+            marks = [d.settled_ns for d in self.metered.settling if d.key in involved]
             since_ns = max(ring.bindings[-1][0] + 1, max(marks, default=now_ns))
         ring.bind(since_ns, group)
         self._unsaved.bindings.append((ring.key, since_ns, group, source))
@@ -226,7 +232,7 @@ class Settlement:
             _LOG.warning("device %s has not come back: it is no longer metered", device)
         with ledger.read() as connection:
             history = History(connection, self._agent_id)
-            settled = {device.key: device.settled_ns for device in self.devices.values()}
+            settled = {device.key: device.settled_ns for device in self.metered.settling}
             self._known.recall(history, settled, self.metered.take_returned())
             outcome = compute(self._input(now_ns, limit_ns), history)
         begun_ns = ledger.clock.monotonic_ns()
@@ -239,8 +245,8 @@ class Settlement:
         return TickInput(
             now_ns,
             limit_ns,
-            self._patience_ns,
-            list(self.devices.values()),
+            self.telemetry_gap_ns,
+            self.metered.settling,
             list(self.rings.values()),
             self.registry,
             self.accruals,

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from apportion.cost.settlement.phases import PhaseSlice
     from apportion.cost.settlement.work import Roots, Spanless
 
-MIN_PATIENCE_NS: Final = 5_000_000_000
-"""Telemetry that is silent for less than this is only late."""
+TELEMETRY_GAP_NS: Final = 5_000_000_000
+"""Telemetry that is silent for less than this is only late, ..."""
+GAP_PERIODS: Final = 3
+"""... and for less than so many of its periods."""
 LEARNT_LATE: Final = "learnt_late"
 OPEN_BOUND_NS: Final = 10 * NS_PER_MINUTE
 APPORTIONER: Final = WindowShare()
