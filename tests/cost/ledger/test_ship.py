@@ -25,6 +25,7 @@ from apportion.cost.audit import audit, audit_text
 from apportion.cost.ledger.batch import Row, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.migration import REVISION, migrate
+from apportion.cost.ledger.outbox import unshipped_since_ns
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.schema import metadata
 from apportion.cost.ledger.shared import SharedLedger
@@ -32,6 +33,9 @@ from apportion.cost.ledger.ship import Shipped, ship
 from apportion.cost.ledger.shipping_state import CopyReason, Mark
 from apportion.cost.ledger.shipping_tables import NOT_SHIPPED
 from apportion.cost.ledger.statements import POSTED
+from apportion.cost.rate import PriceTable
+from apportion.cost.report import report
+from apportion.cost.repricing.apply import apply_prices
 from apportion.cost.testing import Claim, LedgerBuilder
 
 S = NS_PER_SECOND
@@ -276,7 +280,8 @@ def test_an_overflow_is_copied(tmp_path: Path, shared: SharedLedger, shared_url:
         whole = contents(ledger)
         with sqlite3.connect(tmp_path / "ledger.db") as connection:
             for table in POSTED:
-                assert connection.execute(f"DELETE FROM {table}").rowcount == 2
+                gone = connection.execute(f"DELETE FROM {table}").rowcount
+                assert gone == len(whole[table])
         traffic.commit(ledger, 10)
         assert ledger.outbox.state().copy_reason is CopyReason.OVERFLOW
         reasons = [step.copied for step in ship_all(ledger, shared)]
@@ -372,6 +377,37 @@ def test_two_agents_share_it(ledger: Ledger, shared: SharedLedger, shared_url: s
             wanted = {*rows, *contents(other)[table]}
             assert set(found[table]) == wanted
             assert len(found[table]) == len(wanted)
+
+
+PRICES = """
+- {device: NVIDIA H100 80GB HBM3, per_hour: "2.40", currency: USD, covers: gpu, basis: contract,
+   source: the contract, as_of: 2023-11-01}
+"""
+
+
+def test_what_a_command_posts_is_shipped(
+    ledger: Ledger, shared: SharedLedger, shared_url: str, tmp_path: Path
+) -> None:
+    """Prices applied beside the agent, hours later, reach the shared ledger like a tick."""
+    builder = LedgerBuilder()
+    builder.device(1, "GPU-1")
+    builder.entity(1, "serve")
+    idle = Claim(Category.ALLOCATED_IDLE, 1, 1)
+    for start in (T0, T0 + NS_PER_HOUR):
+        builder.settle(1, Interval(start, start + NS_PER_HOUR), [idle])
+    builder.settle(1, Interval(T0 + 2 * NS_PER_HOUR, T0 + 2 * NS_PER_HOUR + S), [idle])
+    builder.commit(ledger)
+    ship_all(ledger, shared)
+    table = tmp_path / "prices.yaml"
+    table.write_text(PRICES)
+    with Ledger.beside(tmp_path / "ledger.db", node="node-1", clock=ManualClock()) as command:
+        assert apply_prices(command, "node-1", PriceTable.load(table), None, None).lines == 2
+    with ledger.read() as connection:
+        assert unshipped_since_ns(connection, ledger.agent_id) == T0
+    assert [step.commits for step in ship_all(ledger, shared)] == [1, 0]
+    assert same(ledger, shared_url)
+    with LedgerReader.of(shared_url) as reader:
+        assert report(reader).rows[0].total.units == 2 * 2_400_000_000_000
 
 
 def test_newer_schema_takes_our_commits(
