@@ -22,6 +22,8 @@ from apportion.cost.testing import Claim, LedgerBuilder
 HOURS = 2
 REQUESTS = 60
 DOLLAR = 10**12
+CONTRACT = PRICES.replace("list-estimate", "contract")
+"""An estimate would replace nothing here."""
 _COMMAND = """
 import sys
 from sqlalchemy import event
@@ -96,7 +98,7 @@ def test_prices_are_applied_while_the_agent_runs(node: Node) -> None:
     tables = {price: node.root / f"{price}.yaml" for price in ("3.60", "1.20", "4.80")}
     spans = REQUESTS
     for price, table in tables.items():
-        table.write_text(PRICES.replace("2.40", price))
+        table.write_text(CONTRACT.replace("2.40", price))
         writer.say(50)
         spans += 50
         config = ["--config", node.root / "agent.yaml", "--prices", table]
@@ -127,7 +129,7 @@ def test_a_command_that_dies_has_posted_nothing(tmp_path: Path, moment: str) -> 
     """kill -9 anywhere leaves the ledger as it was, and the same command then does it all."""
     path = tmp_path / "ledger.db"
     end_ns = history(path, "GPU-1")
-    (tmp_path / "prices.yaml").write_text(PRICES.replace("2.40", "3.60"))
+    (tmp_path / "prices.yaml").write_text(CONTRACT.replace("2.40", "3.60"))
     arguments = ["prices", "apply", "--since", "1d", "--ledger", str(path), "--node", "fault-node"]
     arguments += ["--prices", str(tmp_path / "prices.yaml")]
 

@@ -97,11 +97,13 @@ class _Proposer:
                 needed[hour_ns] = works
         for hour_ns, works, lines in self._with_lines(needed):
             before = self._posting.lines
-            for together in _linked(works, (self._members(line.group) for line in lines)):
+            groups = {group: self._members(group) for group in {line.group for line in lines}}
+            for together in _linked(works, groups.values()):
+                mine = {group for group, members in groups.items() if members & together}
                 self._redo(
                     hour_ns,
                     [work for key, work in works.items() if key in together],
-                    [line for line in lines if self._members(line.group) & together],
+                    [line for line in lines if line.group in mine],
                 )
             if self._posting.lines > before:
                 self._hours.add(hour_ns)
