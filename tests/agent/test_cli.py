@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.postgres import PostgresServer
 
 from apportion.agent.cli import main
 from apportion.agent.cli.command import MODULES
@@ -20,6 +21,7 @@ from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.listing import render
 from apportion.agent.config_layers import flag, keys
 from apportion.core.errors import ConfigError
+from apportion.cost.ledger.migration import REVISION
 
 NOW_NS = 1_780_000_000 * 10**9
 HOUR_NS = 3_600 * 10**9
@@ -157,6 +159,30 @@ def test_a_ledger_is_made_on_request(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.startswith("created with schema ")
     assert main(["ledger", "migrate", "--ledger", str(path)]) == 0
     assert capsys.readouterr().out.startswith("already at schema ")
+
+
+def test_the_shared_ledger_of_the_configuration(
+    tmp_path: Path, postgres: PostgresServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With `--shared` nobody has to write a password where every user of the host can read it."""
+    config = tmp_path / "apportion.yaml"
+    with postgres.database() as name:
+        config.write_text(f"shared_ledger: {postgres.url(name)}\n")
+        shared = ["--shared", "--config", str(config)]
+        assert main(["audit", *shared]) == 2
+        assert "run `apportion ledger migrate --ledger postgresql" in capsys.readouterr().err
+        assert main(["ledger", "migrate", *shared]) == 0
+        assert capsys.readouterr().out == f"created with schema {REVISION}\n"
+        assert main(["audit", *shared]) == 0
+        assert main(["report", *shared]) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        assert "Nothing is settled in this period." in said.out
+        assert postgres.password not in said.out
+    assert main(["audit", "--shared", "--ledger", "x"]) == 2
+    config.write_text("")
+    assert main(["audit", *shared]) == 2
+    assert "names no `shared_ledger`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["report", "audit"])

@@ -181,6 +181,27 @@ def test_a_password_is_never_shown(url: str) -> None:
     assert "secret" not in mask_url(url)
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///shared.db", "/var/lib/shared.db", "://", "mysql://ann:secret@db/x", "x"]
+)
+def test_a_shared_ledger_is_a_postgresql(url: str) -> None:
+    """Anything else is refused before an agent starts, without showing what was given."""
+    with pytest.raises(ConfigError, match="shared_ledger: give the URL of a PostgreSQL") as caught:
+        _load(None, {"APPORTION_SHARED_LEDGER": url})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_of_the_shared_ledger_is_never_shown() -> None:
+    """It is passed on as it is, with whatever its query says, and shown nowhere."""
+    url = "postgresql://ann:secret@db/x?sslmode=verify-full&host=a&host=b&sslpassword=secret"
+    config = _load(None, {"APPORTION_SHARED_LEDGER": url}).config
+    assert config.shared_ledger == url
+    assert "secret" not in f"{config.effective()}{config!r}"
+    assert "sslmode=verify-full" in str(config.effective()["shared_ledger"])
+    assert _load().config.effective()["shared_ledger"] is None
+    assert _load(None, {"APPORTION_SHARED_LEDGER": ""}).config.shared_ledger is None
+
+
 def test_a_password_in_a_url_of_metrics_is_never_shown() -> None:
     """Neither in the effective configuration nor in its representation."""
     url = "http://user:p@ss/hunter2@node:9400/metrics?token=hunter2"

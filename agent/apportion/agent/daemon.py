@@ -32,6 +32,7 @@ from apportion.core.clock import SystemClock
 from apportion.core.errors import ConfigError
 from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
+from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
 from apportion.cost.methods.model_catalogue import model_facts
@@ -146,6 +147,8 @@ def _shipper(config: AgentConfig, ledger: Ledger, clock: SystemClock) -> Shipper
     if config.shared_ledger is None:
         ledger.outbox.switch_off()
         return None
+    if not is_file(ledger_url(config.ledger_location)):
+        raise ConfigError("shared_ledger: what is shipped must be in a file; give `ledger` a path")
     if find_spec("psycopg") is None:
         raise ConfigError(
             "shared_ledger: its driver is not installed; pip install 'apportion[postgresql]'"

@@ -83,7 +83,7 @@ def ledger_url(path_or_url: str | Path) -> URL:
             "postgresql://USER@HOST/DATABASE"
         )
         raise LedgerError(message) from error
-    if url.drivername in {_POSTGRES, "postgres"}:
+    if url.drivername.partition("+")[0] in {_POSTGRES, "postgres"}:
         return url.set(drivername=f"{_POSTGRES}+psycopg")
     return url
 
