@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sqlite3
 import subprocess
@@ -48,6 +49,17 @@ def query(directory: Path, sql: str) -> Iterator[tuple[Any, ...]]:
         name = f"file:{directory / node / 'state' / 'ledger.db'}?mode=ro"
         with closing(sqlite3.connect(name, uri=True)) as connection:
             yield from connection.execute(sql)
+
+
+def apportion(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """An `apportion` command, run to its end."""
+    program = "import sys; from apportion.agent.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 class Window(NamedTuple):
@@ -174,12 +186,43 @@ def test_both_ledgers_are_proved(crash: tuple[Path, dict[str, Any], str]) -> Non
     """Moves of lost work sum to zero, lines are what the meter said."""
     directory, _, _ = crash
     for node in ("node-a", "node-b"):
-        ledger = directory / node / "state" / "ledger.db"
-        program = "import sys; from apportion.agent.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = subprocess.run(
-            [sys.executable, "-c", program, "audit", "--ledger", ledger],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = apportion("audit", "--ledger", directory / node / "state" / "ledger.db")
         assert done.returncode == 0, done.stdout + done.stderr
     reasons = {row[0] for row in query(directory, "select distinct reason from charge")}
     assert {"rolled_back", "process_died"} <= reasons
+
+
+def test_the_command_on_one_node(crash: tuple[Path, dict[str, Any], str]) -> None:
+    """One ledger of two: half of the run, and it says so; in every format, and what is refused."""
+    directory, run, _ = crash
+    ledger = ("--ledger", directory / "node-a" / "state" / "ledger.db")
+    name = ("--run", "pretrain-8")
+    text = apportion("report", *ledger, *name, "--mtbf", "3h")
+    assert (text.returncode, text.stderr) == (0, "")
+    assert "attempt 1: 4 of 8 ranks are in these ledgers" in text.stdout
+    assert "MTBF              3.0 h, as given" in text.stdout
+
+    (half,) = json.loads(apportion("report", *ledger, *name, "--format", "json").stdout)["runs"]
+    assert half["kept_steps"] == run["kept_steps"]
+    assert half["total"]["units"] < run["total"]["units"]
+    table = apportion("report", *ledger, *name, "--format", "csv").stdout
+    rows = list(csv.DictReader(table.splitlines()))
+    assert sum(int(row["units"]) for row in rows) == half["total"]["units"]
+
+    by_run = apportion("report", *ledger, "--by", "run")
+    assert by_run.stdout.splitlines()[-1].split()[:3] == ["gpt", "pretrain-8", "2"]
+    document = json.loads(apportion("report", *ledger, "--by", "run", "--format", "json").stdout)
+    assert document["runs"][0]["total"] == half["total"]
+    mine = next(row for row in document["rows"] if row["run"] == "pretrain-8")
+    assert mine["total"]["units"] == half["total"]["units"]
+    assert mine["steps"] == run["finished_steps"]
+
+    for wrong, message in (
+        (("--mtbf", "3h"), "name it with --run"),
+        (("--run", "another"), "no run 'another'"),
+        ((*name, "--mtbf", "soon"), "is not a duration"),
+        ((*name, "--mtbf", "0"), "more than nothing"),
+    ):
+        refused = apportion("report", *ledger, *wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert message in refused.stderr
