@@ -120,7 +120,7 @@ def test_steps_that_are_done_again_are_lost(says: bool, phases: bool) -> None:
     again = start(world, "1", ranks=2, resumed=4 if says else None)
     world.run(5 * SECOND, utilization=0.5)
     train(world, again, range(5, 8), phases=phases)
-    world.run(70 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
 
     assert lost(world)["rolled_back"] == 2 * 5 * 2 * SECOND
     assert lost(world, "units")["rolled_back"] == 2 * 5 * 2 * DOLLARS
@@ -151,13 +151,13 @@ def test_ranks_that_hang_until_they_are_killed() -> None:
     world.run(100 * SECOND, utilization=0.9)
     kill(world, first[1:])
     killed_ns = world.now_ns
-    world.run(80 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert set(lost(world)) == {"process_died"}  # nobody knows yet that it goes on
 
     again = start(world, "1", ranks=3, resumed=3)
     world.run(5 * SECOND, utilization=0.5)
     train(world, again, range(4, 6))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     found = lost(world)
     assert "rolled_back" not in found
     assert found["process_died"] == 2 * 3 * SECOND + (killed_ns - hung_ns)
@@ -165,6 +165,24 @@ def test_ranks_that_hang_until_they_are_killed() -> None:
     waited_ns = killed_ns - max(span.end_ns for span in first[2].spans.values())
     assert found["hang"] == waited_ns
     assert "uninstrumented train" not in world.sums()
+    check(world)
+
+
+def test_a_long_start_up_is_no_hang() -> None:
+    """Minutes of loading looked idle first; what was learnt of them later is not lost."""
+    world = World([PRICE])
+    world.read_all(0.0)
+    first = start(world, "0")
+    world.run(200 * SECOND, utilization=0.0)
+    train(world, first, range(4))
+    kill(world, first)
+    world.run(5 * SECOND, utilization=0.0)
+    again = start(world, "1")
+    world.run(200 * SECOND, utilization=0.0)
+    train(world, again, range(4, 6))
+    world.run(140 * SECOND, utilization=0.0)
+    assert world.sums()["startup train"] == 400 * SECOND
+    assert lost(world) == {"hang": SECOND // 2 + SECOND}
     check(world)
 
 
@@ -185,7 +203,7 @@ def test_a_trainer_that_ended_well_loses_nothing_when_it_goes_on() -> None:
         world.tick()
     again = start(world, "b")
     train(world, again, range(5, 7))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert lost(world) == {}
     assert world.sums()["uninstrumented train"] >= before["uninstrumented train"]
     check(world)
@@ -206,7 +224,7 @@ def test_a_restart_that_comes_a_day_later() -> None:
     world.boot_agent()
     again = start(world, "1")
     train(world, again, range(3, 5))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert lost(world)["rolled_back"] == 3 * 2 * SECOND
     check(world)
 
@@ -220,7 +238,7 @@ def test_two_restarts_of_which_the_second_goes_further_back() -> None:
         world.run(2 * SECOND, utilization=0.5)
         train(world, processes, steps)
         kill(world, processes)
-        world.run(80 * SECOND, utilization=0.0)
+        world.run(140 * SECOND, utilization=0.0)
     # Of 0..7 remain 0 and 1, of 5..8 nothing, of 2..5 remain 2 and 3.
     assert lost(world)["rolled_back"] == (6 + 4 + 2) * 2 * SECOND
     # Three times the pause after the last step, and the reading in which the process died.
@@ -253,7 +271,7 @@ def test_runs_side_by_side_do_not_meet() -> None:
         "one again", (0,), started_ns=world.now_ns, run="train", said=said("1", run="a")
     )
     train(world, [again, two], range(2, 4))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert lost(world)["rolled_back"] == 2 * 2 * SECOND
     check(world)
 
@@ -267,7 +285,7 @@ def test_the_same_run_twice_at_one_time_loses_nothing() -> None:
     two = world.process("two", (1,), started_ns=world.now_ns, run="train", said=said("y"))
     train(world, [one, two], range(4, 6))
     kill(world, [one, two])
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert lost(world) == {}
 
 
@@ -280,7 +298,7 @@ def test_steps_without_numbers_are_never_rolled_back() -> None:
         train(world, processes, range(-1, 0))
         train(world, processes, range(-1, 0))
         kill(world, processes)
-        world.run(80 * SECOND, utilization=0.0)
+        world.run(140 * SECOND, utilization=0.0)
     assert "rolled_back" not in lost(world)
     check(world)
 
@@ -327,7 +345,7 @@ def test_a_price_that_is_missing_moves_quantities_and_no_amounts() -> None:
     kill(world, first)
     again = start(world, "1")
     train(world, again, range(2, 4))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert lost(world)["rolled_back"] == 2 * 2 * SECOND
     assert all(row["units"] is None for row in world.rows("charge"))
     check(world)
@@ -347,7 +365,7 @@ def test_statuses_of_steps_do_not_matter() -> None:
     world.report_death(trainer, closed=True)
     again = start(world, "1")
     train(world, again, range(3, 5))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert lost(world)["rolled_back"] == 2 * SECOND
     (row,) = [row for row in world.rows("ring_position") if row["ring_key"] == 1]
     assert (row["closed"], row["step_failed"]) == (1, 1)
@@ -369,7 +387,7 @@ def test_what_is_learnt_later_about_lost_steps_moves_lost_cost() -> None:
     world.run(20 * SECOND, utilization=0.0)
     assert lost(world)["rolled_back"] == 4 * 2 * SECOND
     world.bind(neighbour, (0,))
-    world.run(90 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     assert sum(lost(world).values()) == 4 * SECOND
     assert world.sums()["direct train"] == (2 * 2 // 2 + 2 * 2) * SECOND
     check(world)

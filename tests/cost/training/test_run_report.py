@@ -56,6 +56,7 @@ def check(row: RunRow, *worlds: World) -> None:
             for line in [*world.rows("charge"), *world.rows("accrual")]:
                 expected += (line[name] or 0) if line["entity_key"] in mine else 0
         assert sum(amounts) == (getattr(row.total, name) or 0) == expected
+    assert all(line.total.device_ns > 0 for line in row.lines), row.lines
     attempts = [attempt.total.device_ns for attempt in row.attempts]
     assert sum(attempts) <= row.total.device_ns
 
@@ -96,7 +97,7 @@ def test_where_the_cost_of_a_run_went() -> None:
     first = crashed(world)
     kill(world, first)
     again(world)
-    world.run(70 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     row = the_run(world)
 
     assert (row.finished_steps, row.kept_steps, row.last_step) == (14 + 10, 20, 19)
@@ -115,6 +116,27 @@ def test_where_the_cost_of_a_run_went() -> None:
     assert two.down_ns == 30 * SECOND
     assert one.lost.device_ns == 2 * (4 * 2 + 20) * SECOND
     assert not any(line.derived.device_ns for line in row.lines)
+
+
+def test_golden_text(repository: Path) -> None:
+    """What people see, to the character: golden_run.txt beside this test."""
+    world = World([PRICE], devices=2)
+    world.read_all(0.9)
+    first = start(world, "0", ranks=2)
+    world.run(5 * SECOND, utilization=0.5)
+    saving(world, first, 3)
+    train(world, first, range(12, 15))
+    for process in first:
+        process.start(SpanKind.STEP, world.now_ns, step=15)
+    world.run(20 * SECOND, utilization=0.9)
+    kill(world, first)
+    again(world)
+    world.run(140 * SECOND, utilization=0.0)
+    report = run_report([world.ledger])
+    text = f"{run_text(report, decimals=2)}\n{run_table(report, decimals=2)}"
+    expected = (repository / "tests" / "cost" / "training" / "golden_run.txt").read_text()
+    assert text == expected
+    assert max(len(line) for line in text.splitlines()) <= 100
 
 
 def test_what_the_agent_did_not_post_yet_is_derived_and_then_the_same() -> None:
@@ -145,7 +167,7 @@ def test_a_node_that_died_with_its_ledger_kept(offset_s: int) -> None:
     there.tick()  # and then it is gone
     kill(here, first)
     again(here)
-    here.run(70 * SECOND, utilization=0.0)
+    here.run(140 * SECOND, utilization=0.0)
     row = the_run(here, there)
 
     assert seconds(row, RunLine.ROLLED_BACK) == 4 * 4 * 2
@@ -160,20 +182,20 @@ def test_a_node_that_died_with_its_ledger_kept(offset_s: int) -> None:
     assert (two.nodes, two.ranks) == (1, 2)
     assert (row.finished_steps, row.kept_steps) == (24, 20)
     assert row.units_per_step == round(Fraction(4 * 14 * 2 + 2 * 10 * 2, 24) * DOLLARS)
-    assert "derived:" in run_text(run_report([here.ledger, there.ledger]))
+    assert "- derived:" in run_text(run_report([here.ledger, there.ledger]))
 
 
 def test_a_job_that_moved_to_other_nodes() -> None:
     """Nobody on the first node saw it come back; the second one's ledger tells."""
     here, there = World([PRICE], devices=2), World([PRICE], devices=2)
     kill(here, crashed(here))
-    here.run(90 * SECOND, utilization=0.0)
+    here.run(140 * SECOND, utilization=0.0)
     assert seconds(the_run(here), RunLine.ROLLED_BACK) == 0
     there.clock.advance(200 * SECOND)
     there.clock.step_realtime(0)
     there.read_all(0.5)
     train(there, start(there, "1", ranks=2, resumed=9), range(10, 12))
-    there.run(70 * SECOND, utilization=0.0)
+    there.run(140 * SECOND, utilization=0.0)
     assert seconds(the_run(here, there), RunLine.ROLLED_BACK) == 2 * 4 * 2
     assert the_run(here, there).kept_steps == 12
 
@@ -198,10 +220,10 @@ def test_one_attempt_name_for_two_executions() -> None:
     first = start(world, "0")
     train(world, first, range(6))
     kill(world, first)
-    world.run(80 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     second = start(world, "0")
     train(world, second, range(3, 5))
-    world.run(70 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     row = the_run(world)
     assert [(a.label, a.finished_steps, a.kept_steps) for a in row.attempts] == [
         ("0", 6, 3),
@@ -220,7 +242,7 @@ def test_a_new_training_under_an_old_name_is_noted() -> None:
         processes = start(world, label)
         train(world, processes, range(3))
         kill(world, processes)
-        world.run(80 * SECOND, utilization=0.0)
+        world.run(140 * SECOND, utilization=0.0)
     row = the_run(world)
     assert row.sum_of(LOST) == Quantity()
     assert "attempt 2 took no earlier one's place" in row.notes[0]
@@ -265,7 +287,7 @@ def test_tokens_of_steps_that_were_kept() -> None:
             process.finish(step, world.now_ns)
         world.run(SECOND, utilization=0.0)
         kill(world, processes)
-    world.run(80 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     row = the_run(world)
     assert (row.tokens, row.kept_tokens) == (8_000, 6_000)
     assert row.total.units is not None
@@ -277,7 +299,7 @@ def test_no_price_and_no_amounts() -> None:
     world = World([])
     kill(world, crashed(world, ranks=1))
     again(world, ranks=1)
-    world.run(70 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     row = the_run(world)
     assert row.total.units is row.units_per_step is row.units_per_kept_step is None
     assert row.goodput_of_cost is None
@@ -307,7 +329,7 @@ def test_checkpoints_and_their_best_interval() -> None:
     second = start(world, "1", ranks=2, resumed=19)
     world.run(5 * SECOND, utilization=0.0)
     train(world, second, range(20, 22))
-    world.run(70 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     found = the_run(world).checkpoints
     assert found is not None
     assert (found.count, found.checkpoint_s, found.interval_s) == (5, 1.0, 10.0)
@@ -389,7 +411,7 @@ def test_a_period_cuts_steps_and_cost_alike() -> None:
     world.read_all(0.9)
     processes = start(world, "0")
     train(world, processes, range(40))
-    world.run(70 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     edge = 494_446 * HOUR
     whole = the_run(world)
     parts = [run_report([world.ledger], *period).runs[0] for period in ((None, edge), (edge, None))]
@@ -457,7 +479,7 @@ def test_lines_always_add_up(seed: list[tuple[int, int, int]], price: Fraction) 
         for row in run_report([world.ledger]).runs:
             check(row, world)
         kill(world, processes)
-    world.run(75 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     row = the_run(world)
     assert not any(line.derived.device_ns for line in row.lines)
     assert row.kept_steps <= row.finished_steps
@@ -470,7 +492,7 @@ def test_new_prices_follow_what_was_lost() -> None:
     first = start(world, "0")
     train(world, first, range(6))
     kill(world, first)
-    world.run(80 * SECOND, utilization=0.0)
+    world.run(140 * SECOND, utilization=0.0)
     train(world, start(world, "1"), range(2, 6))
     for _ in range(70):
         world.clock.advance(60 * SECOND)

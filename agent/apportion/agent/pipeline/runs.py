@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.agent.pipeline.restore import restore_rings
 from apportion.core.units import NS_PER_MINUTE
-from apportion.cost.training.attempts import Outcome, Process, ProcessKey, RunKey, attempts_of
+from apportion.cost.training.attempts import (
+    Outcome,
+    Process,
+    ProcessKey,
+    RunKey,
+    attempts_of,
+    name_ends_ns,
+)
 from apportion.cost.training.lost_query import HANG, ROLLED_BACK, Hang
 from apportion.cost.training.rollback import EVER_NS, Rollback, fates, rollbacks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
@@ -113,24 +120,26 @@ class Runs:
             return EVER_NS if state is None else state.charged_ns(settled_ns)
 
         steps: list[Rollback] = []
-        room = MAX_STEPS
         hangs: list[Hang] = []
-        for run in self.update(rings.values()):
+        room = MAX_STEPS
+        for run in sorted(self.update(rings.values()), key=str):
             members = [self._processes[ring] for ring in sorted(self._members[run])]
             attempts = attempts_of(members)
-            for one in rollbacks(attempts):
-                until_ns = one.until_ns
-                if until_ns == EVER_NS:
-                    until_ns = self._processes[one.process.ring].end_ns or EVER_NS
-                if room and charged_ns(one.process.ring) >= until_ns:
-                    part = self._part(one, room)
+            for rollback in rollbacks(attempts):
+                if room and charged_ns(rollback.process.ring) >= self._over_ns(rollback):
+                    part = self._part(rollback, room)
                     if part is not None:
                         steps.append(part)
                         room -= min(room, self._reach(part) - part.first_step)
-            for attempt, fate in zip(attempts, fates(attempts), strict=True):
-                if fate.followed and attempt.outcome is Outcome.INTERRUPTED:
-                    hangs += self._hang(attempt, charged_ns)
+            hangs += self._hangs(attempts, charged_ns)
         return LostWork(tuple(steps), tuple(hangs))
+
+    def _over_ns(self, rollback: Rollback) -> int:
+        """Until when its steps can have ended; never, while its process lives."""
+        if rollback.until_ns != EVER_NS:
+            return rollback.until_ns
+        end_ns = self._processes[rollback.process.ring].end_ns
+        return EVER_NS if end_ns is None else end_ns
 
     def _part(self, rollback: Rollback, room: int) -> Rollback | None:
         """As much of it, its latest steps first, as is not posted and fits; None: all is posted."""
@@ -149,22 +158,28 @@ class Runs:
         last_step = self._processes[rollback.process.ring].last_step
         return rollback.first_step if last_step is None else last_step + 1
 
+    def _hangs(
+        self, attempts: Sequence[Attempt], charged_ns: Callable[[int], int]
+    ) -> Iterator[Hang]:
+        """The waiting of interrupted attempts, once every line of it is posted.
+
+        Lines are posted by the minute, and a reading may say what a process did after its end.
+        """
+        for place, (attempt, fate) in enumerate(zip(attempts, fates(attempts), strict=True)):
+            rings = tuple(process.key.ring for process in attempt.processes)
+            is_over = fate.followed and attempt.outcome is Outcome.INTERRUPTED
+            if not is_over or attempt.end_ns is None or self._hung.issuperset(rings):
+                continue
+            posted_ns = attempt.end_ns + 2 * NS_PER_MINUTE
+            if all(charged_ns(ring) >= posted_ns for ring in rings):
+                entities = tuple(sorted({self._entities[ring] for ring in rings}))
+                named_ns = name_ends_ns(attempts, place) or EVER_NS
+                yield Hang(self._agent_id, rings, entities, attempt.born_ns, named_ns)
+
     def posted(self, lost: LostWork) -> None:
         """It is committed."""
         for row in lost.rows(0):
             self._note(*row[:4])
-
-    def _hang(self, attempt: Attempt, charged_ns: Callable[[int], int]) -> list[Hang]:
-        """Once all lines of the minute in which its last process ended are posted."""
-        end_ns = attempt.end_ns
-        rings = tuple(process.key.ring for process in attempt.processes)
-        if end_ns is None or self._hung.issuperset(rings):
-            return []
-        minute_end_ns = end_ns - end_ns % NS_PER_MINUTE + NS_PER_MINUTE
-        if any(charged_ns(ring) < minute_end_ns for ring in rings):
-            return []
-        entities = tuple(sorted({self._entities[ring] for ring in rings}))
-        return [Hang(self._agent_id, rings, entities, attempt.born_ns, end_ns)]
 
     def _note(self, ring: int, reason: str, first_step: int, until_ns: int) -> None:
         if reason == HANG:

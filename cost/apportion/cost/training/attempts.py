@@ -184,6 +184,13 @@ def attempts_of(processes: Iterable[Process]) -> tuple[Attempt, ...]:
     return tuple(replace(attempt, number=n) for n, attempt in enumerate(found, 1))
 
 
+def name_ends_ns(attempts: Sequence[Attempt], place: int) -> int | None:
+    """When an attempt's name began to mean a later one; None: it never did."""
+    labels = attempts[place].labels
+    later = [one.born_ns for one in attempts[place + 1 :] if one.labels & labels]
+    return min(later, default=None)
+
+
 def _attempt(members: Sequence[Process]) -> Attempt:
     def rank(process: Process) -> tuple[bool, int, int, ProcessKey]:
         return (process.rank is None, process.rank or 0, process.start_ns, process.key)

@@ -14,7 +14,7 @@ from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import charge
 from apportion.cost.quantity import Quantity
 from apportion.cost.training import run_query as query
-from apportion.cost.training.attempts import Outcome, ProcessKey
+from apportion.cost.training.attempts import Outcome, ProcessKey, name_ends_ns
 from apportion.cost.training.lost_query import (
     Hang,
     batches,
@@ -70,19 +70,19 @@ def derived_loss(
             yield Derived(number, source, RunLine.ROLLED_BACK, Quantity.of(*sums))
     hangs: list[Hang] = []
     waited: dict[str, int] = {}
-    for attempt, fate in zip(attempts, fates(attempts), strict=True):
+    for place, (attempt, fate) in enumerate(zip(attempts, fates(attempts), strict=True)):
         mine = [process for process in attempt.processes if process.key in numbers]
         if not fate.followed or not mine:
             continue
         unended = [process.key for process in mine if process.end_ns is None]
-        for _, _, *sums in rows(connection, query.open_steps(unended)) if unended else ():
+        for running in rows(connection, query.open_steps(unended)) if unended else ():
             lines = (RunLine.STEPS, RunLine.OPEN_AT_DEATH)
-            yield Derived(attempt.number, *lines, Quantity.of(*sums))
+            yield Derived(attempt.number, *lines, Quantity.of(*running))
         if fate.outcome(attempt) is Outcome.INTERRUPTED:
-            hangs += _hangs(axis, mine, names)
+            hangs += _hangs(axis, mine, name_ends_ns(attempts, place), names)
             waited |= dict.fromkeys(attempt.labels - waited.keys(), attempt.number)
     for agent_id, entity, category, *sums in (
-        rows(connection, waiting_cost(hangs, held)) if hangs else ()
+        rows(connection, waiting_cost(hangs, period)) if hangs else ()
     ):
         source = run_line(Category(category), Phase.NONE, "", restarted=False)
         number = waited[names[agent_id, entity]]
@@ -90,9 +90,12 @@ def derived_loss(
 
 
 def _hangs(
-    axis: query.Axis, members: Sequence[Process], names: Mapping[tuple[int, int], str]
+    axis: query.Axis,
+    members: Sequence[Process],
+    until_ns: int | None,
+    names: Mapping[tuple[int, int], str],
 ) -> list[Hang]:
-    """The lives of processes of one attempt, by agent."""
+    """The waiting of processes of one attempt, by agent."""
     found: list[Hang] = []
     for agent_id in sorted({process.key.agent_id for process in members}):
         mine = [process for process in members if process.key.agent_id == agent_id]
@@ -100,12 +103,11 @@ def _hangs(
         entities = [
             key for (agent, key), label in names.items() if agent == agent_id and label in labels
         ]
-        ends = [process.end_ns for process in mine if process.end_ns is not None]
-        until_ns = axis.node(agent_id, max(ends)) if len(ends) == len(mine) else EVER_NS
         births = [
             process.start_ns if process.born_ns is None else process.born_ns for process in mine
         ]
         since_ns = axis.node(agent_id, min(births))
         rings = tuple(process.key.ring for process in mine)
-        found.append(Hang(agent_id, rings, tuple(entities), since_ns, until_ns))
+        named_ns = EVER_NS if until_ns is None else axis.node(agent_id, until_ns)
+        found.append(Hang(agent_id, rings, tuple(entities), since_ns, named_ns))
     return found

@@ -9,12 +9,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, case, false, func, literal, not_, or_, select, tuple_
+from sqlalchemy import (
+    BigInteger,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
 
 from apportion.core.category import Category, SpanKind, SpanStatus
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import ChargeKind
-from apportion.cost.ledger.schema import charge, span
+from apportion.cost.ledger.schema import accrual, charge, span
 from apportion.cost.report_query import unpriced_ns, where_null
 from apportion.cost.sums import wide_sum
 
@@ -23,6 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Executable, Select
 
+    from apportion.cost.period import Period
     from apportion.cost.training.rollback import Rollback
 
 ROLLED_BACK: Final = "rolled_back"
@@ -38,10 +53,10 @@ _SPAN: Final = [span.c.agent_id, span.c.ring_key, span.c.number]
 
 
 class Hang(NamedTuple):
-    """Processes of one interrupted attempt, as one agent knows them, and how long they lived.
+    """Processes of one interrupted attempt, as one agent knows them, and what its name means.
 
-    Their time without a span lies behind their last work: what is before it is startup or
-    between_steps.
+    All that its `entities` have without a span lies behind its last work: what is before it is
+    startup or between_steps. It is theirs from `since_ns` on until their name is used again.
     """
 
     agent_id: int
@@ -112,19 +127,43 @@ def step_lines(steps: Select[Any], *terms: ColumnElement[bool]) -> Executable:
 
 def waiting_lines(hangs: Collection[Hang], *terms: ColumnElement[bool]) -> Executable:
     """The same of what the time of `hangs` without a span has."""
-    return _lines(*_waiting(hangs), *terms)
+    return _lines(*_waiting(charge.c, hangs), *terms)
 
 
 def step_cost(steps: Select[Any], *terms: ColumnElement[bool]) -> Executable:
     """By agent, ring and phase the `Quantity` that `vain_steps` cost by now as `direct`."""
     line = charge.c
-    return _cost([line.agent_id, line.ring_key, line.phase], *_direct(steps), *terms)
+    keys: list[Any] = [line.agent_id, line.ring_key, line.phase]
+    return select(*keys, *quantities(line)).where(*_direct(steps), *terms).group_by(*keys)
 
 
-def waiting_cost(hangs: Collection[Hang], *terms: ColumnElement[bool]) -> Executable:
-    """By agent, entity and category the `Quantity` that `hangs` without a span cost by now."""
-    line = charge.c
-    return _cost([line.agent_id, line.entity_key, line.category], *_waiting(hangs), *terms)
+def waiting_cost(hangs: Collection[Hang], period: Period) -> Executable:
+    """By agent, entity and category the `Quantity` of `hangs` without a span, posted or not.
+
+    What is not posted yet is not left out: what was learnt late of it is posted already.
+    """
+    names = ("agent_id", "entity_key", "category", "device_ns", "units", "energy_mj")
+    posted = select(*(charge.c[name] for name in names), charge.c.priced_ns).where(
+        *_waiting(charge.c, hangs), period.holds(charge.c.agent_id, charge.c.start_ns)
+    )
+    priced_ns = cast(null(), BigInteger).label("priced_ns")
+    running = select(*(accrual.c[name] for name in names), priced_ns).where(
+        *_waiting(accrual.c, hangs), period.holds(accrual.c.agent_id, accrual.c.bucket_ns)
+    )
+    line = union_all(posted, running).subquery("line").c
+    keys: list[Any] = [line.agent_id, line.entity_key, line.category]
+    return select(*keys, *quantities(line)).group_by(*keys)
+
+
+def quantities(line: Any) -> list[Any]:
+    """The arguments of `Quantity.of`."""
+    return [
+        wide_sum(line.device_ns),
+        wide_sum(line.units),
+        wide_sum(line.energy_mj),
+        wide_sum(unpriced_ns(line)),
+        wide_sum(where_null(line.energy_mj, line.device_ns)),
+    ]
 
 
 def _direct(steps: Select[Any]) -> tuple[ColumnElement[bool], ...]:
@@ -134,8 +173,7 @@ def _direct(steps: Select[Any]) -> tuple[ColumnElement[bool], ...]:
     return line.category == int(Category.DIRECT), of_steps
 
 
-def _waiting(hangs: Collection[Hang]) -> tuple[ColumnElement[bool], ...]:
-    line = charge.c
+def _waiting(line: Any, hangs: Collection[Hang]) -> tuple[ColumnElement[bool], ...]:
     chosen = [
         and_(
             line.agent_id == one.agent_id,
@@ -164,15 +202,3 @@ def _lines(*terms: ColumnElement[bool]) -> Executable:
         .group_by(line.hour_ns, *who, *how)
         .order_by(line.hour_ns, *who, *how)
     )
-
-
-def _cost(keys: list[Any], *terms: ColumnElement[bool]) -> Executable:
-    line = charge.c
-    sums: list[Any] = [
-        wide_sum(line.device_ns),
-        wide_sum(line.units),
-        wide_sum(line.energy_mj),
-        wide_sum(unpriced_ns(line)),
-        wide_sum(where_null(line.energy_mj, line.device_ns)),
-    ]
-    return select(*keys, *sums).where(*terms).group_by(*keys)

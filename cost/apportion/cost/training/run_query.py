@@ -37,10 +37,14 @@ from apportion.cost.ledger.schema import (
     ring_position,
     span,
 )
-from apportion.cost.report_query import unpriced_ns, where_null
 from apportion.cost.sums import wide_sum
 from apportion.cost.training.attempts import Process, ProcessKey, RunKey
-from apportion.cost.training.lost_query import finished_steps, in_vain, reason_of_loss
+from apportion.cost.training.lost_query import (
+    finished_steps,
+    in_vain,
+    quantities,
+    reason_of_loss,
+)
 from apportion.cost.training.rollback import EVER_NS, Rollback
 
 if TYPE_CHECKING:
@@ -203,7 +207,7 @@ def cost(period: Period, since: Sequence[tuple[int, Sequence[int], int, int]]) -
     names = ("agent_id", "entity_key", "part", "category", "phase", "loss")
     keys = [line.c[name] for name in names]
     return (
-        select(*keys, *_quantities(line, unpriced_ns(line.c)))
+        select(*keys, *quantities(line.c))
         .join(
             entity,
             and_(entity.c.agent_id == line.c.agent_id, entity.c.entity_key == line.c.entity_key),
@@ -214,16 +218,18 @@ def cost(period: Period, since: Sequence[tuple[int, Sequence[int], int, int]]) -
 
 
 def open_steps(members: Iterable[ProcessKey]) -> Executable:
-    """What the running sums of these processes' open spans have as `direct`, by entity."""
+    """The `Quantity` that the running sums of these processes' open spans have as `direct`."""
     chosen = [
         and_(accrual.c.agent_id == one.agent_id, accrual.c.ring_key == one.ring) for one in members
     ]
-    unpriced = where_null(accrual.c.units, accrual.c.device_ns)
-    return (
-        select(accrual.c.agent_id, accrual.c.entity_key, *_quantities(accrual, unpriced))
+    priced_ns = cast(null(), BigInteger).label("priced_ns")
+    line = (
+        select(accrual, priced_ns)
         .where(or_(false(), *chosen), accrual.c.category == int(Category.DIRECT))
-        .group_by(accrual.c.agent_id, accrual.c.entity_key)
+        .subquery("line")
+        .c
     )
+    return select(*quantities(line))
 
 
 def step_ranges(
@@ -306,14 +312,3 @@ def _of(members: Iterable[ProcessKey]) -> ColumnElement[bool]:
 
 def _ended(period: Period) -> tuple[ColumnElement[bool], ...]:
     return finished_steps(), period.holds(span.c.agent_id, span.c.end_ns)
-
-
-def _quantities(line: Any, unpriced: ColumnElement[Any]) -> list[ColumnElement[int]]:
-    """The arguments of `Quantity.of`."""
-    return [
-        wide_sum(line.c.device_ns),
-        wide_sum(line.c.units),
-        wide_sum(line.c.energy_mj),
-        wide_sum(unpriced),
-        wide_sum(where_null(line.c.energy_mj, line.c.device_ns)),
-    ]

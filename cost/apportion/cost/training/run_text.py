@@ -184,8 +184,8 @@ class _Page:
         notes = list(row.notes)
         if any(line.derived.device_ns for line in row.lines):
             notes.append(
-                "derived: no agent posted this as lost, because it did not see the restart; it "
-                "follows from the attempts"
+                "derived: no agent has posted this as lost, because it has not seen the restart or "
+                "is not that far; it follows from the attempts"
             )
         if row.unnumbered_steps:
             notes.append(
