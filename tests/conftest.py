@@ -79,6 +79,16 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def published() -> Path:
+    """The folder of published traces and measurements, which is no part of the project."""
+    default = REPOSITORY.parent / "shared" / "fixtures"
+    folder = Path(os.environ.get("APPORTION_FIXTURES", default))
+    if not folder.is_dir():
+        pytest.skip("no published inputs: set APPORTION_FIXTURES to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel: the one that `make test` made, or one built now from the tree."""
     given = os.environ.get("APPORTION_WHEEL")

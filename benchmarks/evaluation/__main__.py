@@ -17,12 +17,18 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.evaluation.accuracy import METHODS, measured
-from benchmarks.evaluation.cases import fixtures, own_cases, published_cases
+from benchmarks.evaluation.cases import (
+    fixtures,
+    golden_difference_ns,
+    own_cases,
+    published_cases,
+)
 from benchmarks.evaluation.conservation import residual
 from benchmarks.evaluation.curves import (
     CurveError,
     energy_per_token,
     energy_rows,
+    nameplate_energy_per_token,
     operator_times,
 )
 from benchmarks.evaluation.engine import ROOFLINE
@@ -72,7 +78,7 @@ def evaluated() -> Figures:
             figures[f"distance | {case} | {method}"] = accuracy.distance
             figures[f"p95 | {case} | {method}"] = accuracy.p95
             figures[f"unplaced | {case} | {method}"] = accuracy.unplaced
-        for method, units in residual(run, ROOFLINE, RATE).items():
+        for method, units in residual(run, RATE).items():
             figures[f"residual | {case} | {method}"] = units
     if folder is not None:
         for device in ("h100", "a100"):
@@ -81,11 +87,17 @@ def evaluated() -> Figures:
         path = folder / "energy" / "mlenergy_v3_Llama-3.1-8B-Instruct_lm-arena-chat.json"
         rows = energy_rows(path, "H100")
         _add_curve(figures, "J per token | H100 | every second batch size", energy_per_token(rows))
+        nothing_fitted = nameplate_energy_per_token(rows, ROOFLINE)
+        _add_curve(figures, "J by data sheets | H100 | nothing fitted", nothing_fitted)
+        figures["largest | golden times, microseconds"] = golden_difference_ns(folder) / 1_000
     return figures
 
 
 def worse(figures: Figures, baseline: Figures, thresholds: Mapping[str, float]) -> list[str]:
-    """What is above its threshold, or above the baseline by more than noise."""
+    """What is above its threshold, above the baseline by more than noise, or no use.
+
+    A method that knows model and device is no use where tokens alone come as near.
+    """
     found: list[str] = []
     for name, value in sorted(figures.items()):
         limit = next((most for part, most in thresholds.items() if name.startswith(part)), None)
@@ -96,6 +108,12 @@ def worse(figures: Figures, baseline: Figures, thresholds: Mapping[str, float]) 
             found.append(f"{name}: not in the baseline; run make eval-update and look at it")
         elif value > known + NOISE:
             found.append(f"{name}: {value:.4f}, was {known:.4f}")
+        kind, _, case_and_method = name.partition(" | ")
+        case, _, method = case_and_method.rpartition(" | ")
+        tokens = figures.get(f"{kind} | {case} | token-share/1")
+        by_facts = kind == "distance" and method.startswith("roofline")
+        if by_facts and tokens is not None and value >= tokens:
+            found.append(f"{name}: {value:.4f} is no nearer than token-share/1, {tokens:.4f}")
     return found
 
 

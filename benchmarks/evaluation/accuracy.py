@@ -10,22 +10,19 @@ import numpy as np
 
 from apportion.cost.methods.counts import roofline_counts
 from apportion.cost.methods.plain import time_share
-from apportion.cost.methods.roofline import Roofline
 from apportion.cost.methods.shapley import shapley
 from apportion.cost.methods.shares import TraceShares
 from apportion.cost.methods.token_share import token_share
 from apportion.cost.methods.two_part import roofline_two_part
 from apportion.cost.methods.windows import roofline_windows
-from benchmarks.evaluation.engine import ROOFLINE, Simulated
+from benchmarks.evaluation.engine import Simulated
 
-METHODS: Final[Mapping[str, Callable[[Simulated, Roofline], TraceShares]]] = {
-    "roofline-two-part/1": lambda run, roofline: roofline_two_part(
-        run.trace, run.iterations, roofline
-    ),
-    "roofline-counts/1": lambda run, roofline: roofline_counts(run.trace, run.counts, roofline),
-    "roofline-windows/1": lambda run, roofline: roofline_windows(run.trace, roofline),
-    "token-share/1": lambda run, _: token_share(run.trace, run.iterations),
-    "time-share/1": lambda run, _: time_share(run.trace),
+METHODS: Final[Mapping[str, Callable[[Simulated], TraceShares]]] = {
+    "roofline-two-part/1": lambda run: roofline_two_part(run.trace, run.iterations, run.roofline),
+    "roofline-counts/1": lambda run: roofline_counts(run.trace, run.counts, run.roofline),
+    "roofline-windows/1": lambda run: roofline_windows(run.trace, run.roofline),
+    "token-share/1": lambda run: token_share(run.trace, run.iterations),
+    "time-share/1": lambda run: time_share(run.trace),
 }
 
 
@@ -55,7 +52,7 @@ def accuracy(shares: TraceShares, oracle: TraceShares) -> Accuracy:
     )
 
 
-def measured(run: Simulated, roofline: Roofline = ROOFLINE) -> dict[str, Accuracy]:
+def measured(run: Simulated) -> dict[str, Accuracy]:
     """Every method on one run."""
-    oracle = shapley(run.trace, run.iterations, roofline)
-    return {name: accuracy(method(run, roofline), oracle) for name, method in METHODS.items()}
+    oracle = shapley(run.trace, run.iterations, run.roofline)
+    return {name: accuracy(method(run), oracle) for name, method in METHODS.items()}

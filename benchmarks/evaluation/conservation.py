@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from apportion.cost.methods.roofline import Roofline
 from apportion.cost.replay.replay import replay
 from apportion.cost.replay.requests_file import RequestRow
 from benchmarks.evaluation.accuracy import METHODS
@@ -15,14 +14,12 @@ from benchmarks.evaluation.engine import Simulated
 ENERGY_MJ = 123_456_789
 
 
-def residual(run: Simulated, roofline: Roofline, units_per_hour: Fraction) -> dict[str, float]:
+def residual(run: Simulated, units_per_hour: Fraction) -> dict[str, float]:
     """Units, millijoules and nanoseconds that requests and categories miss the total by: 0."""
     rows = rows_of(run)
     found: dict[str, float] = {}
     for name, method in METHODS.items():
-        result = replay(
-            rows, method(run, roofline), units_per_hour=units_per_hour, energy_mj=ENERGY_MJ
-        )
+        result = replay(rows, method(run), units_per_hour=units_per_hour, energy_mj=ENERGY_MJ)
         parts = result.parts
         found[name] = float(
             abs(sum(part.units for part in parts) - result.units)

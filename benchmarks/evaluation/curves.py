@@ -16,9 +16,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from apportion.cost.methods.roofline import Roofline
+
 Column = NDArray[np.float64]
 
 OPERATORS: Final = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")
+CONTEXT: Final = 500
+"""About what a chat of the measured kind has: half of its answer, and its prompt."""
 _RIDGES: Final = np.geomspace(16, 2048, 600)
 _SEEN: Final = slice(0, None, 2)
 _HELD_OUT: Final = slice(1, None, 2)
@@ -106,9 +110,16 @@ def energy_per_token(rows: EnergyRows) -> CurveError:
     return CurveError.of((watts / tokens_per_s)[_HELD_OUT], rows.joules_per_token[_HELD_OUT])
 
 
-def nameplate_energy_per_token(rows: EnergyRows, iteration_s: Column) -> CurveError:
-    """The same with nothing fitted but power: `iteration_s` from the roofline of data sheets."""
-    return CurveError.of(rows.watts * iteration_s / rows.batch, rows.joules_per_token)
+def nameplate_energy_per_token(rows: EnergyRows, roofline: Roofline) -> CurveError:
+    """The same with nothing fitted: measured watts over the iterations that data sheets promise.
+
+    All requests decode with `CONTEXT` tokens. What an engine does beside the forward pass is not
+    in it, which is why methods scale to measured time.
+    """
+    batch = rows.batch
+    own_s = roofline.own_s(np.ones_like(batch), np.full_like(batch, CONTEXT))
+    iteration_s = roofline.launch_s + roofline.linear_s(batch) + batch * own_s
+    return CurveError.of(rows.watts * iteration_s / batch, rows.joules_per_token)
 
 
 def _fit(terms: Column, measured: Column) -> Column:

@@ -66,6 +66,8 @@ class Simulated:
     trace: Trace
     iterations: Iterations
     counts: IterationCounts
+    roofline: Roofline = ROOFLINE
+    """What made it, and what the methods know."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,7 @@ def simulate(arrivals: Arrivals, roofline: Roofline = ROOFLINE) -> Simulated:
         for r in requests
     ]
     trace = Trace.of(rows)
-    return Simulated(trace, Iterations.of(batches, trace), IterationCounts.of(counts))
+    return Simulated(trace, Iterations.of(batches, trace), IterationCounts.of(counts), roofline)
 
 
 def made_up(count: int, seed: int) -> Arrivals:

@@ -110,6 +110,25 @@ def test_a_group_is_metered_as_so_many_devices(
     assert sum(Decimal(row["device_seconds"]) for row in rows) == 8
 
 
+def test_what_was_computed_twice_is_shown(
+    capsys: pytest.CaptureFixture[str], requests: Path, tmp_path: Path
+) -> None:
+    """A preempted request computes its prompt again: it pays, and its waste has a name."""
+    path = tmp_path / "iterations.jsonl"
+    again = (
+        '{"start_s":2,"end_s":2.5,"batch":[{"request_id":"a","new_tokens":1000,'
+        '"context_tokens":0}]}\n{"start_s":3'
+    )
+    path.write_text(BATCHES.replace('{"start_s":3', again))
+    _, out, err = run(capsys, requests, "--iterations", str(path), "--format", "json")
+    rows = {row["request_id"]: row for row in json.loads(out)}
+    paid = {name: Decimal(row["recompute_cost"] or 0) for name, row in rows.items()}
+    assert abs(paid["a"] - Decimal("0.0005")) < Decimal("1e-10")
+    assert sum(paid.values()) == paid["a"]
+    assert f"{paid['a']} of the cost computed again" in err
+    assert Decimal(rows["a"]["cost_per_output_token"]) * 100 <= Decimal(rows["a"]["cost"])
+
+
 @pytest.mark.parametrize("changes", [{"device": "NVIDIA Nothing"}, {"model": "nobody/nothing"}])
 def test_without_facts_it_says_so(
     capsys: pytest.CaptureFixture[str], requests: Path, changes: dict[str, str]

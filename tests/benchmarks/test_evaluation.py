@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from benchmarks.evaluation import __main__ as evaluation
+from benchmarks.evaluation import accuracy, conservation
 from benchmarks.evaluation.__main__ import BASELINE, PAGE, THRESHOLDS, worse
 from benchmarks.evaluation.accuracy import METHODS
+from benchmarks.evaluation.cases import own_cases
+from benchmarks.evaluation.curves import energy_rows
+
+from apportion.cost.replay.replay import Replayed, replay
 
 
 def test_worse_is_seen() -> None:
@@ -30,12 +38,92 @@ def test_the_baseline_keeps_its_thresholds() -> None:
         assert any(name.startswith(part) for name in baseline), part
 
 
-@pytest.mark.parametrize("case", ["azure x2, rate x2", "azure x4", "made-up x4"])
-def test_windows_beat_tokens(case: str) -> None:
-    """What a sidecar alone can know is nearer than tokens with every batch known."""
-    baseline = json.loads(BASELINE.read_text())
-    windows = baseline[f"distance | {case} | roofline-windows/1"]
-    assert windows < baseline[f"distance | {case} | token-share/1"]
+def test_a_method_that_tokens_beat_is_no_use() -> None:
+    """What a sidecar alone can know has to be nearer than tokens with every batch known."""
+    figures = {"distance | a | roofline-windows/1": 3.0, "distance | a | token-share/1": 3.5}
+    assert worse(figures, figures, {}) == []
+    figures["distance | a | roofline-windows/1"] = 3.5
+    (problem,) = worse(figures, figures, {})
+    assert "no nearer than token-share/1" in problem
+
+
+PROMISED = {
+    "distance | golden conv200 | roofline-windows/1": 0.8,
+    "distance | golden conv200 | roofline-counts/1": 0.4,
+    "distance | golden conv200 | roofline-two-part/1": 0.2,
+    "distance | azure x2, rate x2 | roofline-windows/1": 4.0,
+    "distance | azure x2, rate x2 | roofline-counts/1": 2.0,
+    "distance | azure x2, rate x2 | roofline-two-part/1": 1.0,
+    "distance | azure x4 | roofline-windows/1": 4.0,
+    "distance | azure x4 | roofline-counts/1": 2.0,
+    "distance | azure x4 | roofline-two-part/1": 1.0,
+    "largest | golden times": 1.0,
+    "residual |": 0,
+}
+
+
+def test_what_was_promised_is_a_threshold() -> None:
+    """Nobody loosens a limit that people were given by updating a file."""
+    thresholds = json.loads(THRESHOLDS.read_text())
+    assert {name: thresholds.get(name) for name in PROMISED} == PROMISED
+    assert any(name.startswith("median | operators") for name in thresholds)
+    assert any(name.startswith("median | J per token") for name in thresholds)
+
+
+@pytest.fixture
+def only_a_small_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evaluation where there are no published inputs, on one trace of our own."""
+    monkeypatch.setattr(evaluation, "fixtures", lambda: None)
+    cases = [next(iter(own_cases()))]
+    monkeypatch.setattr(evaluation, "own_cases", lambda: cases)
+
+
+@pytest.mark.usefixtures("only_a_small_case")
+def test_the_gate_is_open_and_says_what_it_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """A user without the published inputs gets a verdict on what can be had, and knows."""
+    assert evaluation.main([]) == 0
+    out = capsys.readouterr().out
+    assert "figures left out: no published inputs (APPORTION_FIXTURES)" in out
+    assert out.splitlines()[-1] == "eval: 20 hold"
+
+
+@pytest.mark.usefixtures("only_a_small_case")
+@pytest.mark.parametrize("spoilt", ["roofline-windows/1", "roofline-two-part/1"])
+def test_a_method_made_worse_closes_the_gate(
+    spoilt: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A method that divides by time instead is named, by baseline, threshold and rank."""
+    worse_methods = {**METHODS, spoilt: METHODS["time-share/1"]}
+    monkeypatch.setattr(accuracy, "METHODS", worse_methods)
+    assert evaluation.main([]) == 1
+    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WORSE")]
+    assert problems
+    assert all(spoilt in line for line in problems)
+    assert any("above its threshold" in line for line in problems)
+
+
+@pytest.mark.usefixtures("only_a_small_case")
+def test_a_method_that_loses_a_unit_closes_the_gate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Conservation is a figure too: its threshold is 0."""
+
+    def losing(*arguments: object, **more: object) -> Replayed:
+        whole = replay(*arguments, **more)  # type: ignore[arg-type]
+        return replace(whole, units=whole.units + 1)
+
+    monkeypatch.setattr(conservation, "replay", losing)
+    assert evaluation.main([]) == 1
+    assert "residual | made-up | time-share/1: 1.0000 is above" in capsys.readouterr().out
+
+
+def test_joules_a_token_are_watts_over_tokens_a_second(published: Path) -> None:
+    """The identity that the measured curve rests on: e = P / throughput, within two percent."""
+    path = published / "energy" / "mlenergy_v3_Llama-3.1-8B-Instruct_lm-arena-chat.json"
+    for gpu in ("H100", "B200"):
+        rows = energy_rows(path, gpu)
+        error = rows.watts / rows.tokens_per_s / rows.joules_per_token - 1
+        assert abs(error).max() < 0.02
 
 
 def test_the_page_has_the_baselines_figures() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -86,6 +88,32 @@ def test_requests_pay_as_a_replay_of_them_says() -> None:
     )
     assert audit(world.ledger).holds
     assert not [r for r in world.rows("charge") if r["kind"] == ChargeKind.REALLOCATION]
+
+
+def test_a_server_on_two_unlike_devices_pays_both_by_one_share() -> None:
+    """One engine on two GPUs with rates of their own: each request has its share of both."""
+    a100 = "NVIDIA A100-SXM4-80GB"
+    world = World([PRICE, rate(1800 * DOLLARS, a100)], devices=2)
+    world.infos[1] = replace(world.infos[1], name=a100)
+    server = world.process("chat", (0, 1))
+    server.model = MODEL
+    world.read_all(0.0)
+    trace = simulate(made_up(40, 9)).trace
+    numbers = played(world, server, trace)
+    model = named_model(MODEL)
+    devices = [DeviceFacts.named(info.name) for info in world.infos]
+    assert model is not None
+    engine = Roofline.of(model, *(device for device in devices if device is not None))
+    due = roofline_windows(trace, engine).seconds
+    rates = {row["rate_key"]: row["device_name"] for row in world.rows("rate")}
+    for name, dollars in ((world.infos[0].name, Fraction(1)), (a100, Fraction(1, 2))):
+        costs: dict[int, int] = defaultdict(int)
+        for row in world.rows("charge"):
+            if row["number"] and rates[row["rate_key"]] == name:
+                costs[row["number"]] += row["units"]
+        got = np.array([costs[number] for _, number in sorted(numbers.items())])
+        np.testing.assert_allclose(got, due * float(dollars * DOLLARS), rtol=1e-6, atol=1e4)
+    assert audit(world.ledger).holds
 
 
 def costs_by_span(*, crashes: bool) -> dict[int, int]:

@@ -58,9 +58,7 @@ def replayed(rows: list[RequestRow], energy_mj: int | None = 10**6) -> Replayed:
 @given(run=runs())
 def test_every_unit_goes_somewhere(method: str, run: Simulated) -> None:
     """Money, energy and time of requests and categories sum to the metered, exactly."""
-    result = replay(
-        rows_of(run), METHODS[method](run, ROOFLINE), units_per_hour=RATE, energy_mj=987_654_321
-    )
+    result = replay(rows_of(run), METHODS[method](run), units_per_hour=RATE, energy_mj=987_654_321)
     parts = result.parts
     assert sum(part.units for part in parts) == result.units
     assert sum(part.energy_mj or 0 for part in parts) == 987_654_321

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from apportion.cost.replay.replay import Replayed, ReplayedCategory, ReplayedRequest
 
 COLUMNS: Final = ("request_id", "device_seconds", "cost", "energy_j", "allocation_method")
+JSON_COLUMNS: Final = (*COLUMNS, "recompute_cost", "cost_per_output_token")
 MAX_DEVICES: Final = 1_024
 _MAX_JOULES: Final = 10**15
 _RESERVED: Final = frozenset(category.label for category in Category)
@@ -82,7 +83,14 @@ def _run(options: argparse.Namespace) -> int:
     replayed = replay(
         rows, shares, units_per_hour=units_per_hour, devices=devices, energy_mj=energy_mj
     )
-    sys.stdout.write(render(_lines(replayed), COLUMNS, options.format))
+    columns = JSON_COLUMNS if options.format == "json" else COLUMNS
+    sys.stdout.write(render(_lines(replayed), columns, options.format))
+    again = sum(part.recompute_units or 0 for part in replayed.requests)
+    if again:
+        sys.stderr.write(
+            f"apportion replay: {shown(again, UNITS_PER_CURRENCY)} of the cost computed again "
+            "what preemptions had thrown away (recompute_cost in --format json)\n"
+        )
     return 0
 
 
@@ -109,7 +117,7 @@ def _roofline(device_name: str, model_name: str, devices: int) -> Roofline | Non
     is_file = path.suffix == ".json" or path.is_file()
     model = ModelFacts.from_config(path) if is_file else named_model(model_name)
     if device is not None and model is not None:
-        return Roofline.of(model, device, devices=devices)
+        return Roofline.of(model, *[device] * devices)
     missing: list[str] = []
     if device is None:
         missing.append(f"device {device_name!r} (known: {', '.join(DeviceFacts.names())})")
@@ -136,20 +144,32 @@ def _check_times(options: argparse.Namespace, trace: Trace, rows: IterationRows)
 
 def _lines(replayed: Replayed) -> list[dict[str, object]]:
     method = replayed.allocation_method
-    names: list[tuple[str, ReplayedRequest | ReplayedCategory]] = [
-        *((part.request.request_id, part) for part in replayed.requests),
-        *((part.category.label, part) for part in replayed.spanless),
+    lines = [
+        {**_line(part.request.request_id, part, method), **_of_request(part)}
+        for part in replayed.requests
     ]
-    return [
-        {
-            "request_id": name,
-            "device_seconds": shown(part.device_ns, NS_PER_SECOND),
-            "cost": shown(part.units, UNITS_PER_CURRENCY),
-            "energy_j": None if part.energy_mj is None else shown(part.energy_mj, MJ_PER_JOULE),
-            "allocation_method": method,
-        }
-        for name, part in names
-    ]
+    return lines + [_line(part.category.label, part, method) for part in replayed.spanless]
+
+
+def _line(name: str, part: ReplayedRequest | ReplayedCategory, method: str) -> dict[str, object]:
+    return {
+        "request_id": name,
+        "device_seconds": shown(part.device_ns, NS_PER_SECOND),
+        "cost": shown(part.units, UNITS_PER_CURRENCY),
+        "energy_j": None if part.energy_mj is None else shown(part.energy_mj, MJ_PER_JOULE),
+        "allocation_method": method,
+    }
+
+
+def _of_request(part: ReplayedRequest) -> dict[str, object]:
+    """What it paid twice, and what each token that it delivered cost, rounded down."""
+    again, delivered = part.recompute_units, part.request.output_tokens
+    return {
+        "recompute_cost": None if again is None else shown(again, UNITS_PER_CURRENCY),
+        "cost_per_output_token": (
+            shown(part.units // delivered, UNITS_PER_CURRENCY) if delivered else None
+        ),
+    }
 
 
 def _devices(text: str) -> int:

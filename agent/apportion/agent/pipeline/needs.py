@@ -78,11 +78,13 @@ class RequestNeeds:
             return None
         model = self._models.get(model_name) or named_model(model_name)
         members = self._registry.groups.value(group)
-        names = {self._registry.devices.value(device).name for device in members}
-        device = DeviceFacts.named(names.pop()) if len(names) == 1 else None
-        if model is None or device is None:
+        devices = [
+            DeviceFacts.named(self._registry.devices.value(device).name) for device in members
+        ]
+        known = [device for device in devices if device is not None]
+        if model is None or len(known) < len(devices):
             return None
-        return Roofline.of(model, device, devices=len(members))
+        return Roofline.of(model, *known)
 
 
 def _fill(roots: Roots, known: Column, roofline: Roofline) -> None:

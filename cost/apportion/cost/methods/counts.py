@@ -41,7 +41,7 @@ def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
     # Half of an iteration decides who was in it: stamps of one moment differ by a little.
     middle_ns = start_ns + (np.minimum(end_ns, counts.end_ns) - start_ns) // 2
     prefills = _prefills(trace, counts, middle_ns)
-    decodes = _decodes(trace, middle_ns)
+    decodes = _decodes(trace, counts, middle_ns)
     table = np.concatenate([prefills, decodes])
     # By iteration, then by request: the order that members are summed in is part of the result.
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
@@ -50,19 +50,28 @@ def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
     return Iterations(start_ns, end_ns, offsets, *table[:, 1:].T.copy())
 
 
-def _decodes(trace: Trace, middle_ns: Column) -> Column:
-    """Rows (iteration, request, 1, context)."""
+def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column:
+    """Rows (iteration, request, tokens, context).
+
+    Speculative decoding computes drafts too, of which only some are delivered: the tokens of an
+    iteration are taken to be as many for each, and the context grows by what was delivered.
+    """
     first = np.searchsorted(middle_ns, trace.first_token_ns)
     last = np.searchsorted(middle_ns, trace.finish_ns)
     lengths = np.maximum(last - first, 0)
     request = np.repeat(np.arange(trace.size), lengths)
     step = np.arange(request.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    # Speculative decoding makes several tokens an iteration: the context grows accordingly.
+    iteration = first[request] + step
     made = np.maximum(trace.output_tokens - 1, 0)[request]
-    grown = step * made // np.maximum(lengths, 1)[request]
-    new = np.maximum(1, (step + 1) * made // np.maximum(lengths, 1)[request] - grown)
-    context = trace.input_tokens[request] + grown
-    return np.stack([first[request] + step, request, new, context], axis=1)
+    context = trace.input_tokens[request] + step * made // np.maximum(lengths, 1)[request]
+    order = np.lexsort((request, iteration))
+    sizes = np.bincount(iteration, minlength=middle_ns.size)
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    tokens = counts.decode_tokens[iteration]
+    among = np.maximum(counts.decode_requests[iteration], 1)
+    new = np.maximum(1, (place + 1) * tokens // among - place * tokens // among)
+    return np.stack([iteration, request, new, context], axis=1)
 
 
 def _prefills(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column:

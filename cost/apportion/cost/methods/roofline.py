@@ -50,16 +50,15 @@ class Roofline:
     def of(
         cls,
         model: ModelFacts,
-        device: DeviceFacts,
-        *,
-        devices: int = 1,
+        *devices: DeviceFacts,
         flop_efficiency: float = FLOP_EFFICIENCY,
         bandwidth_efficiency: float = BANDWIDTH_EFFICIENCY,
         launch_s: float = LAUNCH_S,
     ) -> Roofline:
-        """`model` on a group of `devices` like `device`."""
-        flop_per_s = device.flop_per_s_of(model.bytes_per_parameter) * flop_efficiency * devices
-        bytes_per_s = device.bytes_per_s * bandwidth_efficiency * devices
+        """`model` on `devices` that work as one: their rates are summed."""
+        peaks = [device.flop_per_s_of(model.bytes_per_parameter) for device in devices]
+        flop_per_s = sum(peaks) * flop_efficiency
+        bytes_per_s = sum(device.bytes_per_s for device in devices) * bandwidth_efficiency
         routed = model.experts * model.expert_parameters
         read = model.bytes_per_parameter / bytes_per_s
         width = model.attention_heads * model.head_size
@@ -74,10 +73,13 @@ class Roofline:
         )
 
     def weights_s(self, tokens: Floats) -> Floats:
-        """Reading the weights that `tokens` new tokens need: of experts those that any meets."""
-        met = 1 - (1 - self.expert_share) ** tokens
-        read: Floats = self.beta_s + self.expert_beta_s * met
-        return read
+        """Reading the weights that `tokens` new tokens need, shape n."""
+        return self.beta_s + self.experts_s(tokens)
+
+    def experts_s(self, tokens: Floats) -> Floats:
+        """Of that, reading the experts that any of the tokens meets."""
+        met: Floats = 1 - (1 - self.expert_share) ** tokens
+        return self.expert_beta_s * met
 
     def linear_s(self, tokens: Floats) -> Floats:
         """g(N): the linear layers of `tokens` new tokens, shape n."""

@@ -48,6 +48,8 @@ class TraceShares:
 
     `weights` and `prefill` (the part of it before the first token) are device nanoseconds times
     2^`FIXED_BITS`. `unknown` is the weight of busy time that no request of the trace explains.
+    `recompute` is the part of `weights` that computed again what a preemption had thrown away;
+    None where iterations are not known by id.
     """
 
     allocation_method: str
@@ -55,6 +57,7 @@ class TraceShares:
     prefill: Column
     busy: Busy
     unknown: int = 0
+    recompute: Column | None = None
 
     @property
     def seconds(self) -> NDArray[np.float64]:
@@ -63,12 +66,19 @@ class TraceShares:
 
 
 def weighed(
-    method: str, prefill_ns: Floats, decode_ns: Floats, busy: Busy, unknown_ns: float
+    method: str,
+    prefill_ns: Floats,
+    decode_ns: Floats,
+    busy: Busy,
+    unknown_ns: float,
+    recompute_ns: Floats | None,
 ) -> TraceShares:
-    """Shares from device nanoseconds in float, shape n both."""
+    """Shares from device nanoseconds in float, shape n each."""
     prefill = fixed(prefill_ns)
     weights: Column = prefill + fixed(decode_ns)
-    return TraceShares(method, weights, prefill, busy, int(fixed(np.array([unknown_ns]))[0]))
+    unknown = int(fixed(np.array([unknown_ns]))[0])
+    recompute = None if recompute_ns is None else np.minimum(fixed(recompute_ns), weights)
+    return TraceShares(method, weights, prefill, busy, unknown, recompute)
 
 
 def fixed(nanoseconds: Floats) -> Column:

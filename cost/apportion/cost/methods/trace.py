@@ -105,6 +105,26 @@ class Iterations:
         """Members of each iteration."""
         return np.diff(self.offsets)
 
+    def recomputed_tokens(self, trace: Trace) -> Column:
+        """Of each member's new tokens, those that it had computed before, shape m.
+
+        A preempted request starts again with less context than it had. Drafts that were refused
+        are no such tokens: the context after them is what was delivered.
+        """
+        order = np.lexsort((self.owner, self.request))
+        request, begin = self.request[order], self.context_tokens[order]
+        end = begin + self.new_tokens[order]
+        # Of a prompt all is kept; of what is decoded one token at least.
+        known = np.minimum(end, np.maximum(trace.input_tokens[request], begin + 1))
+        apart = request * (int(end.max(initial=0)) + 1)
+        before = np.maximum.accumulate(known + apart) - apart
+        is_first = np.ones(order.size, np.bool_)
+        np.not_equal(request[1:], request[:-1], out=is_first[1:])
+        reached = np.where(is_first, 0, np.roll(before, 1))
+        found = np.empty_like(order)
+        found[order] = np.clip(reached - begin, 0, end - begin)
+        return found
+
     @property
     def owner(self) -> Column:
         """The iteration of each member, shape m."""

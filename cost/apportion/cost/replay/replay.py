@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReplayedRequest:
-    """One request's part. `device_ns` are of all devices together; `units` are 10^-12 of money."""
+    """One request's part. `device_ns` are of all devices together; `units` are 10^-12 of money.
+
+    `recompute_units` of them paid for what a preemption had thrown away; None: nobody knows.
+    """
 
     request: RequestRow
     device_ns: int
     units: int
     energy_mj: int | None
+    recompute_units: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,11 @@ def replay(
         shares.allocation_method,
         tuple(
             ReplayedRequest(
-                row, times[index], costs[index], None if energies is None else energies[index]
+                row,
+                times[index],
+                costs[index],
+                None if energies is None else energies[index],
+                _recomputed(shares, index, costs[index]),
             )
             for index, row in enumerate(requests)
         ),
@@ -141,6 +149,14 @@ def replay(
         units,
         energy_mj,
     )
+
+
+def _recomputed(shares: TraceShares, index: int, units: int) -> int | None:
+    """The part of a request's `units` that was computed before."""
+    if shares.recompute is None:
+        return None
+    again, whole = int(shares.recompute[index]), int(shares.weights[index])
+    return units * again // whole if whole else 0
 
 
 def _inside(shares: TraceShares, first_ns: int, last_ns: int) -> int:
