@@ -184,6 +184,27 @@ def test_a_span_whose_record_was_overwritten_ends_without_one() -> None:
     assert feed.rows() == [(span.number, SpanStatus.OPEN)]
 
 
+def test_a_span_that_outlasts_a_restart_of_the_agent_is_one_span() -> None:
+    """The first looks of the new process show no open slot yet: it is not taken to be gone."""
+    feed = Feed()
+    feed.poll(attach=True)
+    span = feed.start()
+    feed.world.clock.advance(SECOND)
+    feed.poll()
+    feed.tick()
+    feed.world.clock.advance(10 * SECOND)
+    feed.world.boot_agent()
+    feed.intake = Intake(feed.world.settlement, feed.world.time)
+    feed.poll(attach=True, hidden={span.number})
+    feed.world.clock.advance(SECOND)
+    feed.poll()
+    feed.process.finish(span, feed.world.now_ns)
+    feed.poll()
+    feed.tick()
+    assert feed.rows() == [(span.number, SpanStatus.OK)]
+    assert audit(feed.world.ledger).holds
+
+
 def test_rings_whose_files_are_gone_after_a_restart_hold_nothing() -> None:
     """A ring of the ledger that is not found again has ended, and its open spans are lost."""
     feed = Feed()

@@ -46,6 +46,8 @@ class FollowedRing:
     """Everything that ended before has been read; None: everything up to the last poll."""
     position: Position | None = None
     finished: bool = False
+    since_ns: int | None = None
+    """Node time of its first poll by this process."""
     reported: tuple[int, int] = (0, 0)
     resumed: tuple[int, int] | None = None
     """What the last poll said of a loaded checkpoint: (when, step)."""
@@ -178,13 +180,16 @@ class Intake:
         self.settlement.observe(
             ring.state, [self._open_root(ring, root, poll, seen_ns) for root in roots]
         )
+        now_ns = self.time.of(begun_ns)
+        if ring.since_ns is None:
+            ring.since_ns = now_ns
         if not poll.alive or poll.pending or not ring.state.open:
             return
         # A slot that was cleared without a record to come (overwritten, or finished by a fork).
         open_now = set(roots["number"].tolist()) if len(roots) else set[int]()
-        now_ns = self.time.of(begun_ns)
+        # What an earlier process of the agent saw open shows again only after two looks.
         for number, span in list(ring.state.open.items()):
-            if number not in open_now and now_ns - span.seen_ns > GONE_NS:
+            if number not in open_now and now_ns - max(span.seen_ns, ring.since_ns) > GONE_NS:
                 self.settlement.vanished(ring.state, number)
 
     def _count(self, ring: FollowedRing, poll: Poll) -> None:
