@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.cost.methods.occupancy import OWN_BITS, Occupancy
-from apportion.cost.methods.trace import Iterations, Trace
+from apportion.cost.methods.shares import FIXED_BITS
+from apportion.cost.methods.trace import IterationCounts, Iterations, Trace
 from apportion.cost.methods.two_part import two_part_s
 from apportion.cost.methods.windows import roofline_windows
-from apportion.cost.replay.iterations_file import BatchRow, Member
+from apportion.cost.replay.iterations_file import BatchRow, CountsRow, Member
 from apportion.cost.replay.replay import Replayed, replay
 from apportion.cost.replay.requests_file import RequestRow
 
@@ -81,6 +84,91 @@ def test_any_windows_are_divided_exactly(rows: list[RequestRow]) -> None:
 def test_order_changes_nothing(data: st.DataObject, rows: list[RequestRow]) -> None:
     """A permutation gives bit-identical amounts."""
     assert replayed(data.draw(st.permutations(rows))) == replayed(rows)
+
+
+class Sizes(NamedTuple):
+    """A request of `lockstep`."""
+
+    prompt: int
+    output: int
+    cached: int = 0
+
+
+def lockstep(requests: Mapping[str, Sizes]) -> Simulated:
+    """An engine that takes all requests in one iteration and decodes them together."""
+    ids = sorted(requests)
+    batches = [[(name, requests[name].prompt, requests[name].cached) for name in ids]]
+    for step in range(1, max(size.output for size in requests.values())):
+        going = [name for name in ids if requests[name].output > step]
+        begins = {name: sum(requests[name][::2]) + step - 1 for name in going}
+        batches.append([(name, 1, begins[name]) for name in going])
+    rows: list[BatchRow] = []
+    counts: list[CountsRow] = []
+    end_ns = 0
+    for line, batch in enumerate(batches):
+        sizes = np.array([member[1:] for member in batch], dtype=np.float64)
+        begin_ns, end_ns = end_ns, end_ns + round(1e9 * ROOFLINE.iteration_s(*sizes.T))
+        rows.append(BatchRow(line, begin_ns, end_ns, tuple(Member(*m) for m in batch)))
+        tokens = int(sizes[:, 0].sum())
+        prefill, decode = ((len(batch), tokens), (0, 0)) if not line else ((0, 0), (tokens, tokens))
+        counts.append(CountsRow(line, end_ns, end_ns - begin_ns, *prefill, *decode))
+    ends = [row.end_ns for row in rows]
+    trace = Trace.of(
+        [
+            RequestRow(
+                name, 0, ends[0], ends[s.output - 1], s.prompt + s.cached, s.cached, s.output, ""
+            )
+            for name, s in requests.items()
+        ]
+    )
+    return Simulated(trace, Iterations.of(rows, trace), IterationCounts.of(counts))
+
+
+def paid(method: str, requests: Mapping[str, Sizes]) -> dict[str, int]:
+    """Weights by id."""
+    run = lockstep(requests)
+    weights: list[int] = METHODS[method](run).weights.tolist()
+    return dict(zip(run.trace.request_id, weights, strict=True))
+
+
+SIZES = st.builds(Sizes, st.integers(1, 4_000), st.integers(1, 40), st.integers(0, 4_000))
+SLACK = 64
+"""In 2^-10 ns: what roundings of a few hundred iterations may add up to."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=20)
+@given(one=SIZES, others=st.lists(SIZES, max_size=3))
+def test_twins_pay_alike_by_every_method(method: str, one: Sizes, others: list[Sizes]) -> None:
+    """Symmetry: the same facts, the same part, whatever a request is called."""
+    found = paid(method, {"z": one, "a": one, **{f"m{i}": size for i, size in enumerate(others)}})
+    assert abs(found["z"] - found["a"]) <= SLACK
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=20)
+@given(one=SIZES)
+def test_alone_pays_all_by_every_method(method: str, one: Sizes) -> None:
+    """Nobody else to share with: all of the busy time, and none of it is left over."""
+    run = lockstep({"only": one})
+    shares = METHODS[method](run)
+    assert abs(int(shares.weights[0]) - (shares.busy.total_ns << FIXED_BITS)) <= SLACK
+    assert shares.unknown == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("what", ["prompt", "output", "cached"])
+@settings(max_examples=20)
+@given(one=SIZES, more=st.integers(1, 2_000), others=st.lists(SIZES, max_size=2))
+def test_more_never_pays_less_by_every_method(
+    method: str, what: str, one: Sizes, more: int, others: list[Sizes]
+) -> None:
+    """Monotony in prompt, output and context, beside the same neighbours."""
+    more = more % 20 + 1 if what == "output" else more
+    larger = one._replace(**{what: getattr(one, what) + more})
+    rest = {f"m{i}": size for i, size in enumerate(others)}
+    found = paid(method, {"small": one, "large": larger, **rest})
+    assert found["large"] >= found["small"] - SLACK
 
 
 @settings(max_examples=50, deadline=None)
