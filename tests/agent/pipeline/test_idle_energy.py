@@ -116,6 +116,15 @@ def test_without_a_process_it_is_learnt_apart() -> None:
     assert powers(world).keys() == {IdleState.EMPTY}
 
 
+def test_a_share_of_a_gpus_energy_is_no_power_of_its_own() -> None:
+    """A MIG instance that rests is charged with what its neighbours use: nothing to learn from."""
+    world = World([PRICE])
+    world.energy_source = "energy_counter_share"
+    world.read_all(0.0)
+    world.run(100 * SECOND, utilization=0.0, used_mj=40_000)
+    assert powers(world) == {}
+
+
 def test_a_counter_that_starts_anew_is_no_rest() -> None:
     """A reset looks like no energy at all: it must not pull the estimate down."""
     world = World([PRICE])

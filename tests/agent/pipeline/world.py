@@ -183,6 +183,7 @@ class World:
         ]
         self.energy_mj = dict.fromkeys((info.device for info in self.infos), 7_000)
         self.processes: dict[str, Process] = {}
+        self.energy_source = "energy_counter"
         self.users: list[str] = []
         self.holders: list[str] = []
         self.ticks = 0
@@ -296,7 +297,7 @@ class World:
                 info.device,
                 MonotonicNs(self.now_ns),
                 energy_mj=Millijoules(self.energy_mj[info.device]),
-                energy_source="energy_counter",
+                energy_source=self.energy_source,
                 utilization_ratio=utilization,
             ),
         )

@@ -8,6 +8,7 @@ import numpy as np
 
 from apportion.core.category import Category
 from apportion.core.interval import Interval, union
+from apportion.cost.idle_power import IdleState
 from apportion.cost.ledger.history import LONGEST_NS
 from apportion.cost.settlement.evidence import Verdict, judge
 from apportion.cost.settlement.work import NOBODY, Spanless
@@ -63,16 +64,16 @@ def verdicts(
     for window in device.windows(target_ns, patience_ns=patience_ns, cpu_of=pids):
         inside = roots[(roots["start_ns"] < window.end_ns) & (roots["end_ns"] > window.start_ns)]
         covered_ns = _covered_ns(inside, window.start_ns, window.end_ns)
-        holders: Sequence[int] = sorted(
-            {ring.run_entity for ring in rings if ring.holds(window.start_ns)}
-        )
+        loaders = sorted({ring.run_entity for ring in rings if ring.holds(window.start_ns)})
+        holders: Sequence[int] = loaders
         if not holders and window.activity_ratio is not None:
             holders = holders_of()
         users = () if holders or window.activity_ratio is None else users_of()
         judged = judge(window, covered_ns, holders, users)
-        # On the CPU device only instrumented processes are seen: others may be busy.
-        rest = window.rest(covered_ns, held=bool(holders or users)) if pids is None else None
-        rests += [] if rest is None else [rest]
+        if _own_energy(device) and window.is_rest(covered_ns):
+            # Who was only given the device has nothing on it.
+            is_loaded = bool(loaders or users or (holders and users_of()))
+            rests.append(window.rest(IdleState.LOADED if is_loaded else IdleState.EMPTY))
         for verdict in _without_losses(judged, rings):
             claims += _claims(device, verdict)
             last = verdict if last is None else _joined(last, verdict)
@@ -82,6 +83,16 @@ def verdicts(
             else:
                 rows.append(row)
     return Verdicts(claims, rows, last, rests)
+
+
+def _own_energy(device: MeteredDevice) -> bool:
+    """Whether what it uses while it is quiet is its own, and nobody's who is not seen here.
+
+    Of the CPU device only instrumented processes are seen; the energy of a part of a GPU is a
+    share of what its neighbours use.
+    """
+    is_share = (device.energy_source or "").endswith("_share")
+    return device.info.source != "cpu" and not is_share
 
 
 def _covered_ns(roots: Roots, start_ns: int, end_ns: int) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.core.category import Category
-from apportion.cost.idle_power import IdleState, Rest
+from apportion.cost.idle_power import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from apportion.cost.idle_power import IdleState
 
 TOLERATED_PART: Final = 5
 """Activity beyond the spans up to a fifth of the uncovered time is idleness (kernels that
@@ -30,17 +32,14 @@ class Window(NamedTuple):
     """Why there is no evidence, where there is none."""
     energy_mj: int | None = None
 
-    def rest(self, covered_ns: int, *, held: bool) -> Rest | None:
-        """This window as one in which nothing ran, and no span was open; None where that is open.
+    def is_rest(self, covered_ns: int) -> bool:
+        """Is it proved that nothing ran in it, by activity and by spans, which cover so much?"""
+        quiet = self.activity_ratio is not None and self.activity_ratio <= IDLE_RATIO
+        return quiet and not covered_ns and self.energy_mj is not None
 
-        `held`: by a process that computed nothing.
-        """
-        if self.energy_mj is None or self.activity_ratio is None or covered_ns:
-            return None
-        if self.activity_ratio > IDLE_RATIO:
-            return None
-        state = IdleState.LOADED if held else IdleState.EMPTY
-        return Rest(self.start_ns, self.end_ns, self.energy_mj, state)
+    def rest(self, state: IdleState) -> Rest:
+        """It, as a time at rest."""
+        return Rest(self.start_ns, self.end_ns, self.energy_mj or 0, state)
 
 
 class Verdict(NamedTuple):
