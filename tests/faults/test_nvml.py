@@ -29,6 +29,8 @@ def gpus(metering: Gpus) -> Iterator[Gpus]:
     metering.until_read()
     yield metering
     metering.simulator.clear()
+    metering.simulator.set_mig(1, None)
+    (metering.node.root / "state-agent" / "release").unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def test_release(gpus: Gpus) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "has let go of NVML until" in done.stdout
     assert gpus.agent.children() == []
-    assert "apportion release" in gpus.agent.door.says()
+    gpus.agent.eventually(lambda: "apportion release" in gpus.agent.door.says(), "it says why")
     gpus.until_unattributed(*ALL)
     done = gpus.node.run("release", "--end", *config)
     assert (done.returncode, done.stdout) == (0, "the agent reads NVML again\n")
