@@ -6,19 +6,19 @@ import argparse
 import sys
 
 from apportion.agent.cli.command import Command
-from apportion.agent.cli.ledger_option import add_ledger, ledger_of
+from apportion.agent.cli.ledger_option import add_ledgers, ledgers_of
 from apportion.agent.cli.listing import add_format, render
 from apportion.cost.audit import audit, audit_json, audit_text
-from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.several import open_ledgers
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    add_ledger(parser)
+    add_ledgers(parser)
     add_format(parser)
 
 
 def _run(options: argparse.Namespace) -> int:
-    with LedgerReader.of(ledger_of(options)) as ledger:
+    with open_ledgers(ledgers_of(options)) as ledger:
         result = audit(ledger)
     if options.format == "json":
         sys.stdout.write(audit_json(result))

@@ -24,7 +24,7 @@ MODULES: Final = {
     "replay": "apportion a recorded trace, without an agent",
     "trace": "divide profilers' traces: steps, communication, roofline",
     "audit": "prove that the ledger adds up, to the unit",
-    "ledger": "create or migrate a ledger",
+    "ledger": "create, migrate, look at, back up or restore a ledger",
     "once": "run one collector once and print what it read",
     "release": "let go of the GPUs for a while, so that one can be reset",
     "doctor": "say what works on this machine and what to do about the rest",

@@ -10,11 +10,15 @@ from apportion.agent.config_layers import load_config
 from apportion.core.errors import ConfigError
 
 
-def add_ledger(parser: argparse.ArgumentParser) -> None:
+def add_ledger(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Add `--ledger` and `--shared` and, to find it otherwise, `--config`."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--ledger", metavar="PATH|URL", help="the ledger (default: that of the configuration)"
+        "--ledger",
+        metavar="PATH|URL",
+        action="append" if several else "store",
+        help="the ledger (default: that of the configuration)"
+        + ("; several files are read as one" if several else ""),
     )
     which.add_argument(
         "--shared",
@@ -24,6 +28,22 @@ def add_ledger(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="the configuration that names the ledger"
     )
+
+
+def add_ledgers(parser: argparse.ArgumentParser) -> None:
+    """The same, but `--ledger` may be given several times: the files are read as one."""
+    add_ledger(parser, several=True)
+
+
+def ledgers_of(options: argparse.Namespace) -> list[str]:
+    """The paths or URLs.
+
+    Raises:
+        ConfigError: as `ledger_of`.
+    """
+    if options.ledger:
+        return [str(each) for each in options.ledger]
+    return [ledger_of(argparse.Namespace(**{**vars(options), "ledger": None}))]
 
 
 def ledger_of(options: argparse.Namespace) -> str:

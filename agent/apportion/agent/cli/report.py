@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.instant import unix_ns_of
-from apportion.agent.cli.ledger_option import add_ledger, ledger_of
+from apportion.agent.cli.ledger_option import add_ledgers, ledgers_of
 from apportion.agent.cli.listing import add_format
 from apportion.agent.duration import Duration
 from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.several import open_ledgers
 from apportion.cost.loaded_cost import Loading
 from apportion.cost.report import DEFAULT_BY, report
 from apportion.cost.report_data import report_csv, report_json
@@ -35,7 +37,7 @@ def _duration(text: str) -> Duration:
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
-    add_ledger(parser)
+    add_ledgers(parser)
     when = "a date or time in UTC, or how long ago (24h, 7d); whole hours are reported"
     parser.add_argument("--since", metavar="WHEN", help=f"from when: {when}")
     parser.add_argument("--until", metavar="WHEN", help="to when, in the same way")
@@ -75,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
         sys.stdout.write(_one_run(options, since_ns, until_ns, clock))
         return 0
     by = tuple(name.strip() for name in options.by.split(",") if name.strip())
-    with LedgerReader.of(ledger_of(options), clock=clock) as ledger:
+    with open_ledgers(ledgers_of(options), clock) as ledger:
         found = report(ledger, since_ns, until_ns, by, loading=_loading(options.loaded))
         runs = run_report([ledger], since_ns, until_ns) if "run" in by else None
     if options.format == "csv":
@@ -97,8 +99,12 @@ def _one_run(
     options: argparse.Namespace, since_ns: int | None, until_ns: int | None, clock: Clock
 ) -> str:
     mtbf_s = None if options.mtbf is None else options.mtbf.ns / NS_PER_SECOND
-    with LedgerReader.of(ledger_of(options), clock=clock) as ledger:
-        found = run_report([ledger], since_ns, until_ns, run=options.run, mtbf_s=mtbf_s)
+    with contextlib.ExitStack() as stack:
+        ledgers = [
+            stack.enter_context(LedgerReader.of(location, clock=clock))
+            for location in ledgers_of(options)
+        ]
+        found = run_report(ledgers, since_ns, until_ns, run=options.run, mtbf_s=mtbf_s)
     renderers = {"table": run_text, "json": run_json, "csv": run_csv}
     return renderers[options.format](found)
 
