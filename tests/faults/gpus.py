@@ -152,7 +152,11 @@ def metered(root: Path, library: Path, *, devices: int) -> Iterator[Gpus]:
         try:
             with simulator.running():
                 # A device is soon unattributed; 1 s is ten readings.
-                agent = node.agent(sample_period="100ms", lateness="500ms", telemetry_gap="1s")
+                kmsg = root / "kmsg"
+                kmsg.touch()
+                agent = node.agent(
+                    sample_period="100ms", lateness="500ms", telemetry_gap="1s", kmsg=str(kmsg)
+                )
                 gpus = Gpus(node, agent)
                 gpus.until_read()
                 yield gpus
