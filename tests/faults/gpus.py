@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,7 +143,7 @@ class Gpus:
 
 
 @contextmanager
-def metered(root: Path, library: Path, *, devices: int) -> Iterator[Gpus]:
+def metered(root: Path, library: Path, *, devices: int) -> Generator[Gpus]:
     """A node with so many GPUs, all read by an agent. In the end the ledger adds up."""
     with Simulator(root / "simulator.state", devices=devices, pcie_query_ns=0) as simulator:
         for index in range(devices):
