@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,15 +47,15 @@ class Source:
 class Script(ManualClock):
     """A clock whose waits run one act after another, and then stop what waits."""
 
-    def __init__(self, *acts: object) -> None:
+    def __init__(self, *acts: Callable[[], object] | None) -> None:
         super().__init__(5 * NS_PER_SECOND)
-        self.acts = list(acts)
+        self.acts: list[Callable[[], object] | None] = list(acts)
 
     def wait(self, event: threading.Event, timeout_ns: int) -> bool:
         self.advance(max(timeout_ns, 0))
         if not self.acts:
             event.set()
-        elif callable(act := self.acts.pop(0)):
+        elif (act := self.acts.pop(0)) is not None:
             act()
         return event.is_set()
 

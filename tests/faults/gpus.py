@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -143,7 +143,7 @@ class Gpus:
 
 
 @contextmanager
-def metered(root: Path, library: Path, *, devices: int) -> Iterator[Gpus]:
+def metered(root: Path, library: Path, *, devices: int) -> Generator[Gpus]:
     """A node with so many GPUs, all read by an agent. In the end the ledger adds up."""
     with Simulator(root / "simulator.state", devices=devices, pcie_query_ns=0) as simulator:
         for index in range(devices):
@@ -152,7 +152,11 @@ def metered(root: Path, library: Path, *, devices: int) -> Iterator[Gpus]:
         try:
             with simulator.running():
                 # A device is soon unattributed; 1 s is ten readings.
-                agent = node.agent(sample_period="100ms", lateness="500ms", telemetry_gap="1s")
+                kmsg = root / "kmsg"
+                kmsg.touch()
+                agent = node.agent(
+                    sample_period="100ms", lateness="500ms", telemetry_gap="1s", kmsg=str(kmsg)
+                )
                 gpus = Gpus(node, agent)
                 gpus.until_read()
                 yield gpus

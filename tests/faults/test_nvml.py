@@ -14,6 +14,8 @@ ALL: Final = (0, 1, 2, 3)
 HEALTHY: Final = (0, 1, 2)
 FAULTY: Final = 3
 SPANS: Final = 20
+KERNELS: Final = "pci:0000:17:00"
+"""A GPU as the kernel's log names it."""
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,18 @@ def test_all_gpus_are_gone(gpus: Gpus, writer: Workload, fault: str, sentence: s
     door, book = gpus.agent.door, gpus.agent.book
     gpus.agent.eventually(lambda: sentence in door.says(), f"it says: {sentence}")
     assert door.value("apportion_collector_success", collector="nvml") == 0
+    before = gpus.look().value("device_kernel_xid_errors_total", device=KERNELS) or 0
+    with (gpus.node.root / "kmsg").open("a") as log:
+        log.write("3,1,5000000,-;NVRM: Xid (PCI:0000:17:00): 79, GPU has fallen off the bus.\n")
     spans = book.count("span")
     writer.say(SPANS)
     gpus.agent.eventually(lambda: book.count("span") == spans + SPANS, "the spans are kept")
     gpus.until_unattributed(1, 2, 3)
     assert gpus.look().value("ledger_up") == 1
+    gpus.agent.eventually(
+        lambda: gpus.look().value("device_kernel_xid_errors_total", device=KERNELS) == before + 1,
+        "the kernel tells of an XID although NVML is gone",
+    )
     gpus.simulator.clear()
     gpus.until_read()
     gpus.until_known(*ALL)

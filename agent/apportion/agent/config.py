@@ -257,6 +257,9 @@ class AgentConfig(BaseSettings):
     )
     proc_root: Path = Field(Path("/proc"), description="The host's procfs.")
     sys_root: Path = Field(Path("/sys"), description="The host's sysfs.")
+    kmsg: Path = Field(
+        Path("/dev/kmsg"), description="The host's kernel log, for XID errors. It takes root."
+    )
 
     @classmethod
     def settings_customise_sources(

@@ -51,6 +51,7 @@ def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
     return CollectorOptions(
         proc_root=config.proc_root,
         sys_root=config.sys_root,
+        kmsg=config.kmsg,
         kubelet_socket=config.kubelet_socket,
         job_mapping_dir=config.job_mapping_dir,
         ring_dir=config.ring_dir,

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from apportion.core.clock import Clock
 from apportion.core.units import NS_PER_HOUR
@@ -92,9 +92,11 @@ class Release:
             said: Any = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
-        if not isinstance(said, dict) or said.get("boot") != self._boot:
+        if not isinstance(said, dict):
             return None
-        return said if type(said.get("until_ns")) is int else None
+        known = cast("dict[str, Any]", said)
+        is_ours = known.get("boot") == self._boot and type(known.get("until_ns")) is int
+        return known if is_ours else None
 
 
 def _write(path: Path, said: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ class CollectorOptions:
     environment: Mapping[str, str] | None = None
     dcgm_urls: tuple[str, ...] = ()
     engine_urls: tuple[str, ...] = ()
+    kmsg: Path = Path("/dev/kmsg")
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> CollectorOptions:
@@ -61,7 +62,7 @@ class CollectorOptions:
         return cls(**values)
 
 
-_PATHS: Final = ("proc_root", "sys_root", "kubelet_socket", "job_mapping_dir", "ring_dir")
+_PATHS: Final = ("proc_root", "sys_root", "kmsg", "kubelet_socket", "job_mapping_dir", "ring_dir")
 _LISTS: Final = ("dcgm_urls", "engine_urls")
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
 

@@ -22,6 +22,7 @@ _MODULES: Final = (
     "apportion.collectors.dcgm",
     "apportion.collectors.engines",
     "apportion.collectors.host",
+    "apportion.collectors.kmsg",
     "apportion.collectors.kubernetes",
     "apportion.collectors.nccl",
     "apportion.collectors.network",

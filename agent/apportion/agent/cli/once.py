@@ -24,6 +24,7 @@ _COLUMNS: Final = (
 _OPTIONS: Final = (
     "proc_root",
     "sys_root",
+    "kmsg",
     "kubelet_socket",
     "job_mapping_dir",
     "ring_dir",
@@ -38,6 +39,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collector", required=True, choices=names, help="which source to read")
     parser.add_argument("--proc-root", metavar="DIR", help="procfs (default: /proc)")
     parser.add_argument("--sys-root", metavar="DIR", help="sysfs (default: /sys)")
+    parser.add_argument("--kmsg", metavar="PATH", help="the kernel's log (default: /dev/kmsg)")
     parser.add_argument("--kubelet-socket", metavar="PATH", help="the kubelet's socket")
     parser.add_argument("--job-mapping-dir", metavar="DIR", help="Slurm's jobs, a file a GPU")
     parser.add_argument("--ring-dir", metavar="DIR", help="where the rings are")

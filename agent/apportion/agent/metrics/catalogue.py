@@ -15,6 +15,7 @@ from apportion.agent.shipping import figures as shipping
 from apportion.collectors import (
     dcgm_telemetry,
     engine_vocabulary,
+    kmsg,
     kubernetes,
     nccl,
     network,
@@ -55,6 +56,7 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *scrape.FAMILIES,
     *engine_vocabulary.FAMILIES,
     *nvml_families.FAMILIES,
+    *kmsg.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""
 
