@@ -38,6 +38,29 @@ def test_ready_before_and_after_the_ring(directory: Path) -> None:
     assert before_ns <= first <= only(directory).header["ready_ns"] <= time.monotonic_ns()
 
 
+def test_a_member_has_a_ring_without_a_span(directory: Path) -> None:
+    """A worker of another node's head says so at once: its run, its readiness, and no request."""
+    client.init(workload="llm", run="replica-0", directory=directory)
+    client.member()
+    said = only(directory)
+    assert ("member", "replica-0") == (said.identity["kind"], said.identity["run"])
+    assert 0 < said.header["ready_ns"] <= time.monotonic_ns()
+    client.init(workload="llm", directory=directory)
+    with client.step(1):
+        pass
+    kinds = [read(path).identity.get("kind") for path in rings(directory)]
+    assert ["member", None] == sorted(kinds, key=str, reverse=True)
+
+
+def test_who_had_a_span_is_no_member(directory: Path) -> None:
+    """Its ring says who it is already; what it has asked for is counted."""
+    with client.step(1):
+        pass
+    client.member()
+    assert "kind" not in only(directory).identity
+    assert {"member_too_late": 1} == client.counts()
+
+
 def test_resumed_before_and_after_the_ring(directory: Path) -> None:
     """What a loaded checkpoint held is in the header, whenever it was loaded."""
     client.resumed(40)

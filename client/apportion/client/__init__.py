@@ -17,7 +17,7 @@ from __future__ import annotations
 from apportion.client.counting import counts
 from apportion.client.phase import Phase
 from apportion.client.serving import request
-from apportion.client.session import init, ready, resumed
+from apportion.client.session import init, member, ready, resumed
 from apportion.client.span import Span, current_span
 from apportion.client.training import checkpoint, evaluation, step
 
@@ -29,6 +29,7 @@ __all__ = [
     "current_span",
     "evaluation",
     "init",
+    "member",
     "ready",
     "request",
     "resumed",

@@ -103,6 +103,9 @@ IDENTITY_KEYS: Final = frozenset(
 """Keys of the identity. `devices` is what the user said; `device_hints` maps the names of
 environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values."""
 
+MEMBER: Final = "member"
+"""The `kind` of a process that computes for requests which another one of its run reports."""
+
 # -- words --------------------------------------------------------------------------------
 # state (8 bytes, stored last; 0 = empty): length in bits 0-15, kind in bits 16-23, bit 32 set.
 WORD_TEXT_OFFSET: Final = 8

@@ -17,7 +17,7 @@ from apportion.client.counting import count, forget_counts
 from apportion.client.directory import candidates
 from apportion.client.flight_recorder import flight_recorder
 from apportion.client.identity import Arguments, Names, identity_json, identity_of, names_of
-from apportion.client.layout import DEFAULT_RECORD_CAPACITY
+from apportion.client.layout import DEFAULT_RECORD_CAPACITY, MEMBER
 from apportion.client.process import Process, read_process
 from apportion.client.ring import CAPACITY_LIMIT, Facts, Ring
 from apportion.client.surroundings import surroundings
@@ -59,6 +59,7 @@ class Session:
         self._names: Names | None = None
         self._init_ns = 0
         self._ready_ns = 0
+        self._is_member = False
         self._resumed_step = self._resumed_ns = 0
         self._rings: list[Ring] = []
         self._ended = False
@@ -85,6 +86,7 @@ class Session:
                 count("argument_ignored")
             self._init_ns = time.monotonic_ns()
             self._resumed_step = self._resumed_ns = 0
+            self._is_member = False
             self._names = self._resolve(read_process())
             self.read_trace = current_trace() if otel else None
             if otel and self.read_trace is None:
@@ -146,6 +148,8 @@ class Session:
         if self._names is None:
             self._names = self._resolve(process)
         identity = identity_of(self._names, self._arguments, os.environ, client_version())
+        if self._is_member:
+            identity["kind"] = MEMBER
         facts = Facts(
             ring_id=os.urandom(16),
             process=process,
@@ -180,6 +184,17 @@ class Session:
         if self.ring is not None:
             self.ring.set_resumed(self._resumed_step, self._resumed_ns)
 
+    def set_member(self) -> None:
+        """This process has no spans of its own; its ring is made now, to say so."""
+        with self._lock:
+            if self.ring is not None:
+                count("member_too_late")
+                return
+            self._is_member = True
+            self.set_ready()
+            self.retry_ns = 0
+            self.acquire()
+
     def end(self) -> None:
         """Close every ring cleanly and make no other: the process ends."""
         self._ended = True
@@ -193,6 +208,7 @@ class Session:
         for ring in self._rings:
             ring.forget()
         self._rings = []
+        self._is_member = False
         forget_counts()
         self._renew()
 
@@ -251,6 +267,20 @@ def ready() -> None:
     """Say that the server has finished starting: what it costs until now is startup."""
     try:
         session.set_ready()
+    except Exception:  # noqa: BLE001 - an observer never raises into the workload
+        count("internal_error")
+
+
+def member() -> None:
+    """Say that this process computes for requests that another one reports, on another node.
+
+    A worker of a tensor-parallel server has no requests: its head has them all. What its devices do
+    from now on is direct cost of the workload, and a report over both nodes' ledgers divides it as
+    the head's requests of the same workload and run share theirs. Call it once the worker has
+    loaded, after init() with the head's `workload` and `run`, before any span.
+    """
+    try:
+        session.set_member()
     except Exception:  # noqa: BLE001 - an observer never raises into the workload
         count("internal_error")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from apportion.agent.pipeline.restore import position_row, recall, restore_rings, run_entity
 from apportion.agent.pipeline.ring_state import RingState
 from apportion.agent.pipeline.surprises import HISTORY_NS
+from apportion.client.layout import MEMBER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,7 @@ class KnownRings:
             "workload": identity.said.workload,
             "run": identity.said.run,
             "attempt": identity.said.attempt,
+            "kind": identity.said.kind,
             "rank": identity.said.rank,
             "world_size": identity.said.world_size,
             "tags": dict(identity.said.tags),
@@ -69,6 +71,7 @@ class KnownRings:
         process_start_ns = None if start_ns is None else self._time.of(start_ns)
         ring = RingState(key, run_entity(registry, said), attached_ns, pid, process_start_ns)
         ring.rank, ring.restart_count = identity.said.rank, identity.said.restart_count
+        ring.is_member = identity.said.kind == MEMBER
         if identity.said.resumed_from_step is not None:
             ring.progress.resumed(identity.said.resumed_from_step, attached_ns)
         if is_new:

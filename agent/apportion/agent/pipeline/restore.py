@@ -13,6 +13,7 @@ from apportion.agent.pipeline.reapportion import claim_of
 from apportion.agent.pipeline.ring_state import RingState
 from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.agent.pipeline.surprises import HISTORY_NS
+from apportion.client.layout import MEMBER
 from apportion.core.category import Phase, PhaseClock, SpanKind, SpanStatus
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.ledger.history import RootRow
@@ -81,6 +82,7 @@ def restore_rings(state: LedgerState, registry: Registry, latest_ns: int) -> dic
         ring = RingState(key, run_entity(registry, said), attached_ns, said.get("pid") or 0)
         ring.process_start_ns = process_start_ns
         ring.rank, ring.restart_count = said.get("rank"), said.get("restart_count")
+        ring.is_member = said.get("kind") == MEMBER
         if key in positions:
             _restore_position(ring, positions[key])
         if ring.ended_ns is None or ring.ended_ns > latest_ns - HISTORY_NS:

@@ -51,6 +51,8 @@ class RingState:
     process_start_ns: int | None = None
     rank: int | None = None
     restart_count: int | None = None
+    is_member: bool = False
+    """It computes for requests that another process of its run reports, and has no spans."""
     ended_ns: int | None = None
     closed: bool = False
     """Its process said that it ended; else it was seen dead."""

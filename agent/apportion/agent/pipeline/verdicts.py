@@ -69,7 +69,7 @@ def verdicts(
         if not holders and window.activity_ratio is not None:
             holders = holders_of()
         users = () if holders or window.activity_ratio is None else users_of()
-        judged = judge(window, covered_ns, holders, users)
+        judged = judge(window, covered_ns, holders, users, _members(rings, window.start_ns))
         if _own_energy(device) and window.is_rest(covered_ns):
             # Who was only given the device has nothing on it.
             is_loaded = bool(loaders or users or (holders and users_of()))
@@ -83,6 +83,18 @@ def verdicts(
             else:
                 rows.append(row)
     return Verdicts(claims, rows, last, rests)
+
+
+def _members(rings: Sequence[RingState], time_ns: int) -> list[int]:
+    """Entities of the workers that compute for requests of another node, once they are ready."""
+    ready = (ring for ring in rings if ring.is_member and ring.startup_end_ns is not None)
+    return sorted(
+        {
+            ring.run_entity
+            for ring in ready
+            if ring.holds(time_ns) and (ring.startup_end_ns or 0) <= time_ns
+        }
+    )
 
 
 def _own_energy(device: MeteredDevice) -> bool:

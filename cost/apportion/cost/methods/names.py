@@ -14,6 +14,9 @@ class Method(IntEnum):
     PRICE_RULE = 4
     """Nothing was divided: money by a rule of a price row, that is nobody's."""
 
+    HEAD_SHARE = 5
+    """Not divided yet: a report that knows the head's requests divides it as they share theirs."""
+
     @property
     def label(self) -> str:
         """The name and version of the method."""
@@ -25,4 +28,5 @@ _LABELS = {
     Method.STEP_EXCLUSIVE: "step-exclusive/1",
     Method.ROOFLINE_WINDOWS: "roofline-windows/1",
     Method.PRICE_RULE: "price-rule/1",
+    Method.HEAD_SHARE: "head-share/1",
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.core.category import Category
 from apportion.cost.idle_power import Rest
+from apportion.cost.settlement.work import HEAD_ELSEWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,12 +53,19 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def judge(window: Window, covered_ns: int, holders: Sequence[int], users: Sequence[int]) -> Verdict:
+def judge(
+    window: Window,
+    covered_ns: int,
+    holders: Sequence[int],
+    users: Sequence[int],
+    members: Sequence[int] = (),
+) -> Verdict:
     """Classify the time of `window` that spans, which cover `covered_ns` of it, leave.
 
     `holders` are the entities of the workloads that hold the device (one that holds several
     replicas of it is there several times), `users` those of other processes on it:
-    uninstrumented activity goes to the former, else to the latter.
+    uninstrumented activity goes to the former, else to the latter. `members` are the entities of
+    those that compute for requests of another node: theirs is direct, without a span.
     """
     if window.activity_ratio is None:
         reason = window.reason or "no_activity_source"
@@ -66,6 +74,9 @@ def judge(window: Window, covered_ns: int, holders: Sequence[int], users: Sequen
     uncovered_ns = duration_ns - covered_ns
     active_ns = round(window.activity_ratio * duration_ns)
     if (active_ns - covered_ns) * TOLERATED_PART > uncovered_ns:
+        if members and not covered_ns:
+            edges = (window.start_ns, window.end_ns)
+            return Verdict(*edges, Category.DIRECT, tuple(members), HEAD_ELSEWHERE)
         who = tuple(sorted(holders or users))
         return Verdict(window.start_ns, window.end_ns, Category.UNINSTRUMENTED, who, "")
     if holders:

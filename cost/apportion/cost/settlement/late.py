@@ -14,6 +14,7 @@ from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
 from apportion.cost.methods.names import Method
 from apportion.cost.settlement.phases import PhaseSlice, phase_durations, split
 from apportion.cost.settlement.settle import settle
+from apportion.cost.settlement.work import spanless_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,7 +138,9 @@ def _payer(settled: Settled, index: int) -> Payer:
             method=max(int(root["method"]), int(Method.TIME_SHARE)),
         )
     claim = settled.spanless[index - settled.roots.size]
-    return Payer(claim.group, claim.category, claim.entity, 0, 0, claim.reason)
+    method = int(spanless_method(claim.reason))
+    whose = (claim.group, claim.category, claim.entity)
+    return Payer(*whose, 0, 0, claim.reason, method=method)
 
 
 def reallocation_rows(

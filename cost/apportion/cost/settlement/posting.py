@@ -18,7 +18,7 @@ from apportion.cost.settlement.accrual import Accrual, AccrualKey
 from apportion.cost.settlement.amounts import Amounts, Quantity
 from apportion.cost.settlement.lines import Lines, Who
 from apportion.cost.settlement.phases import PhaseSlice, by_method, phase_durations
-from apportion.cost.settlement.work import picked
+from apportion.cost.settlement.work import picked, spanless_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -244,7 +244,8 @@ class _Spanless:
             key = AccrualKey(group, category, entity, 0, 0, *place)
             device_ns, energy_mj, units = sums[index]
             edges = (int(first[index]), int(last[index]))
-            found.append((key, Accrual(*edges, device_ns, energy_mj, units)))
+            method = int(spanless_method(key.reason))
+            found.append((key, Accrual(*edges, device_ns, energy_mj, units, method=method)))
         return found
 
 

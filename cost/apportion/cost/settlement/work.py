@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from apportion.core.category import Category
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.meter import Meter
+from apportion.cost.methods.names import Method
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,6 +67,8 @@ def joined(parts: Sequence[Roots]) -> Roots:
 LATE_ENERGY_NS: Final = 1
 """Energy that came too late for its own time is settled with a piece of this length, so that it
 can be told from the energy of the time that it stands beside."""
+HEAD_ELSEWHERE: Final = "head_elsewhere"
+"""Why direct time has no span: it is a worker's, whose requests a process of another node has."""
 NOBODY: Final = 0
 """Entity key of time that belongs to nobody."""
 NO_RATE: Final = 0
@@ -82,6 +85,11 @@ class Spanless(NamedTuple):
     entity: int
     reason: str
     device: int | None = None
+
+
+def spanless_method(reason: str) -> Method:
+    """How time without a span that has this `reason` is divided."""
+    return Method.HEAD_SHARE if reason == HEAD_ELSEWHERE else Method.TIME_SHARE
 
 
 class RatePeriod(NamedTuple):
