@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from apportion.cost.methods.device_facts import DeviceFacts
 from benchmarks.evaluation.accuracy import measured
 from benchmarks.evaluation.cases import EXPERTS
 from benchmarks.evaluation.engine import H100, LLAMA, ROOFLINE, made_up, simulate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apportion.core.device_facts import DeviceFacts
 from apportion.cost.methods.counts import rebuilt, roofline_counts
 from apportion.cost.methods.roofline import Roofline
 from apportion.cost.methods.shares import FIXED_BITS, TraceShares
