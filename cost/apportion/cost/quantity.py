@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntFlag
+from typing import TYPE_CHECKING, Any
+
+from apportion.cost.sums import joined
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Lacks(IntFlag):
+    """What a line of the ledger does not have. The numbers are stored in rollups."""
+
+    ENERGY = 1
+    """No energy source."""
+    RECORDS = 2
+    """Records were lost in its time: what it says of spans is incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,15 @@ class Quantity:
             self.unmetered_ns + other.unmetered_ns,
         )
 
+    def __sub__(self, other: Quantity) -> Quantity:
+        return self + Quantity(
+            -other.device_ns,
+            None if other.units is None else -other.units,
+            None if other.energy_mj is None else -other.energy_mj,
+            -other.unpriced_ns,
+            -other.unmetered_ns,
+        )
+
     def same_amounts(self, other: Quantity) -> bool:
         """Are time, money and energy equal, to the last unit?"""
         return (self.device_ns, self.units or 0, self.energy_mj or 0) == (
@@ -47,6 +72,18 @@ class Quantity:
             other.units or 0,
             other.energy_mj or 0,
         )
+
+
+def summed(lacks: int, sums: Sequence[Any]) -> Quantity:
+    """From the sums of `rollups.sources.amounts` over rows that lack the same."""
+    device_ns = joined(sums[0], sums[1]) or 0
+    return Quantity(
+        device_ns,
+        joined(sums[4], sums[5]),
+        joined(sums[6], sums[7]),
+        joined(sums[2], sums[3]) or 0,
+        device_ns if lacks & Lacks.ENERGY else 0,
+    )
 
 
 def plus(one: int | None, other: int | None) -> int | None:

@@ -13,15 +13,17 @@ from apportion.core.category import Category
 from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost import report_query as query
-from apportion.cost import span_query
 from apportion.cost.ledger.rows import rows
 from apportion.cost.period import Period, WallTime
-from apportion.cost.quantity import Quantity
+from apportion.cost.quantity import Quantity, summed
+from apportion.cost.report_dimensions import Names
 from apportion.cost.report_figures import Figures
 from apportion.cost.report_rows import DeviceRow, EntityRow, Proof, RateRow, Report
+from apportion.cost.report_scope import Scope
+from apportion.cost.rollups.sources import GRAINS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from sqlalchemy import Connection
 
@@ -36,26 +38,37 @@ def report(
     start_unix_ns: int | None = None,
     end_unix_ns: int | None = None,
     by: Sequence[str] = DEFAULT_BY,
+    *,
+    as_of_unix_ns: int | None = None,
+    top: int | None = None,
 ) -> Report:
     """What `ledger` says about [start, end), widened to whole hours; None is open.
 
-    Spans count in the hour in which they end. `by` names dimensions of `report_query`.
+    Spans count in the hour in which they end. `by` names dimensions of `report_dimensions`; with
+    `top` so many rows are shown, those that cost most, and the others in one. `as_of_unix_ns`
+    leaves out what was posted later, and hours that were not over by then: of complete hours it
+    says what a report said at that instant.
 
     Raises:
-        LedgerError: an unknown dimension, several currencies, or the ledger cannot be read.
+        LedgerError: an unknown dimension, several currencies, a past that is kept no longer, or
+            the ledger cannot be read.
     """
-    for name in by:
-        if name not in query.DIMENSIONS:
-            message = f"cannot report by {name!r}: choose from {', '.join(query.DIMENSIONS)}"
-            raise LedgerError(message)
     with ledger.read() as connection:
         wall = WallTime.load(connection)
         period = Period.around(start_unix_ns, end_unix_ns, wall)
-        figures = Figures(connection, period, tuple(by))
-        meters = rows(connection, query.metered(period))
-        devices = _devices(connection, period, meters)
-        rates = _rates(connection, meters)
-        ((unknown_spans,),) = rows(connection, span_query.without_cost(period))
+        if as_of_unix_ns is None:
+            scope = Scope.now(connection, period)
+        else:
+            period = period.over_by(as_of_unix_ns)
+            scope = Scope.then(connection, period, as_of_unix_ns)
+        figures = Figures(connection, scope, by, Names(connection, wall), top=top)
+        meters = [
+            (row[:4], summed(row[4], row[5:]))
+            for source in scope.meters(GRAINS)
+            for row in rows(connection, query.quantities(source, _METER))
+        ]
+        devices = _devices(connection, scope, wall, meters, settles=as_of_unix_ns is None)
+        rates = _rates(connection, {(place[0], place[2]) for place, _ in meters})
     currencies = sorted({row.currency for row in rates})
     if len(currencies) > 1:
         message = (
@@ -63,20 +76,15 @@ def report(
             "report on each agent's ledger"
         )
         raise LedgerError(message)
-    proof = Proof(
-        sum((row.metered for row in devices), Quantity()),
-        sum((row.sum_of_parts for row in devices), Quantity()),
-        sum((row.posted for row in figures.categories), Quantity()),
-        sum((row.open for row in figures.categories), Quantity()),
-        sum((row.moved for row in figures.categories), Quantity()),
-        sum((row.adjusted for row in figures.categories), Quantity()),
-    )
-    today = _date(ledger.clock.realtime_ns())
+    now_ns = ledger.clock.realtime_ns() if as_of_unix_ns is None else as_of_unix_ns
     settled = [row.settled_until_unix_ns for row in devices]
     known = [instant for instant in settled if instant is not None]
+    proof = _proof(devices, figures, as_it_was=as_of_unix_ns is not None)
     return Report(
         ledger.name,
         tuple(by),
+        figures.phases_by,
+        as_of_unix_ns,
         currencies[0] if currencies else None,
         period.start_unix_ns,
         period.end_unix_ns,
@@ -90,37 +98,65 @@ def report(
         proof,
         (
             *_device_warnings(devices),
-            *_price_warnings(rates, today),
-            *_record_warnings(figures.rows, unknown_spans),
+            *_price_warnings(rates, _date(now_ns)),
+            *_record_warnings(figures.rows, figures.uncharged_spans),
         ),
     )
 
 
+def _proof(devices: Sequence[DeviceRow], figures: Figures, *, as_it_was: bool) -> Proof:
+    metered = sum((row.metered for row in devices), Quantity())
+    posted = sum((row.posted for row in figures.categories), Quantity())
+    still_open = sum((row.open for row in figures.categories), Quantity())
+    return Proof(
+        metered,
+        sum((row.sum_of_parts for row in devices), Quantity()),
+        posted,
+        # Running sums of the past are not kept: what was not posted then is what is missing.
+        metered - posted if as_it_was else still_open,
+        sum((row.moved for row in figures.categories), Quantity()),
+        sum((row.adjusted for row in figures.categories), Quantity()),
+    )
+
+
+_METER: Final = ("agent_id", "device_key", "rate_key", "energy_source")
+_PART: Final = ("agent_id", "device_key", "category")
+
+
 def _devices(
-    connection: Connection, period: Period, metered: Sequence[tuple[Any, ...]]
+    connection: Connection,
+    scope: Scope,
+    wall: WallTime,
+    metered: Sequence[tuple[tuple[Any, ...], Quantity]],
+    *,
+    settles: bool,
 ) -> tuple[DeviceRow, ...]:
-    """Devices that were metered in the period."""
+    """Devices that were metered in the period. `settles`: it is known how far they are settled."""
     meters: dict[tuple[int, int], Quantity] = {}
     sources: dict[tuple[int, int], set[str]] = {}
-    for row in metered:
-        place = row[0], row[1]
-        meters[place] = meters.get(place, Quantity()) + Quantity.of(*row[4:])
-        sources.setdefault(place, set()).update({row[3]} if row[3] else set())
+    for (agent_id, key, _, energy_source), amount in metered:
+        place = agent_id, key
+        meters[place] = meters.get(place, Quantity()) + amount
+        sources.setdefault(place, set()).update({energy_source} if energy_source else set())
     parts: dict[tuple[int, int], dict[Category, Quantity]] = {}
-    for row in rows(connection, query.parts(period)):
-        parts.setdefault((row[0], row[1]), {})[Category(row[2])] = Quantity.of(*row[3:])
+    for source in scope.parts(GRAINS):
+        for row in rows(connection, query.quantities(source, _PART)):
+            of_device, category = parts.setdefault((row[0], row[1]), {}), Category(row[2])
+            amount = summed(row[3], row[4:])
+            of_device[category] = of_device.get(category, Quantity()) + amount
     found: list[DeviceRow] = []
     for row in rows(connection, query.devices()):
         agent_id, key, node, device, name, simulated, settled_ns = row
         if (agent_id, key) not in meters:
             continue
+        known = settles and settled_ns is not None
         found.append(
             DeviceRow(
                 node,
                 device,
                 name,
                 bool(simulated),
-                None if settled_ns is None else period.wall.unix(agent_id, settled_ns),
+                wall.unix(agent_id, settled_ns) if known else None,
                 tuple(sorted(sources[agent_id, key])),
                 meters[agent_id, key],
                 dict(sorted(parts.get((agent_id, key), {}).items())),
@@ -129,9 +165,8 @@ def _devices(
     return tuple(sorted(found, key=lambda row: (row.node, row.device)))
 
 
-def _rates(connection: Connection, metered: Sequence[tuple[Any, ...]]) -> tuple[RateRow, ...]:
-    """The rates that the period was metered at."""
-    used = {(row[0], row[2]) for row in metered if row[2]}
+def _rates(connection: Connection, used: Collection[tuple[int, int]]) -> tuple[RateRow, ...]:
+    """The rates that the period was metered at, by agent and key."""
     rates = {
         RateRow(*row[2:]) for row in rows(connection, query.rates()) if (row[0], row[1]) in used
     }

@@ -126,7 +126,7 @@ class _Page:
         return table.lines(WIDTH) if table.rows else []
 
     def _phases(self) -> list[str]:
-        by = self._report.by
+        by = self._report.phases_by
         columns = (*by, "phase", f"cost {self._currency}", "device-s", "joules")
         table = Table("Direct cost by phase", columns, len(by) + 1)
         for row in self._report.phases:

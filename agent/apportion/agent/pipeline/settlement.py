@@ -244,7 +244,7 @@ class Settlement:
         batch.replace("wall_offset", unsaved.wall)
         self.registry.write(batch)
         batch.replace("binding", unsaved.bindings)
-        batch.insert("span", unsaved.spans)
+        batch.insert("span", [(*row, now_ns) for row in unsaved.spans])
         batch.replace("reading", unsaved.readings)
         batch.insert(
             "settlement", [(*r[:3], r.rate or None, *r[4:]) for r in outcome.settled.settlements]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, select
 
 from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.posted import keys_since
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import charge, evidence, settlement, span
 
@@ -143,34 +144,16 @@ class History:
     def charges_of_span(self, ring: int, number: int, since_ns: int) -> list[BatchRow]:
         """The lines of one span that were posted since `since_ns`, whole rows without agent_id.
 
-        The table keeps no index for it: lines are numbered as they are posted, so the first one
-        is found by halving, and what follows is scanned. Only for spans that were lost.
+        All that was posted since is scanned: only for spans that were lost.
         """
         columns = [column for column in charge.c if column.name != "agent_id"]
         query = select(*columns).where(
             self._mine(charge),
-            charge.c.charge_key >= self._first_line_since(since_ns),
+            charge.c.charge_key >= keys_since(self.connection, self.agent_id, since_ns).up,
             charge.c.ring_key == ring,
             charge.c.number == number,
         )
         return rows(self.connection, query)
-
-    def _first_line_since(self, posted_ns: int) -> int:
-        own = select(func.max(charge.c.charge_key)).where(self._mine(charge))
-        low, high = 1, (self.connection.execute(own).scalar() or 0) + 1
-        while low < high:
-            middle = (low + high) // 2
-            query = (
-                select(charge.c.posted_ns)
-                .where(self._mine(charge), charge.c.charge_key >= middle)
-                .order_by(charge.c.charge_key)
-                .limit(1)
-            )
-            if (self.connection.execute(query).scalar() or posted_ns) < posted_ns:
-                low = middle + 1
-            else:
-                high = middle
-        return low
 
     def _mine(self, table: Table) -> ColumnElement[bool]:
         return table.c.agent_id == self.agent_id

@@ -1,0 +1,251 @@
+"""How far one agent's rollups reach, and what of its rows a reader has to look at beside them.
+
+Together they are everything, and nothing twice. A ledger is read as it is now, by all that is
+rolled up; or as it was at some instant, by its rows for as long as they are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, false, func, or_, select
+
+from apportion.core.errors import LedgerError
+from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.posted import keys_since
+from apportion.cost.ledger.rollup_schema import rollup_hour
+from apportion.cost.ledger.rows import rows
+from apportion.cost.ledger.schema import (
+    LATE_NS,
+    accrual,
+    charge,
+    settlement,
+    settlement_part,
+    span,
+    watermark,
+)
+from apportion.cost.rollups.cover import Stretch, without
+from apportion.cost.rollups.marks import (
+    NEVER_NS,
+    Mark,
+    hours_of_late_lines,
+    late_spans,
+    stale_hours,
+    summable,
+)
+from apportion.cost.rollups.meter_piece import meter_marks
+from apportion.cost.rollups.sources import hour_of
+from apportion.cost.rollups.spans import root_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import ColumnElement, Connection, Table
+
+    Term = ColumnElement[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Of one agent, within the stretch that is asked for; SQL terms say which rows.
+
+    `rolled` are the stretches of lines and settlements that are read from rollups, `rolled_spans`
+    those of spans. `lines` and `span_lines` are places, see `sources.lines`. A span that ended by
+    `settled_ns` took settled time.
+    """
+
+    agent_id: int
+    rolled: Sequence[Stretch]
+    lines: Sequence[Term]
+    running: Term
+    settlements: Term
+    parts: Term
+    rolled_spans: Sequence[Stretch]
+    spans: Term
+    span_lines: Sequence[Term]
+    settled_ns: int
+
+
+def reach_now(connection: Connection, agent_id: int, asked: Stretch) -> Reach:
+    """Everything that is in the ledger."""
+    mark = Mark.load(connection, agent_id)
+    mine = charge.c.agent_id == agent_id
+    until_ns = NEVER_NS if mark.spans_until_ns is None else mark.spans_until_ns
+    stale = _stale(connection, agent_id, mark)
+    spans = _spans_outside(agent_id, until_ns, stale)
+    spans = and_(spans, within(asked, span.c.end_ns))
+    marks = meter_marks(connection, agent_id)
+    return Reach(
+        agent_id,
+        [asked],
+        [and_(mine, place, within(asked, charge.c.start_ns)) for place in mark.lines_outside()],
+        and_(accrual.c.agent_id == agent_id, within(asked, accrual.c.bucket_ns)),
+        _settled_outside(settlement, agent_id, marks, asked),
+        _settled_outside(settlement_part, agent_id, marks, asked),
+        [] if until_ns == NEVER_NS else without(_before(asked, until_ns), stale),
+        spans,
+        _lines_of(connection, agent_id, spans),
+        _settled_ns(connection, agent_id),
+    )
+
+
+def reach_then(connection: Connection, agent_id: int, asked: Stretch, then_ns: int) -> Reach:
+    """What was posted by `then_ns`, node time.
+
+    Raises:
+        LedgerError: an hour was changed later, and its rows are kept no longer.
+    """
+    mark = Mark.load(connection, agent_id)
+    kept_ns = NEVER_NS if mark.kept_from_ns is None else mark.kept_from_ns
+    gone = [] if mark.kept_from_ns is None else [_before(asked, kept_ns)]
+    begun_before = _hours_begun_before(connection, agent_id, asked, kept_ns)
+    _refuse_changed(connection, agent_id, gone, begun_before, then_ns)
+    lines = and_(charge.c.agent_id == agent_id, charge.c.posted_ns <= then_ns)
+    spans = and_(
+        span.c.agent_id == agent_id,
+        span.c.end_ns >= kept_ns,
+        hour_of(span.c.end_ns).not_in(begun_before),
+        func.coalesce(span.c.posted_ns, NEVER_NS) <= then_ns,
+        within(asked, span.c.end_ns),
+    )
+
+    def settled(table: Table) -> Term:
+        known = and_(table.c.agent_id == agent_id, table.c.start_ns >= kept_ns)
+        return and_(known, within(asked, table.c.start_ns))
+
+    kept = and_(charge.c.start_ns >= kept_ns, within(asked, charge.c.start_ns))
+    return Reach(
+        agent_id,
+        gone,
+        [and_(lines, kept)],
+        false(),
+        settled(settlement),
+        settled(settlement_part),
+        [*gone, *(Stretch(hour_ns, hour_ns + NS_PER_HOUR) for hour_ns in begun_before)],
+        spans,
+        [lines],
+        _settled_ns(connection, agent_id),
+    )
+
+
+def within(stretch: Stretch, instant_ns: ColumnElement[int]) -> Term:
+    """SQL: is an instant in it?"""
+    edges: list[Term] = []
+    if stretch.start_ns is not None:
+        edges.append(instant_ns >= stretch.start_ns)
+    if stretch.end_ns is not None:
+        edges.append(instant_ns < stretch.end_ns)
+    return and_(*edges) if edges else instant_ns.is_not(None)
+
+
+def _before(stretch: Stretch, end_ns: int) -> Stretch:
+    known_ns = stretch.end_ns
+    return stretch._replace(end_ns=end_ns if known_ns is None else min(known_ns, end_ns))
+
+
+def _stale(connection: Connection, agent_id: int, mark: Mark) -> list[int]:
+    """Hours whose rollups of spans are not right any more, in order."""
+    late = {
+        hour_ns
+        for lines in mark.lines_outside()
+        for hour_ns in hours_of_late_lines(connection, agent_id, mark, lines)
+    }
+    late.update(late_spans(connection, agent_id, mark).hours)
+    late.update(stale_hours(connection, agent_id))
+    return summable(connection, agent_id, mark, late)
+
+
+def _spans_outside(agent_id: int, until_ns: int, stale: Sequence[int]) -> Term:
+    """One range by the index, and of it those that no right rollup has."""
+    edges: list[Term] = [span.c.end_ns >= until_ns]
+    for first_ns, end_ns in _runs(stale):
+        edges.append(and_(span.c.end_ns >= first_ns, span.c.end_ns < end_ns))
+    earliest = span.c.end_ns >= min([until_ns, *stale])
+    return and_(span.c.agent_id == agent_id, earliest, or_(*edges))
+
+
+def _runs(hours: Sequence[int]) -> list[tuple[int, int]]:
+    """Hours that follow one another as (start, end)."""
+    runs: list[tuple[int, int]] = []
+    for hour_ns in hours:
+        if runs and runs[-1][1] == hour_ns:
+            runs[-1] = runs[-1][0], hour_ns + NS_PER_HOUR
+        else:
+            runs.append((hour_ns, hour_ns + NS_PER_HOUR))
+    return runs
+
+
+def _settled_outside(
+    table: Table, agent_id: int, marks: dict[int, tuple[int, int]], asked: Stretch
+) -> Term:
+    start_ns = table.c.start_ns
+    left = {device: at[0] for device, at in marks.items() if at[0] < at[1]}
+    if not left:
+        return false()
+    edges = [and_(table.c.device_key == key, start_ns >= at) for key, at in left.items()]
+    known = table.c.device_key.in_(sorted(left))
+    place = and_(table.c.agent_id == agent_id, known, start_ns >= min(left.values()), or_(*edges))
+    return and_(place, within(asked, start_ns))
+
+
+def _settled_ns(connection: Connection, agent_id: int) -> int:
+    """How far all devices are settled; one that is left behind for long waits for nobody."""
+    mine = watermark.c.agent_id == agent_id
+    known = [row[0] for row in rows(connection, select(watermark.c.settled_ns).where(mine))]
+    newest_ns = max(known, default=NEVER_NS)
+    return min((at for at in known if at > newest_ns - LATE_NS), default=NEVER_NS)
+
+
+def _lines_of(connection: Connection, agent_id: int, spans: Term) -> list[Term]:
+    """Where lines of these spans may be: what was posted since the first of them began."""
+    begun = select(func.min(span.c.start_ns)).where(*root_spans(spans))
+    begun_ns = connection.execute(begun).scalar()
+    if begun_ns is None:
+        return [false()]
+    since = keys_since(connection, agent_id, begun_ns)
+    mine, key = charge.c.agent_id == agent_id, charge.c.charge_key
+    return [and_(mine, key >= since.up), and_(mine, key <= since.down)]
+
+
+def _hours_begun_before(
+    connection: Connection, agent_id: int, asked: Stretch, kept_ns: int
+) -> list[int]:
+    """Hours whose spans are kept, but not all lines of them: their rollups know the whole cost."""
+    if kept_ns == NEVER_NS:
+        return []
+    query = (
+        select(hour_of(span.c.end_ns))
+        .distinct()
+        .where(
+            span.c.agent_id == agent_id,
+            span.c.end_ns >= kept_ns,
+            span.c.start_ns < kept_ns,
+            within(asked, span.c.end_ns),
+        )
+    )
+    return sorted(row[0] for row in rows(connection, query))
+
+
+def _refuse_changed(
+    connection: Connection,
+    agent_id: int,
+    gone: Sequence[Stretch],
+    begun_before: Sequence[int],
+    then_ns: int,
+) -> None:
+    start_ns = rollup_hour.c.start_ns
+    places = [within(stretch, start_ns) for stretch in gone]
+    changed = or_(rollup_hour.c.posted_ns > then_ns, rollup_hour.c.spans_posted_ns > then_ns)
+    query = select(func.min(start_ns), func.max(start_ns)).where(
+        rollup_hour.c.agent_id == agent_id,
+        changed,
+        or_(start_ns.in_(begun_before), *places),
+    )
+    ((first_ns, last_ns),) = rows(connection, query)
+    if first_ns is not None:
+        message = (
+            f"agent {agent_id}: hours from {first_ns} to {last_ns} ns were changed after "
+            "that, and their lines are kept no longer: report on later hours, or as of now"
+        )
+        raise LedgerError(message)
