@@ -63,7 +63,7 @@ def report(
             scope = Scope.then(connection, period, as_of_unix_ns)
         figures = Figures(connection, scope, by, Names(connection, wall), top=top)
         meters = [
-            (row[:4], summed(row[4], row[5:]))
+            (row[:4], summed(*row[4:]))
             for source in scope.meters(GRAINS)
             for row in rows(connection, query.quantities(source, _METER))
         ]
@@ -142,7 +142,7 @@ def _devices(
     for source in scope.parts(GRAINS):
         for row in rows(connection, query.quantities(source, _PART)):
             of_device, category = parts.setdefault((row[0], row[1]), {}), Category(row[2])
-            amount = summed(row[3], row[4:])
+            amount = summed(*row[3:])
             of_device[category] = of_device.get(category, Quantity()) + amount
     found: list[DeviceRow] = []
     for row in rows(connection, query.devices()):

@@ -132,7 +132,9 @@ def _quantity(amount: Quantity) -> dict[str, Any]:
 def _figures(row: EntityRow) -> dict[str, Any]:
     """Every field of a row that is a plain figure."""
     return {
-        name: getattr(row, name) for name in row.__slots__ if name not in {"key", "total", "direct"}
+        name: value
+        for name, value in row._asdict().items()
+        if name not in {"key", "total", "direct"}
     }
 
 

@@ -5,6 +5,7 @@ A database groups by whole numbers, much faster than by names; names are looked 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ from apportion.cost.ledger.schema import agent, device, device_group, entity, me
 from apportion.cost.rollups.sources import GRAINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -76,8 +77,7 @@ class Dimensions:
         wanted = dict.fromkeys(_COLUMN_OF[name] for name in by)
         self.columns: Final = tuple(dict.fromkeys(("agent_id", *_ordered(wanted))))
         """The columns to group by, `agent_id` first."""
-        self._keys: dict[tuple[Any, ...], Key] = {}
-        self._lookups = [names.lookup(name, self.columns) for name in by]
+        self._lookups = [(self.columns.index(_COLUMN_OF[name]), names.of(name)) for name in by]
 
     @property
     def of_spans(self) -> bool:
@@ -100,11 +100,20 @@ class Dimensions:
 
     def key(self, row: Sequence[Any]) -> Key:
         """The names for a row that begins with `columns`."""
-        place = tuple(row[: len(self.columns)])
-        known = self._keys.get(place)
-        if known is None:
-            known = self._keys[place] = tuple(look(place) for look in self._lookups)
-        return known
+        agent_id = row[0]
+        return tuple([known[agent_id, row[place]] for place, known in self._lookups])
+
+
+class _Known(dict[tuple[int, int], "str | None"]):
+    """Names by agent and key, each looked up once."""
+
+    def __init__(self, look: Callable[[int, int], str | None]) -> None:
+        super().__init__()
+        self._look = look
+
+    def __missing__(self, place: tuple[int, int]) -> str | None:
+        found = self[place] = self._look(*place)
+        return found
 
 
 class Names:
@@ -139,25 +148,24 @@ class Names:
         """Are every agent's days those of the wall clock?"""
         return all(self._wall.same_hours(agent_id) for agent_id in self._agents)
 
-    def lookup(self, name: str, columns: Sequence[str]) -> Callable[[Sequence[Any]], str | None]:
-        """A function from values of `columns`, agent_id first, to the name of one dimension."""
-        place = columns.index(_COLUMN_OF[name])
+    def of(self, name: str) -> Mapping[tuple[int, int], str | None]:
+        """The names of one dimension, by agent and by the value of the column that decides it."""
         if name in Entity._fields:
-            return lambda row: getattr(self.entity(row[0], row[place]), name)
+            return _Known(lambda agent_id, key: getattr(self.entity(agent_id, key), name))
         if name in {"cluster", "node"}:
             field = ("cluster", "node").index(name)
-            return lambda row: self._agents[row[0]][field]
+            return _Known(lambda agent_id, _: self._agents[agent_id][field])
         if name in _OF_TIME:
             form = "%Y-%m-%d" if name == "day" else "%Y-%m-%dT%H:00Z"
-            return lambda row: self._instant(row[0], row[place], form)
+            return _Known(lambda agent_id, hour_ns: self._instant(agent_id, hour_ns, form))
         if name == "category":
-            return lambda row: Category(row[place]).label
+            return _Known(lambda _, category: Category(category).label)
         if name == "phase":
-            return lambda row: Phase(row[place]).label or None
+            return _Known(lambda _, phase: Phase(phase).label or None)
         if name == "method":
-            return lambda row: self._methods.get(row[place])
-        known: Mapping[tuple[int, int], str] = self._groups if name == "device" else self._rates
-        return lambda row: known.get((row[0], row[place]))
+            return _Known(lambda _, key: self._methods.get(key))
+        known = self._groups if name == "device" else self._rates
+        return _Known(lambda agent_id, key: known.get((agent_id, key)))
 
     def entity(self, agent_id: int, key: int) -> Entity:
         """Who an entity is; 0 is nobody."""

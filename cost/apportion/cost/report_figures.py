@@ -29,6 +29,8 @@ _COLUMN_OF_KIND: Final = {
     ChargeKind.REALLOCATION: "moved",
     ChargeKind.ADJUSTMENT: "adjusted",
 }
+_AFTER_ALL: Final = chr(0x10FFFF)
+"""Where nobody stands among the names."""
 
 
 class Figures:
@@ -59,23 +61,25 @@ class Figures:
         self.phases = () if "phase" in by else self._phase_rows(phases, top)
         self.categories = self._category_rows()
 
+    def _of(self, key: Key) -> KeySums:
+        known = self._sums.get(key)
+        if known is None:
+            known = self._sums[key] = KeySums()
+        return known
+
     def _read_cost(self) -> None:
-        by, sums = self._by, self._sums
-        names = (*by.columns, "category")
-        width, direct = len(by.columns), int(Category.DIRECT)
+        by = self._by
+        width, direct, incomplete = len(by.columns), int(Category.DIRECT), int(Lacks.RECORDS)
         for source in self._scope.cost(by.grains):
-            for row in rows(self._connection, query.quantities(source, names)):
-                key, category, lacks = by.key(row), row[width], row[width + 1]
-                amount = summed(lacks, row[width + 2 :])
-                known = sums.get(key)
-                if known is None:
-                    known = sums[key] = KeySums()
-                known.total = known.total + amount if known.total else amount
-                if category == direct:
-                    known.direct = known.direct + amount if known.direct else amount
+            statement = query.quantities(source, (*by.columns, "category"))
+            for row in rows(self._connection, statement):
+                key, lacks = by.key(row), row[width + 1]
+                amount = summed(*row[width + 1 :])
+                known = self._of(key)
+                known.add(amount, direct=row[width] == direct)
                 if source.is_open:
                     known.open_units = plus(known.open_units, amount.units)
-                if lacks & Lacks.RECORDS:
+                if lacks & incomplete:
                     known.incomplete_units = plus(known.incomplete_units, amount.units)
 
     def _read_spans(self) -> int:
@@ -83,18 +87,17 @@ class Figures:
         counts = self._by.of_spans
         by = self._by if counts else Dimensions((), self._names)
         width, uncharged = len(by.columns), 0
+        request, step = int(SpanKind.REQUEST), int(SpanKind.STEP)
         for source in self._scope.spans(by.grains):
             for row in rows(self._connection, query.span_figures(source, by.columns)):
                 kind, found = row[width], SpanSums.of(row[width + 1 :])
                 uncharged += found.uncharged
                 if not counts or not found.spans:
                     continue
-                if kind == SpanKind.REQUEST:
-                    known = self._sums.setdefault(by.key(row), KeySums())
-                    known.requests = known.requests.plus(found)
-                elif kind == SpanKind.STEP:
-                    known = self._sums.setdefault(by.key(row), KeySums())
-                    known.steps = known.steps.plus(found)
+                if kind == request:
+                    self._of(by.key(row)).add_requests(found)
+                elif kind == step:
+                    self._of(by.key(row)).add_steps(found)
         if counts:
             self._read_steps()
         return uncharged
@@ -113,18 +116,19 @@ class Figures:
                 entity = self._names.entity(row[0], row[place])
                 # Whoever the steps are of within an attempt, they are the attempt's.
                 attempt = entity._replace(tenant=None, model=None)
-                known = self._sums.setdefault(by.key(row), KeySums())
-                known.add_steps(attempt, (first, last), charged=bool(charged))
+                known = self._of(by.key(row))
+                numbers = [(first, last)]
+                known.add_numbers(attempt, numbers, numbers if charged else [])
 
     def _entity_rows(self, top: int | None) -> tuple[EntityRow, ...]:
-        sums = self._sums
+        sums, counts = self._sums, self._by.of_spans
         kept, others = _ranked({key: known.total for key, known in sums.items()}, top)
-        found = [sums[key].row(key, counts=self._by.of_spans) for key in kept]
+        found = [sums[key].row(key, counts=counts) for key in kept]
         if others:
             rest = KeySums()
             for key in others:
                 rest.take(sums[key])
-            found.append(rest.row(_other(self._by), counts=self._by.of_spans))
+            found.append(rest.row(_other(self._by), counts=counts))
         return tuple(found)
 
     def _phase_rows(self, by: Dimensions, top: int | None) -> tuple[PhaseRow, ...]:
@@ -135,7 +139,7 @@ class Figures:
             statement = query.quantities(source, (*by.columns, "phase"), is_direct)
             for row in rows(self._connection, statement):
                 phases, phase = found.setdefault(by.key(row), {}), Phase(row[width])
-                amount = summed(row[width + 1], row[width + 2 :])
+                amount = summed(*row[width + 1 :])
                 phases[phase] = phases.get(phase, Quantity()) + amount
         totals = {key: sum(phases.values(), Quantity()) for key, phases in found.items()}
         kept, others = _ranked(totals, top)
@@ -153,10 +157,10 @@ class Figures:
         found: dict[Category, dict[str, Quantity]] = {}
         for source in self._scope.cost(GRAINS):
             for row in rows(self._connection, query.quantities(source, ("category", "kind"))):
-                category, kind, lacks, *sums = row
+                category, kind, *sums = row
                 name = "open" if source.is_open else _COLUMN_OF_KIND[ChargeKind(kind)]
                 columns = found.setdefault(Category(category), {})
-                columns[name] = columns.get(name, Quantity()) + summed(lacks, sums)
+                columns[name] = columns.get(name, Quantity()) + summed(*sums)
         return tuple(
             CategoryRow(
                 category,
@@ -174,11 +178,15 @@ def _ranked(totals: Mapping[Key, Quantity], top: int | None) -> tuple[list[Key],
 
     By name, nobody last; where only some are asked for, by what they cost.
     """
-    order = sorted(totals, key=lambda key: [(name is None, name or "") for name in key])
+    order = sorted(totals, key=_by_name)
     if top is None:
         return order, []
     order.sort(key=lambda key: (-(totals[key].units or 0), -totals[key].device_ns))
     return order[:top], order[top:]
+
+
+def _by_name(key: Key) -> Sequence[str]:
+    return [_AFTER_ALL if name is None else name for name in key]
 
 
 def _other(by: Dimensions) -> Key:

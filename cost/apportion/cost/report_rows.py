@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.cost.quantity import Quantity
 
@@ -18,8 +18,7 @@ OTHER: Final = "(other)"
 """In each place of the key of the row that adds up what a report does not show one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntityRow:
+class EntityRow(NamedTuple):
     """One workload, tenant, model, ...: `key` has the values of the report's `by`.
 
     `total` includes `open_units`, which is not posted yet; `incomplete_units` of it belong to

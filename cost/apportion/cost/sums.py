@@ -87,19 +87,26 @@ def halves(column: ColumnElement[int] | ColumnElement[int | None]) -> Halves:
 
 
 def sums_of_halves(*pairs: Halves) -> list[ColumnElement[Any]]:
-    """Two sums for each pair, for `joined`. Where rows come by the thousand they are read much
-    faster than wide sums."""
-    return [func.sum(half) for pair in pairs for half in pair]  # noqa: TID251 - 2^31 halves fit
+    """Two sums for each pair, for `joined`.
+
+    Where rows come by the thousand they are read much faster than wide sums.
+    """
+    return [_narrow(half) for pair in pairs for half in pair]
 
 
 def narrow_sums(*columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
     """Sums that fit 64 bits whatever happens: of things, of tokens, of one span's time."""
-    return [cast(func.sum(column), BigInteger) for column in columns]  # noqa: TID251 - see above
+    return [_narrow(column) for column in columns]
 
 
-def joined(high: Any, low: Any) -> int | None:
+def _narrow(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    # PostgreSQL makes it numeric, which its driver reads slowly and cannot be shifted.
+    return cast(func.sum(column), BigInteger)  # noqa: TID251 - of halves 2^31 fit
+
+
+def joined(high: int | None, low: int | None) -> int | None:
     """The integer of two halves or of their sums; None where both are."""
-    return None if high is None else (int(high) << _HALF_BITS) + int(low)
+    return None if high is None or low is None else (high << _HALF_BITS) + low
 
 
 def split(value: int | None) -> tuple[int | None, int | None]:

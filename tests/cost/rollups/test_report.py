@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cost.rollups.random_book import T0, Pair
@@ -34,22 +33,24 @@ def said(
     return replace(report(ledger, *period, by, as_of_unix_ns=as_of), ledger="")
 
 
-@settings(max_examples=10)
-@given(seed=st.integers(0, 10**9), ticks=st.integers(1, 12), chance=st.sampled_from([0.1, 0.5, 1]))
-def test_rolled_up_or_not(seed: int, ticks: int, chance: float) -> None:
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 10**9),
+    ticks=st.integers(1, 10),
+    by=st.sampled_from(BY),
+    period=st.sampled_from(PERIODS),
+)
+def test_rolled_up_or_not(
+    seed: int, ticks: int, by: tuple[str, ...], period: tuple[int | None, int | None]
+) -> None:
     """Random books, rolled up at random times by random pieces, say what their rows say."""
     pair = Pair(Random(seed))
-    for _ in range(ticks):
-        pair.tick()
-        if pair.random.random() < chance:
-            pair.roll(pair.random.choice((1, 3, None)))
     try:
-        for by in BY:
-            for period in PERIODS:
-                assert said(pair.rolled, by, period, None) == said(pair.plain, by, period, None)
+        for _ in range(ticks):
+            pair.tick()
+            pair.roll(pair.random.choice((0, 1, 3, None)))
+        assert said(pair.rolled, by, period, None) == said(pair.plain, by, period, None)
         pair.roll()
-        assert said(pair.rolled, BY[0], PERIODS[0], None) == said(
-            pair.plain, BY[0], PERIODS[0], None
-        )
+        assert said(pair.rolled, by, period, None) == said(pair.plain, by, period, None)
     finally:
         pair.close()
