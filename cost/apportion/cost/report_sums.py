@@ -57,7 +57,9 @@ class KeySums:
         """Steps of the key, each rank's span of one for itself."""
         self.steps = found if self.steps is _NO_SPANS else self.steps.plus(found)
 
-    def add_numbers(self, attempt: Entity, all_steps: Iterable[Range], charged: Iterable[Range]) -> None:
+    def add_numbers(
+        self, attempt: Entity, all_steps: Iterable[Range], charged: Iterable[Range]
+    ) -> None:
         """Numbers of an attempt's steps, and of those whose cost is posted to the end."""
         if self.numbers is None:
             self.numbers = {}

@@ -58,11 +58,11 @@ class _Page:
     def _head(self) -> list[str]:
         report = self._report
         currency = report.currency or "no price is known"
-        start, end = _instant(report.start_unix_ns), _instant(report.end_unix_ns)
+        start, end = instant(report.start_unix_ns), instant(report.end_unix_ns)
         return [
             f"Cost report of {report.ledger}",
             f"  period         {start or 'the beginning'} to {end or 'now'}, in whole hours",
-            f"  settled until  {_instant(report.settled_until_unix_ns) or 'never'}",
+            f"  settled until  {instant(report.settled_until_unix_ns) or 'never'}",
             f"  amounts        {currency}; metered = quantity x rate, nothing here is billed",
         ]
 
@@ -274,7 +274,8 @@ def _joules(energy_mj: int | None) -> str:
     return NOTHING if energy_mj is None else f"{energy_mj / MJ_PER_JOULE:,.3f}"
 
 
-def _instant(unix_ns: int | None) -> str | None:
+def instant(unix_ns: int | None) -> str | None:
+    """A second in UTC, for people."""
     if unix_ns is None:
         return None
     epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)

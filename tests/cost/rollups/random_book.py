@@ -14,6 +14,7 @@ from apportion.core.clock import ManualClock
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.ledger.batch import ChargeKind, Row, TickBatch
 from apportion.cost.ledger.ledger import Ledger
+from apportion.cost.methods.names import Method
 from apportion.cost.rollups.roll import Roller
 
 T0 = 472_222 * NS_PER_HOUR
@@ -46,6 +47,10 @@ class Pair:
 
     random: Random
     folder: Path | None = None
+    lengths_s: tuple[int, ...] = (60, 1_500, 4_000, 20_000)
+    """How long a tick may take, at most."""
+    furthest_hours: int = 60
+    """How far back something may be learnt."""
     now_ns: int = T0
     batch: TickBatch = field(default_factory=TickBatch)
     spans: list[Span] = field(default_factory=list[Span])
@@ -73,7 +78,7 @@ class Pair:
 
     def _names(self) -> None:
         batch = self.batch
-        batch.insert("method", [(key, f"method-{key}/1") for key in METHODS])
+        batch.insert("method", [(key, Method(key).label) for key in METHODS])
         batch.insert("device", [(key, f"GPU-{key}", "H100", "nvml", 0) for key in (1, 2)])
         batch.insert("device_group", [(k, ",".join(map(str, m))) for k, m in GROUPS.items()])
         for key in (1, 2):
@@ -92,7 +97,7 @@ class Pair:
     def tick(self) -> None:
         """Some time goes by and is settled; some things are learnt late; all is committed."""
         random = self.random
-        length_ns = random.choice((60, 1_500, 4_000, 20_000)) * NS_PER_SECOND
+        length_ns = random.choice(self.lengths_s) * NS_PER_SECOND
         self.now_ns += random.randrange(1, length_ns)
         self._post_running()
         for device in (1, 2):
@@ -241,7 +246,10 @@ class Pair:
     def _records(self) -> None:
         """Most records of ended spans come at once, some much later."""
         for span in self.spans:
-            if span.end_ns is None or span.record or self.random.random() < 0.3:
+            if span.end_ns is None or span.record:
+                continue
+            late_ns = self.now_ns - span.end_ns
+            if self.random.random() < 0.3 and late_ns < self.furthest_hours // 4 * NS_PER_HOUR:
                 continue
             span.record = True
             self._record(span, span.end_ns)
@@ -264,7 +272,7 @@ class Pair:
         self._record(span, span.end_ns)
 
     def _past(self) -> tuple[int, int]:
-        hours = self.random.choice((0, 1, 5, 60))
+        hours = self.random.choice((0, 1, 5, self.furthest_hours))
         hour_ns = self.now_ns - self.now_ns % NS_PER_HOUR - hours * NS_PER_HOUR
         return max(T0, hour_ns), max(T0, hour_ns) + 5
 

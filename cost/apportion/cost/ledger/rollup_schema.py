@@ -3,7 +3,7 @@
 Derived data: everything in them can be made again from the rows they are sums of, as long as
 those are kept. `hours` is how long a row's time is; it starts at `start_ns`, node time. Amounts
 are in two halves, units = units_high * 2^32 + units_low: a day in a small currency does not fit
-64 bits, and halves can be summed by any database. `lacks` is a set of `apportion.cost.quantity.Lacks`.
+64 bits, and halves can be summed by any database. `lacks` is a set of `quantity.Lacks`.
 
     rollup_mark        how far an agent's rows are rolled up, and from when on they are kept
     rollup_meter_mark  ... and each device's settlements
@@ -52,6 +52,7 @@ rollup_mark = Table(
     Column("spans_until_ns", BigInteger, comment="end of the last hour of spans; NULL: none"),
     Column("seen_ns", BigInteger, comment="when the newest late span was posted that is in them"),
     Column("kept_from_ns", BigInteger, comment="rows before it were deleted; NULL: all are there"),
+    Column("rolled_from_ns", BigInteger, comment="and rollups before it; NULL: all are there"),
     PrimaryKeyConstraint("agent_id"),
 )
 

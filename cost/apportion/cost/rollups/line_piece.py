@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, func, select
 
-from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.rollup_schema import rollup_cost
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import charge

@@ -15,13 +15,13 @@ from sqlalchemy import and_, delete, func, insert, select
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.rollup_schema import rollup_hour, rollup_mark
 from apportion.cost.ledger.rows import rows
-from apportion.cost.ledger.schema import SPAN_IS_LATE, charge, span
+from apportion.cost.ledger.schema import SPAN_IS_LATE, accrual, charge, span
 from apportion.cost.rollups.sources import hour_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection, Table
 
 
 NEVER_NS: Final = -(1 << 62)
@@ -37,6 +37,7 @@ class Mark(NamedTuple):
     spans_until_ns: int | None = None
     seen_ns: int | None = None
     kept_from_ns: int | None = None
+    rolled_from_ns: int | None = None
 
     @classmethod
     def load(cls, connection: Connection, agent_id: int) -> Mark:
@@ -69,18 +70,31 @@ def hours_of_late_lines(
     connection: Connection, agent_id: int, mark: Mark, lines: ColumnElement[bool]
 ) -> list[int]:
     """Hours that are rolled up and in which spans ended that the agent's `lines` are about."""
+    return _hours_of_spans(connection, agent_id, mark, charge, lines)
+
+
+def hours_of_running(connection: Connection, agent_id: int, mark: Mark) -> list[int]:
+    """Hours that are rolled up and in which spans ended of which something still runs."""
+    return _hours_of_spans(connection, agent_id, mark, accrual, accrual.c.ring_key != 0)
+
+
+def _hours_of_spans(
+    connection: Connection, agent_id: int, mark: Mark, table: Table, term: ColumnElement[bool]
+) -> list[int]:
+    """`table` has rows about spans: `charge` or `accrual`."""
     if mark.spans_until_ns is None:
         return []
+    row = table.c
     late = and_(
-        charge.c.agent_id == agent_id,
-        lines,
-        charge.c.ring_key.is_not(None),
-        charge.c.start_ns < mark.spans_until_ns,
+        row.agent_id == agent_id,
+        term,
+        row.ring_key.is_not(None),
+        row.start_ns < mark.spans_until_ns,
     )
-    start_ns = connection.execute(select(func.min(charge.c.start_ns)).where(late)).scalar()
+    start_ns = connection.execute(select(func.min(row.start_ns)).where(late)).scalar()
     if start_ns is None:
         return []
-    spans = select(charge.c.ring_key, charge.c.number).where(late).distinct().subquery("late")
+    spans = select(row.ring_key, row.number).where(late).distinct().subquery("late")
     # An expression: by the column itself SQLite would go through all spans that a ring ever had.
     ring = span.c.ring_key + 0
     query = (
@@ -95,7 +109,7 @@ def hours_of_late_lines(
             span.c.end_ns < mark.spans_until_ns,
         )
     )
-    hours = [row[0] for row in rows(connection, query)]
+    hours = [found[0] for found in rows(connection, query)]
     return summable(connection, agent_id, mark, hours)
 
 
@@ -140,3 +154,16 @@ def summable(connection: Connection, agent_id: int, mark: Mark, hours: Iterable[
         if start_ns >= mark.kept_from_ns and (begun_ns is None or begun_ns >= mark.kept_from_ns):
             found.append(start_ns)
     return found
+
+
+def out_of_date(connection: Connection, agent_id: int, mark: Mark) -> list[int]:
+    """Hours whose rollups of spans are not right, or not any more, in order."""
+    found = {
+        hour_ns
+        for lines in mark.lines_outside()
+        for hour_ns in hours_of_late_lines(connection, agent_id, mark, lines)
+    }
+    found.update(hours_of_running(connection, agent_id, mark))
+    found.update(late_spans(connection, agent_id, mark).hours)
+    found.update(stale_hours(connection, agent_id))
+    return summable(connection, agent_id, mark, found)

@@ -7,7 +7,7 @@ rolled up; or as it was at some instant, by its rows for as long as they are kep
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, false, func, or_, select
 
@@ -26,14 +26,7 @@ from apportion.cost.ledger.schema import (
     watermark,
 )
 from apportion.cost.rollups.cover import Stretch, without
-from apportion.cost.rollups.marks import (
-    NEVER_NS,
-    Mark,
-    hours_of_late_lines,
-    late_spans,
-    stale_hours,
-    summable,
-)
+from apportion.cost.rollups.marks import NEVER_NS, Mark, out_of_date
 from apportion.cost.rollups.meter_piece import meter_marks
 from apportion.cost.rollups.sources import hour_of
 from apportion.cost.rollups.spans import root_spans
@@ -44,6 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Table
 
     Term = ColumnElement[bool]
+_ALWAYS: Final = Stretch(None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ def reach_now(connection: Connection, agent_id: int, asked: Stretch) -> Reach:
     mark = Mark.load(connection, agent_id)
     mine = charge.c.agent_id == agent_id
     until_ns = NEVER_NS if mark.spans_until_ns is None else mark.spans_until_ns
-    stale = _stale(connection, agent_id, mark)
+    stale = out_of_date(connection, agent_id, mark)
     spans = _spans_outside(agent_id, until_ns, stale)
     spans = and_(spans, within(asked, span.c.end_ns))
     marks = meter_marks(connection, agent_id)
@@ -99,7 +93,7 @@ def reach_then(connection: Connection, agent_id: int, asked: Stretch, then_ns: i
     mark = Mark.load(connection, agent_id)
     kept_ns = NEVER_NS if mark.kept_from_ns is None else mark.kept_from_ns
     gone = [] if mark.kept_from_ns is None else [_before(asked, kept_ns)]
-    begun_before = _hours_begun_before(connection, agent_id, asked, kept_ns)
+    begun_before = hours_begun_before(connection, agent_id, kept_ns, asked)
     _refuse_changed(connection, agent_id, gone, begun_before, then_ns)
     lines = and_(charge.c.agent_id == agent_id, charge.c.posted_ns <= then_ns)
     spans = and_(
@@ -142,18 +136,6 @@ def within(stretch: Stretch, instant_ns: ColumnElement[int]) -> Term:
 def _before(stretch: Stretch, end_ns: int) -> Stretch:
     known_ns = stretch.end_ns
     return stretch._replace(end_ns=end_ns if known_ns is None else min(known_ns, end_ns))
-
-
-def _stale(connection: Connection, agent_id: int, mark: Mark) -> list[int]:
-    """Hours whose rollups of spans are not right any more, in order."""
-    late = {
-        hour_ns
-        for lines in mark.lines_outside()
-        for hour_ns in hours_of_late_lines(connection, agent_id, mark, lines)
-    }
-    late.update(late_spans(connection, agent_id, mark).hours)
-    late.update(stale_hours(connection, agent_id))
-    return summable(connection, agent_id, mark, late)
 
 
 def _spans_outside(agent_id: int, until_ns: int, stale: Sequence[int]) -> Term:
@@ -208,23 +190,19 @@ def _lines_of(connection: Connection, agent_id: int, spans: Term) -> list[Term]:
     return [and_(mine, key >= since.up), and_(mine, key <= since.down)]
 
 
-def _hours_begun_before(
-    connection: Connection, agent_id: int, asked: Stretch, kept_ns: int
+def hours_begun_before(
+    connection: Connection, agent_id: int, kept_ns: int, asked: Stretch = _ALWAYS
 ) -> list[int]:
     """Hours whose spans are kept, but not all lines of them: their rollups know the whole cost."""
     if kept_ns == NEVER_NS:
         return []
-    query = (
-        select(hour_of(span.c.end_ns))
-        .distinct()
-        .where(
-            span.c.agent_id == agent_id,
-            span.c.end_ns >= kept_ns,
-            span.c.start_ns < kept_ns,
-            within(asked, span.c.end_ns),
-        )
+    query = select(hour_of(span.c.end_ns)).where(
+        span.c.agent_id == agent_id,
+        span.c.end_ns >= kept_ns,
+        span.c.start_ns < kept_ns,
+        within(asked, span.c.end_ns),
     )
-    return sorted(row[0] for row in rows(connection, query))
+    return sorted(row[0] for row in rows(connection, query.distinct()))
 
 
 def _refuse_changed(

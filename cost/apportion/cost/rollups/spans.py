@@ -79,10 +79,11 @@ def spans_with_cost(
 ) -> Subquery:
     """Root spans for which the terms `spans` hold, as if each were the rollup of itself.
 
-    `lines` are the places (see `sources.lines`) of what is posted about them. `settled` says whether a span's time is, so that it
-    should have a line. `with_running`: a span of which something still runs has no whole cost;
-    without, only what is posted counts. Beside the columns of `rollup_span`: `step`, `charged`
-    and `posted_ns`, when the newest of the span and its lines was posted.
+    `lines` are the places (see `sources.lines`) of what is posted about them. `settled` says
+    whether a span's time is, so that it should have a line. `with_running`: a span of which
+    something still runs has no whole cost; without, only what is posted counts. Beside the
+    columns of `rollup_span`: `step`, `charged` and `posted_ns`, when the newest of the span and
+    its lines was posted.
     """
     cost = _cost(lines)
     still = _still_running()
@@ -170,7 +171,7 @@ def step_ranges(row: Subquery, names: Sequence[str]) -> Executable:
     ranges = select(*keys, steps.c.step, (steps.c.step - place).label("distance")).subquery("range")
     keys = [*(ranges.c[name] for name in names), ranges.c.charged]
     first, last = func.min(ranges.c.step), func.max(ranges.c.step)
-    return select(*keys, first, last).group_by(*keys, ranges.c.distance)
+    return select(*keys, first, last).group_by(*keys, ranges.c.distance).order_by(*keys)
 
 
 def _cost(places: Sequence[ColumnElement[bool]]) -> Subquery:

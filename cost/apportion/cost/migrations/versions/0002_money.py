@@ -141,6 +141,12 @@ def _add_rollups() -> None:
             nullable=True,
             comment="rows before it were deleted; NULL: all are there",
         ),
+        sa.Column(
+            "rolled_from_ns",
+            sa.BigInteger(),
+            nullable=True,
+            comment="and rollups before it; NULL: all are there",
+        ),
         sa.PrimaryKeyConstraint("agent_id"),
     )
     op.create_table(
