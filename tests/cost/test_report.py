@@ -353,7 +353,11 @@ def test_many_agents_in_one_ledger(tmp_path: Path) -> None:
             found = report(other, by=["node", "workload"])
     assert [row.key for row in found.rows] == [("node-1", "w"), ("node-2", "w")]
     assert found.proof.holds
-    assert "GPU-1 was metered by node-1 and node-2: its cost is in here twice" in found.warnings
+    twice = (
+        "GPU-1 was metered by node-1 and node-2 from 2023-11-14 22:00:00Z to 2023-11-15 "
+        "00:00:05Z: its cost is in here twice"
+    )
+    assert twice in found.warnings
     assert "node-2/GPU-1" in report_text(found)
 
 

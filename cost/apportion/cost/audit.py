@@ -20,8 +20,7 @@ from apportion.cost.audit_references import reference_checks
 from apportion.cost.audit_rolled_spans import rolled_spans_check
 from apportion.cost.audit_rollups import rollup_check
 from apportion.cost.audit_spans import span_checks
-from apportion.cost.period import WallTime
-from apportion.cost.report_text import instant
+from apportion.cost.period import WallTime, instant
 from apportion.cost.rollups.marks import all_marks
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, or_, select, true
 
-from apportion.core.units import NS_PER_HOUR
+from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.ledger.schema import agent, wall_offset
 
 if TYPE_CHECKING:
@@ -120,3 +121,12 @@ class Period:
             return None
         node_ns = self.wall.node(agent_id, unix_ns) + NS_PER_HOUR // 2
         return node_ns - node_ns % NS_PER_HOUR
+
+
+def instant(unix_ns: int | None) -> str | None:
+    """A second in UTC, for people."""
+    if unix_ns is None:
+        return None
+    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    moment = epoch + timedelta(seconds=unix_ns // NS_PER_SECOND)
+    return moment.strftime("%Y-%m-%d %H:%M:%SZ")

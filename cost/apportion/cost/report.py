@@ -18,6 +18,7 @@ from apportion.cost.period import Period, WallTime
 from apportion.cost.quantity import Quantity, summed
 from apportion.cost.report_dimensions import Names
 from apportion.cost.report_figures import Figures
+from apportion.cost.report_owners import overlaps
 from apportion.cost.report_rows import DeviceRow, EntityRow, Proof, RateRow, Report
 from apportion.cost.report_scope import Scope
 from apportion.cost.rollups.sources import GRAINS
@@ -68,7 +69,14 @@ def report(
             for row in rows(connection, query.quantities(source, _METER))
         ]
         devices = _devices(connection, scope, wall, meters, settles=as_of_unix_ns is None)
+        twice = overlaps(connection, period)
         rates = _rates(connection, {(place[0], place[2]) for place, _ in meters})
+    if twice and ledger.several:
+        message = (
+            f"{twice[0]}: of ledgers that do not know of one another, its cost would be added "
+            "twice; leave one of them out, or report on other hours"
+        )
+        raise LedgerError(message)
     currencies = sorted({row.currency for row in rates})
     if len(currencies) > 1:
         message = (
@@ -97,6 +105,8 @@ def report(
         rates,
         proof,
         (
+            *_as_of_warnings(proof, as_of_unix_ns),
+            *(f"{text}: its cost is in here twice" for text in twice),
             *_device_warnings(devices),
             *_price_warnings(rates, _date(now_ns)),
             *_record_warnings(figures.rows, figures.uncharged_spans),
@@ -108,12 +118,16 @@ def _proof(devices: Sequence[DeviceRow], figures: Figures, *, as_it_was: bool) -
     metered = sum((row.metered for row in devices), Quantity())
     posted = sum((row.posted for row in figures.categories), Quantity())
     still_open = sum((row.open for row in figures.categories), Quantity())
+    if as_it_was:
+        # Running sums of the past are not kept: what was not posted then is what is missing.
+        still_open = metered - posted
+        if still_open.same_amounts(Quantity()):
+            still_open = Quantity()
     return Proof(
         metered,
         sum((row.sum_of_parts for row in devices), Quantity()),
         posted,
-        # Running sums of the past are not kept: what was not posted then is what is missing.
-        metered - posted if as_it_was else still_open,
+        still_open,
         sum((row.moved for row in figures.categories), Quantity()),
         sum((row.adjusted for row in figures.categories), Quantity()),
     )
@@ -146,7 +160,7 @@ def _devices(
             of_device[category] = of_device.get(category, Quantity()) + amount
     found: list[DeviceRow] = []
     for row in rows(connection, query.devices()):
-        agent_id, key, node, device, name, simulated, settled_ns = row
+        agent_id, key, node, device, name, simulated, _, settled_ns = row
         if (agent_id, key) not in meters:
             continue
         known = settles and settled_ns is not None
@@ -173,19 +187,23 @@ def _rates(connection: Connection, used: Collection[tuple[int, int]]) -> tuple[R
     return tuple(sorted(rates, key=lambda row: (row.device_name, row.as_of, row.per_hour)))
 
 
+def _as_of_warnings(proof: Proof, as_of_unix_ns: int | None) -> Iterable[str]:
+    if as_of_unix_ns is not None and proof.open != Quantity():
+        seconds = proof.open.device_ns / NS_PER_SECOND
+        yield (
+            f"{seconds:.1f} device-seconds of these hours had no line yet at that time: what a "
+            "report said of them then, as not posted yet, is not known any more"
+        )
+
+
 def _device_warnings(devices: Sequence[DeviceRow]) -> Iterable[str]:
-    owners: dict[str, set[str]] = {}
     for row in devices:
-        owners.setdefault(row.device, set()).add(row.node)
         if row.metered.unpriced_ns:
             seconds = row.metered.unpriced_ns / NS_PER_SECOND
             yield (
                 f"no price for {row.name} ({row.device}): {seconds:.1f} device-seconds have "
                 "quantities and no amount; add it to the price table"
             )
-    for name, nodes in owners.items():
-        if len(nodes) > 1:
-            yield f"{name} was metered by {' and '.join(sorted(nodes))}: its cost is in here twice"
 
 
 def _price_warnings(rates: Sequence[RateRow], today: date) -> Iterable[str]:

@@ -45,6 +45,7 @@ def report_json(report: Report) -> str:
         "currency": report.currency,
         "start_unix_ns": report.start_unix_ns,
         "end_unix_ns": report.end_unix_ns,
+        "as_of_unix_ns": report.as_of_unix_ns,
         "settled_until_unix_ns": report.settled_until_unix_ns,
         "by": list(report.by),
         "rows": [
@@ -58,7 +59,7 @@ def report_json(report: Report) -> str:
         ],
         "phases": [
             {
-                **_named(report.by, row.key),
+                **_named(report.phases_by, row.key),
                 "phase": row.phase.label or None,
                 "total": _quantity(row.total),
             }

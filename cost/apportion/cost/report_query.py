@@ -58,7 +58,7 @@ def rates() -> Executable:
 
 
 def devices() -> Executable:
-    """Every device with its node and how far it is settled."""
+    """Every device with its node, and from when to when it is settled."""
     return select(
         device.c.agent_id,
         device.c.device_key,
@@ -66,6 +66,7 @@ def devices() -> Executable:
         device.c.device,
         device.c.name,
         device.c.simulated,
+        watermark.c.since_ns,
         watermark.c.settled_ns,
     ).select_from(
         device.join(agent, agent.c.agent_id == device.c.agent_id).outerjoin(

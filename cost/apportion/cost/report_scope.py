@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import and_, false, or_, true
 
+from apportion.core.errors import LedgerError
 from apportion.cost.ledger.rollup_schema import (
     rollup_cost,
     rollup_meter,
@@ -15,9 +16,10 @@ from apportion.cost.ledger.rollup_schema import (
     rollup_step,
 )
 from apportion.cost.ledger.schema import span
+from apportion.cost.period import instant
 from apportion.cost.rollups import sources
 from apportion.cost.rollups.cover import Stretch, covered
-from apportion.cost.rollups.reach import Reach, reach_now, reach_then, within
+from apportion.cost.rollups.reach import Reach, changed_since, reach_now, reach_then, within
 from apportion.cost.rollups.spans import spans_with_cost
 
 if TYPE_CHECKING:
@@ -66,15 +68,20 @@ class Scope:
         Raises:
             LedgerError: an hour was changed since, and its rows are kept no longer.
         """
-        reaches = [
-            reach_then(
-                connection,
-                agent_id,
-                Stretch(*period.edges(agent_id)),
-                period.wall.node(agent_id, as_of_unix_ns),
-            )
-            for agent_id in period.wall.offsets
-        ]
+        reaches: list[Reach] = []
+        for agent_id in period.wall.offsets:
+            asked = Stretch(*period.edges(agent_id))
+            then_ns = period.wall.node(agent_id, as_of_unix_ns)
+            changed = changed_since(connection, agent_id, asked, then_ns)
+            if changed is not None:
+                start, end = (instant(period.wall.hour(agent_id, at or 0)) for at in changed)
+                message = (
+                    f"hours between {start} and {end} were changed after "
+                    f"{instant(as_of_unix_ns)}, and what they were is not kept any more: report "
+                    "on other hours, or without --as-of"
+                )
+                raise LedgerError(message)
+            reaches.append(reach_then(connection, agent_id, asked, then_ns))
         return cls(reaches, with_running=False)
 
     def cost(self, grains: Sequence[int]) -> list[Source]:

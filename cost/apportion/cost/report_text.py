@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from apportion.core.units import MJ_PER_JOULE, NS_PER_SECOND, money
+from apportion.cost.period import instant
 from apportion.cost.table import Table, printable
 
 if TYPE_CHECKING:
@@ -59,10 +59,13 @@ class _Page:
         report = self._report
         currency = report.currency or "no price is known"
         start, end = instant(report.start_unix_ns), instant(report.end_unix_ns)
+        settled = f"  settled until  {instant(report.settled_until_unix_ns) or 'never'}"
+        if report.as_of_unix_ns is not None:
+            settled = f"  as of          {instant(report.as_of_unix_ns)}; later lines are left out"
         return [
             f"Cost report of {report.ledger}",
             f"  period         {start or 'the beginning'} to {end or 'now'}, in whole hours",
-            f"  settled until  {instant(report.settled_until_unix_ns) or 'never'}",
+            settled,
             f"  amounts        {currency}; metered = quantity x rate, nothing here is billed",
         ]
 
@@ -205,11 +208,12 @@ class _Page:
 
     def _total(self, proof: Proof) -> list[str]:
         posted = self._exact(proof.posted)
+        missing = "not posted yet" if self._report.as_of_unix_ns is None else "not posted then"
         lines = [
             "  all devices",
             f"    {self._equation(proof.metered, proof.parts)}",
             f"    = posted {posted}",
-            f"    + not posted yet {self._exact(proof.open)}",
+            f"    + {missing} {self._exact(proof.open)}",
             f"    moves sum to {self._exact(proof.moved)}",
         ]
         if proof.adjusted.units is not None:
@@ -272,15 +276,6 @@ def _seconds(duration_ns: int) -> str:
 
 def _joules(energy_mj: int | None) -> str:
     return NOTHING if energy_mj is None else f"{energy_mj / MJ_PER_JOULE:,.3f}"
-
-
-def instant(unix_ns: int | None) -> str | None:
-    """A second in UTC, for people."""
-    if unix_ns is None:
-        return None
-    epoch = datetime(1970, 1, 1, tzinfo=timezone.utc)
-    moment = epoch + timedelta(seconds=unix_ns // NS_PER_SECOND)
-    return moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _verdict(holds: bool) -> str:  # noqa: FBT001 - the verdict itself

@@ -23,7 +23,7 @@ MODULES: Final = {
     "prices": "import, list, quote, compare and check price tables",
     "replay": "apportion a recorded trace, without an agent",
     "audit": "prove that the ledger adds up, to the unit",
-    "ledger": "create or migrate a ledger",
+    "ledger": "create, migrate, roll up, back up, restore, export a ledger, or say what is in it",
     "once": "run one collector once and print what it read",
     "doctor": "say what works on this machine and what to do about the rest",
     "check-config": "print the configuration in force and where each key was set",

@@ -59,7 +59,7 @@ def check_schema(engine: Engine, name: str, *, create: bool) -> None:
         SchemaMismatch: it is older, too new, or no ledger; the message names the command.
     """
     with engine.connect() as connection:
-        revision = _revision(connection)
+        revision = revision_of(connection)
         empty = revision is None and not inspect(connection).get_table_names()
     if empty and create:
         _upgrade(engine, name)
@@ -84,7 +84,8 @@ def check_schema(engine: Engine, name: str, *, create: bool) -> None:
         raise SchemaMismatch(message)
 
 
-def _revision(connection: Connection) -> str | None:
+def revision_of(connection: Connection) -> str | None:
+    """The schema's revision; None: there is no schema of ours."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -100,7 +101,7 @@ def _upgrade(engine: Engine, name: str) -> tuple[str | None, str]:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
-        before = _revision(connection)
+        before = revision_of(connection)
         if before is not None and (not before.isdecimal() or int(before) > int(REVISION)):
             message = (
                 f"ledger {name} has schema {before}, newer than this release's {REVISION}: "

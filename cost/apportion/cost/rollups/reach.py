@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, false, func, or_, select
 
-from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.posted import keys_since
 from apportion.cost.ledger.rollup_schema import rollup_hour
@@ -85,16 +84,10 @@ def reach_now(connection: Connection, agent_id: int, asked: Stretch) -> Reach:
 
 
 def reach_then(connection: Connection, agent_id: int, asked: Stretch, then_ns: int) -> Reach:
-    """What was posted by `then_ns`, node time.
-
-    Raises:
-        LedgerError: an hour was changed later, and its rows are kept no longer.
-    """
-    mark = Mark.load(connection, agent_id)
-    kept_ns = NEVER_NS if mark.kept_from_ns is None else mark.kept_from_ns
-    gone = [] if mark.kept_from_ns is None else [_before(asked, kept_ns)]
+    """What was posted by `then_ns`, node time. Hours of `changed_since` are as they are now."""
+    kept_ns = kept_from(connection, agent_id)
+    gone = [] if kept_ns == NEVER_NS else [_before(asked, kept_ns)]
     begun_before = hours_begun_before(connection, agent_id, kept_ns, asked)
-    _refuse_changed(connection, agent_id, gone, begun_before, then_ns)
     lines = and_(charge.c.agent_id == agent_id, charge.c.posted_ns <= then_ns)
     spans = and_(
         span.c.agent_id == agent_id,
@@ -205,25 +198,25 @@ def hours_begun_before(
     return sorted(row[0] for row in rows(connection, query.distinct()))
 
 
-def _refuse_changed(
-    connection: Connection,
-    agent_id: int,
-    gone: Sequence[Stretch],
-    begun_before: Sequence[int],
-    then_ns: int,
-) -> None:
+def kept_from(connection: Connection, agent_id: int) -> int:
+    """From when on an agent's rows are there."""
+    kept_ns = Mark.load(connection, agent_id).kept_from_ns
+    return NEVER_NS if kept_ns is None else kept_ns
+
+
+def changed_since(
+    connection: Connection, agent_id: int, asked: Stretch, then_ns: int
+) -> Stretch | None:
+    """The first to the last hour that was changed after `then_ns` and whose rows are gone."""
+    kept_ns = kept_from(connection, agent_id)
+    if kept_ns == NEVER_NS:
+        return None
     start_ns = rollup_hour.c.start_ns
-    places = [within(stretch, start_ns) for stretch in gone]
-    changed = or_(rollup_hour.c.posted_ns > then_ns, rollup_hour.c.spans_posted_ns > then_ns)
+    begun_before = hours_begun_before(connection, agent_id, kept_ns, asked)
     query = select(func.min(start_ns), func.max(start_ns)).where(
         rollup_hour.c.agent_id == agent_id,
-        changed,
-        or_(start_ns.in_(begun_before), *places),
+        or_(rollup_hour.c.posted_ns > then_ns, rollup_hour.c.spans_posted_ns > then_ns),
+        or_(start_ns.in_(begun_before), within(_before(asked, kept_ns), start_ns)),
     )
     ((first_ns, last_ns),) = rows(connection, query)
-    if first_ns is not None:
-        message = (
-            f"agent {agent_id}: hours from {first_ns} to {last_ns} ns were changed after "
-            "that, and their lines are kept no longer: report on later hours, or as of now"
-        )
-        raise LedgerError(message)
+    return None if first_ns is None else Stretch(first_ns, last_ns + NS_PER_HOUR)

@@ -5,15 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from apportion.agent.cli.command import Command
+from apportion.agent.cli.ledger.action import Action
 from apportion.agent.cli.ledger_option import add_ledger, ledger_of
 from apportion.cost.ledger.migration import migrate
-
-
-def _configure(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "create the ledger, or bring its schema to this release's in one transaction"
-    add_ledger(actions.add_parser("migrate", help=text, description=text, allow_abbrev=False))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -27,4 +21,6 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("Looks after ledgers. Agents never migrate by themselves.", _configure, _run)
+ACTION = Action(
+    "create the ledger, or bring its schema to this release's in one transaction", add_ledger, _run
+)

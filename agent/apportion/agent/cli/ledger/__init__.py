@@ -1,0 +1,7 @@
+"""`apportion ledger`: what a ledger needs over the years. Each action is a module of this package."""
+
+from __future__ import annotations
+
+from apportion.agent.cli.ledger.command import COMMAND
+
+__all__ = ["COMMAND"]
