@@ -1,4 +1,4 @@
-"""`apportion ledger`: what a ledger needs over the years. Each action is a module of this package."""
+"""`apportion ledger`: what a ledger needs over the years. Each action is a module here."""
 
 from __future__ import annotations
 
