@@ -22,6 +22,7 @@ from apportion.agent.pipeline.restore import read_position
 from apportion.agent.pipeline.sampler import Sampler
 from apportion.agent.service import RunGroup
 from apportion.agent.snapshot import SnapshotBoard
+from apportion.agent.upkeep import Upkeep
 from apportion.collectors.discovery import discover
 from apportion.collectors.observed import Observed
 from apportion.collectors.options import CollectorOptions
@@ -29,6 +30,7 @@ from apportion.collectors.registry import built_in
 from apportion.core.clock import SystemClock
 from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
+from apportion.cost.keeping import Keep
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
 from apportion.cost.methods.model_catalogue import model_facts
@@ -106,7 +108,9 @@ def run(config: AgentConfig) -> int:
     server = HttpService(
         create_app(text, health, _version()), config.listen_host, config.listen_port
     )
-    group = RunGroup([server, engine, sampler], clock, drain_ns=config.drain.ns)
+    keep = Keep(*(kept and kept.ns for kept in (config.keep_lines, config.keep_rollups)))
+    upkeep = Upkeep(config.ledger_location, ledger.agent_id, keep, clock)
+    group = RunGroup([server, upkeep, engine, sampler], clock, drain_ns=config.drain.ns)
     try:
         return group.run(on_stopping=board.stop)
     finally:

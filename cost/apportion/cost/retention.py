@@ -7,7 +7,7 @@ same before and after: which rows are in rollups does not depend on whether they
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, delete, func, select
 
@@ -16,6 +16,7 @@ from apportion.core.units import NS_PER_HOUR
 from apportion.cost.audit_finding import Names
 from apportion.cost.audit_rolled_spans import span_differences
 from apportion.cost.audit_rollups import Hours, differences
+from apportion.cost.keeping import LEAST_NS, Keep
 from apportion.cost.ledger.posted import keys_since
 from apportion.cost.ledger.rollup_schema import (
     rollup_cost,
@@ -43,18 +44,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection, Engine, Table
 
-LEAST_NS: Final = 24 * NS_PER_HOUR
-"""Settlement goes back to rows of the last hours when it learns something late."""
 ROWS_AT_ONCE: Final = 5_000
 _ROLLUPS: Final = (rollup_cost, rollup_meter, rollup_part, rollup_span, rollup_step)
 _LONGEST_NS: Final = GRAINS[-1] * NS_PER_HOUR
-
-
-class Keep(NamedTuple):
-    """For how long, in node time; None: for ever."""
-
-    rows_ns: int | None
-    rollups_ns: int | None = None
 
 
 def nowhere_needed(connection: Connection, agent_id: int) -> int | None:
