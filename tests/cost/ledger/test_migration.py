@@ -20,11 +20,7 @@ from apportion.core.errors import LedgerError, SchemaMismatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.migration import MIGRATIONS, REVISION, migrate
 from apportion.cost.ledger.reader import LedgerReader
-from apportion.cost.ledger.rollup_schema import rollup_cost
-from apportion.cost.ledger.schema import metadata
-
-
-assert rollup_cost.metadata is metadata  # its module adds tables
+from apportion.cost.ledger.rollup_schema import metadata
 
 
 def open_ledger(path: Path) -> Ledger:

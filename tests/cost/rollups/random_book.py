@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from typing_extensions import Self
+
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.core.clock import ManualClock
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
@@ -124,8 +126,10 @@ class Pair:
             if not self.roller.step(self.agent_id):
                 break
 
-    def close(self) -> None:
-        """Let go of both."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.rolled.close()
         self.plain.close()
 
