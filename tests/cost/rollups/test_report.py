@@ -14,7 +14,7 @@ from tests.cost.rollups.random_book import T0, Pair
 from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.keeping import Keep
-from apportion.cost.ledger.ledger import Ledger
+from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.report import report
 from apportion.cost.report_rows import OTHER, Report
 from apportion.cost.retention import Retention
@@ -32,7 +32,7 @@ PERIODS = ((None, None), (T0 + HOUR, T0 + 29 * HOUR), (T0 + 26 * HOUR, None))
 
 
 def said(
-    ledger: Ledger,
+    ledger: LedgerReader,
     by: Sequence[str],
     period: tuple[int | None, int | None] = (None, None),
     as_of: int | None = None,
