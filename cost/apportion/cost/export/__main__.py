@@ -23,6 +23,10 @@ def main() -> int:
     except ApportionError as refusal:
         sys.stderr.write(f"{refusal}\n")
         return 2
+    except OSError as error:
+        place = error.filename or request.directory
+        sys.stderr.write(f"{place} cannot be written ({error.strerror}): give another directory\n")
+        return 2
     json.dump(asdict(exported), sys.stdout)
     return 0
 
