@@ -151,8 +151,7 @@ def test_what_the_agent_did_not_post_yet_is_derived_and_then_the_same() -> None:
         found += [(line.total.device_ns / SECOND, bool(line.derived.device_ns)) for line in lines]
         world.clock.advance(SECOND)
         world.read_all(0.5)
-    assert found[0] == (2 * 4 * 2, True)
-    assert found[-1] == (2 * 4 * 2, False)
+    assert [found[0], found[-1]] == [(2 * 4 * 2, True), (2 * 4 * 2, False)]
     assert found == sorted(found, key=lambda one: not one[1])
 
 
