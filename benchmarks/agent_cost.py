@@ -1,13 +1,19 @@
-"""CPU and memory of the whole agent beside nvitop-exporter, on the same SIMULATED library.
+"""CPU and memory of the agent and its sampling beside peers, on the same SIMULATED library.
 
-Eight simulated GPUs, read once a second; the agent also takes 100 spans a second from one ring,
-settles and commits them every five seconds, and both are scraped every five seconds. CPU is
-that of each process tree over the same wall-clock window, memory its largest resident size.
+Eight simulated GPUs, read once a second by everybody in one run. `apportion sampling` is the
+process that reads NVML, a child of `apportion agent`. The agent also takes 100 spans a second from
+one ring, settles and commits them every five seconds; it and nvitop-exporter are scraped every five
+seconds. CPU is that of each process tree over the same wall-clock window, memory its largest
+resident size.
+
+Zeus and CodeCarbon bring pandas, SciPy and scikit-learn, half a gigabyte: they are no extra of this
+project, and are measured where `APPORTION_PEERS_PYTHON` names an interpreter that has them.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +47,43 @@ while due < end:
     due += 1 / float(sys.argv[3])
     time.sleep(max(0.0, due - time.monotonic()))
 """
+
+_PYNVML = """
+import sys, time
+import pynvml as nvml
+nvml.nvmlInit()
+handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(int(sys.argv[1]))]
+due = time.monotonic()
+while True:
+    for handle in handles:
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        nvml.nvmlDeviceGetPowerUsage(handle)
+        nvml.nvmlDeviceGetUtilizationRates(handle)
+        nvml.nvmlDeviceGetMemoryInfo(handle)
+        nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+        nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+        nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM)
+        nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
+        nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    due += 1
+    time.sleep(max(0.0, due - time.monotonic()))
+"""
+_ZEUS = """
+import sys, time
+from zeus.monitor import PowerMonitor
+monitor = PowerMonitor(gpu_indices=list(range(int(sys.argv[1]))), update_period=1.0)
+time.sleep(3600)
+"""
+_CODECARBON = """
+import sys, time
+from codecarbon import OfflineEmissionsTracker
+tracker = OfflineEmissionsTracker(
+    country_iso_code="USA", measure_power_secs=1, save_to_file=False, log_level="error"
+)
+tracker.start()
+time.sleep(3600)
+"""
+_PEERS = {"zeus PowerMonitor": ("zeus", _ZEUS), "codecarbon": ("codecarbon", _CODECARBON)}
 
 
 def run() -> dict[str, object]:
@@ -77,6 +120,11 @@ def _measure(root: Path, environ: dict[str, str]) -> dict[str, object]:
             stderr=subprocess.DEVNULL,
         ),
     ]
+    measured = {
+        "apportion agent": started[0].pid,
+        "nvitop-exporter": started[1].pid,
+        **_start_loops(root, environ, started),
+    }
     try:
         _wait_for(ours)
         _wait_for(theirs)
@@ -86,15 +134,51 @@ def _measure(root: Path, environ: dict[str, str]) -> dict[str, object]:
         scraper = threading.Thread(target=_scrape, args=([ours, theirs], stop))
         scraper.start()
         time.sleep(WARM_UP_S)
-        figures = _watch({"apportion agent": started[0].pid, "nvitop-exporter": started[1].pid})
+        (sampling,) = psutil.Process(started[0].pid).children()
+        figures = _watch({"apportion sampling": sampling.pid, **measured})
         stop.set()
         scraper.join()
     finally:
         for process in reversed(started):
+            # Zeus leaves processes behind that only the end of their session ends.
+            if os.getsid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGKILL)
             process.terminate()
             process.wait(20)
-    ratio = figures["apportion agent"]["cpu_percent"] / figures["nvitop-exporter"]["cpu_percent"]
-    return {"SIMULATED": "yes", **figures, "cpu of ours / theirs": ratio}
+    cpu = {name: figure["cpu_percent"] for name, figure in figures.items()}
+    return {
+        "SIMULATED": "yes",
+        **figures,
+        "cpu of agent / nvitop-exporter": cpu["apportion agent"] / cpu["nvitop-exporter"],
+        "cpu of sampling / nvitop-exporter": cpu["apportion sampling"] / cpu["nvitop-exporter"],
+    }
+
+
+def _start_loops(
+    root: Path, environ: dict[str, str], started: list[subprocess.Popen[bytes]]
+) -> dict[str, int]:
+    """The peers that only sample, those that are there; their pids by name."""
+    tools = root / "tools"
+    tools.mkdir()
+    # CodeCarbon looks for GPUs only where this program is.
+    (tools / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    environ = {**os.environ, **environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    others = os.environ.get("APPORTION_PEERS_PYTHON")
+    programs = [("pynvml loop", sys.executable, _PYNVML)]
+    if others is not None:
+        programs += [
+            (name, others, program)
+            for name, (module, program) in _PEERS.items()
+            if subprocess.run([others, "-c", f"import {module}"], check=False).returncode == 0
+        ]
+    pids: dict[str, int] = {}
+    for name, python, program in programs:
+        command = [python, "-c", program, str(GPUS)]
+        process = subprocess.Popen(command, env=environ, start_new_session=True)
+        started.append(process)
+        pids[name] = process.pid
+    return pids
 
 
 def _watch(roots: dict[str, int]) -> dict[str, dict[str, float]]:

@@ -160,6 +160,7 @@ def metered(root: Path, library: Path, *, devices: int) -> Generator[Gpus]:
                 gpus = Gpus(node, agent)
                 gpus.until_read()
                 yield gpus
+                assert gpus.look().value("undeclared_samples_total") == 0, gpus.agent.log
                 assert gpus.agent.stop() == 0, gpus.agent.log
                 found = node.audit(gpus.agent.book)
                 assert not found, found

@@ -42,7 +42,8 @@ class Reading:
     `energy_mj` is cumulative and falls only when the counter was reset. `energy_source` is
     `energy_counter`, `power_integrated` or `rapl`, with `_share` after it where the device has only
     a share of what was measured (a MIG instance). `utilization_ratio` is activity evidence in
-    0..1 over the source's last sample period; `activity_source` names where it came from.
+    0..1 since the last reading where the source can tell, else over its own last sample period;
+    `activity_source` names where it came from.
     `cpu_ns_by_pid` is for the CPU device only: cumulative CPU time of the instrumented pids.
     `samples` is telemetry that settlement does not need; the label `device` goes without saying.
     """
