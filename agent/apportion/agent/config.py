@@ -24,10 +24,12 @@ from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
 from apportion.collectors.registry import DEFAULT
 from apportion.core.errors import LedgerError
+from apportion.cost.keeping import LEAST_NS
 from apportion.cost.ledger.engine import is_postgres, ledger_url, shown
 from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
+LEAST_KEPT: Final = Duration(LEAST_NS)
 DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
 
 _CURRENCY: Final = r"^[A-Z]{3}$"
@@ -76,6 +78,12 @@ def _shared(value: object) -> object:
 
 Period = Annotated[
     Duration, NoDecode, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)
+]
+OptionalPeriod = Annotated[
+    Duration | None,
+    NoDecode,
+    BeforeValidator(lambda value: None if value is None else Duration.parse(value)),
+    PlainSerializer(lambda value: None if value is None else str(value)),
 ]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
@@ -194,6 +202,15 @@ class AgentConfig(BaseSettings):
         description="How long a device stays this agent's in the shared ledger without a sign of "
         "life; then another agent may take it.",
     )
+    keep_lines: OptionalPeriod = Field(
+        None,
+        description="How long lines, spans and settlements are kept, such as 90d. Unset: for ever. "
+        "Their sums by hour, day and week stay.",
+    )
+    keep_rollups: OptionalPeriod = Field(
+        None,
+        description="How long those sums are kept, such as 1825d. Unset: for ever.",
+    )
     ring_dir: Path = Field(
         Path(DEFAULT_DIRECTORY),
         description="Where instrumented processes put their rings. Default for a plain user: "
@@ -291,6 +308,18 @@ class AgentConfig(BaseSettings):
                 raise ValueError(
                     f"{key} is {value}; it must be from {Duration(least_ns)} to {Duration(most_ns)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _keeping_makes_sense(self) -> AgentConfig:
+        lines, rollups = self.keep_lines, self.keep_rollups
+        if lines is not None and lines < LEAST_KEPT:
+            raise ValueError(f"keep_lines is {lines}; it must be {LEAST_KEPT} or more")
+        if rollups is not None and (lines is None or rollups < lines):
+            raise ValueError(
+                f"keep_rollups is {rollups}; sums are kept at least as long as their lines, and "
+                f"keep_lines is {lines or 'unset'}"
+            )
         return self
 
     @model_validator(mode="after")
