@@ -134,7 +134,8 @@ def run(config: AgentConfig) -> int:
     server = HttpService(
         create_app(text, health, _version()), config.listen_host, config.listen_port
     )
-    keep = Keep(*(kept and kept.ns for kept in (config.keep_lines, config.keep_rollups)))
+    kept = (config.keep_lines, config.keep_rollups)
+    keep = Keep(*(None if each is None else each.ns for each in kept))
     upkeep = Upkeep(config.ledger_location, ledger.agent_id, keep, clock)
     # Stopped after the settlement: it ships what that committed last.
     shippers = [] if shipper is None else [shipper]

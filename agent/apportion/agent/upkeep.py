@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.core.errors import LedgerError, LedgerUnavailable
 from apportion.cost.ledger.engine import ledger_url, open_engine, shown
-from apportion.cost.retention import Retention, nowhere_needed
+from apportion.cost.retention import Retention
 from apportion.cost.rollups.roll import Roller
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
-
-    from sqlalchemy import Connection
 
     from apportion.core.clock import Clock
     from apportion.cost.keeping import Keep
@@ -40,15 +37,13 @@ class Upkeep:
         agent_id: int,
         keep: Keep,
         clock: Clock,
-        *,
-        needed_since: Callable[[Connection, int], int | None] = nowhere_needed,
     ) -> None:
         url = ledger_url(ledger)
         self._agent_id, self._clock = agent_id, clock
         self._engine = open_engine(url)
         self._works = (
             Roller(self._engine, shown(url)),
-            Retention(self._engine, shown(url), keep, needed_since=needed_since),
+            Retention(self._engine, shown(url), keep),
         )
         self._said = ""
 

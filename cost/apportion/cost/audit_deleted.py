@@ -211,7 +211,7 @@ def _metered(connection: Connection) -> Iterator[_Metered]:
     )
     query = query.where(row.hours == 1).group_by(*keys).order_by(*keys)
     for *place, device_ns, high, low in stream(connection, query):
-        yield _Metered(*place, device_ns, joined(high, low))
+        yield _Metered._make((*place, device_ns, joined(high, low)))
 
 
 def moves_of_deleted(connection: Connection, deleted: Deleted) -> list[tuple[Any, ...]]:

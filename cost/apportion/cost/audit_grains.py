@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, select
 
@@ -18,13 +18,14 @@ from apportion.cost.ledger.rollup_tables import (
     rollup_step,
 )
 from apportion.cost.ledger.rows import stream
+from apportion.cost.rollups.marks import all_marks
 from apportion.cost.rollups.sources import GRAINS
 from apportion.cost.sums import joined, wide_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from sqlalchemy import Connection, Subquery, Table
+    from sqlalchemy import ColumnElement, Connection, Subquery, Table
 
     from apportion.cost.audit_finding import Check, Names
     from apportion.cost.audit_hours import Hour, Row
@@ -36,10 +37,11 @@ _NO_KEYS: Final = frozenset({"hours", "agent_id", "start_ns"})
 def grains_check(connection: Connection, names: Names) -> Check:
     """Every day and week there is."""
     checker = Checker("longer", "days are the sum of their hours, weeks of their days", "rollups")
+    agents = sorted(all_marks(connection))
     for finer, hours in pairwise(GRAINS):
         for table in _TABLES:
             accounts = _steps if table is rollup_step else _figures
-            for agent_id in sorted(names.nodes):
+            for agent_id in agents:
                 made = accounts(connection, table, agent_id, finer, hours)
                 held = accounts(connection, table, agent_id, hours, hours)
                 for start_ns, expected, found in side_by_side(made, held):
@@ -70,7 +72,10 @@ def _figures(
     keys = [row.c.agent_id, row.c.longer_ns, *(row.c[name] for name in names)]
     columns = [column.name for column in table.c]
     figures = [name for name in columns if name not in {*_NO_KEYS, *names}]
-    edges = {"first_ns": func.min, "last_ns": func.max}
+    edges: dict[str, Callable[[Any], ColumnElement[Any]]] = {
+        "first_ns": func.min,
+        "last_ns": func.max,
+    }
     sums = [edges.get(name, wide_sum)(row.c[name]) for name in figures]
     query = select(*keys, *sums).group_by(*keys).order_by(row.c.longer_ns)
     found = stream(connection, query)

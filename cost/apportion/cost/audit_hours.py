@@ -42,4 +42,4 @@ def side_by_side(
             hours[0], left = left[1], next(one, None)
         if right is not None and right[0] == start_ns:
             hours[1], right = right[1], next(other, None)
-        yield start_ns, *hours
+        yield start_ns, hours[0], hours[1]

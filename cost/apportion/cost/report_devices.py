@@ -38,7 +38,7 @@ class Metered(NamedTuple):
 def metered(connection: Connection, scope: Scope) -> list[Metered]:
     """Everything that was settled."""
     return [
-        Metered(*row[:5], summed(*row[4:]))
+        Metered._make((*row[:5], summed(*row[4:])))
         for source in scope.meters(GRAINS)
         for row in rows(connection, query.quantities(source, _METER))
     ]

@@ -136,10 +136,10 @@ class Names:
             )
             for row in _all(connection, device_group, "group_key", "device_keys")
         }
-        columns = ("rate_key", "device_name", "per_hour", "currency", "basis", "as_of")
+        facts = ("rate_key", "device_name", "per_hour", "currency", "basis", "as_of")
         self._rates = {
             (row[0], row[1]): f"{row[2]}: {row[3]} {row[4]} per hour, {row[5]}, as of {row[6]}"
-            for row in _all(connection, rate, *columns)
+            for row in _all(connection, rate, *facts)
         }
         self._methods = dict(rows(connection, select(method.c.method_key, method.c.name)))
 

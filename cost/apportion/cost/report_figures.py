@@ -153,11 +153,11 @@ class Figures:
                 pool, key = (tuple(named[at] for at in some) for some in (pools, places))
                 costs.append(WorkloadCost(pool, key, Category(row[width]), units))
         found = loaded_cost(costs, loading)
-        units = {key: found.units[key] for key in self._kept if key in found.units}
+        shown = {key: found.units[key] for key in self._kept if key in found.units}
         rest = [found.units[key] for key in self._others if key in found.units]
         if rest:
-            units[_other(self._by)] = sum(rest)
-        return Loaded(units, found.unshared)
+            shown[_other(self._by)] = sum(rest)
+        return Loaded(shown, found.unshared)
 
     def _phase_rows(self, by: Dimensions, top: int | None) -> tuple[PhaseRow, ...]:
         found: dict[Key, dict[Phase, Quantity]] = {}
@@ -213,7 +213,7 @@ def _ranked(totals: Mapping[Key, Quantity], top: int | None) -> tuple[list[Key],
     return order[:top], order[top:]
 
 
-def _by_name(key: Key) -> Sequence[str]:
+def _by_name(key: Key) -> list[str]:
     return [_AFTER_ALL if name is None else name for name in key]
 
 

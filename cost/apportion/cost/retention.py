@@ -213,7 +213,7 @@ def _oldest_hour(connection: Connection, agent_id: int) -> int:
     ended = select(func.min(span.c.end_ns)).where(span.c.agent_id == agent_id)
     known = [connection.execute(query).scalar() for query in (settled, ended)]
     oldest_ns = min(at for at in known if at is not None)
-    return oldest_ns - oldest_ns % NS_PER_HOUR
+    return int(oldest_ns - oldest_ns % NS_PER_HOUR)
 
 
 def _delete(connection: Connection, table: Table, agent_id: int, term: ColumnElement[bool]) -> None:

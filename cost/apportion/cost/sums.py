@@ -82,7 +82,8 @@ Halves = tuple["ColumnElement[Any]", "ColumnElement[Any]"]
 def halves(column: ColumnElement[int] | ColumnElement[int | None]) -> Halves:
     """An integer `column` in halves; NULL is NULL in both."""
     # Written out: PostgreSQL shifts a bigint by an integer only, and a bound one is a bigint.
-    bits, mask = literal_column(str(_HALF_BITS)), literal_column(str(_LOW_MASK))
+    bits: ColumnElement[int] = literal_column(str(_HALF_BITS))
+    mask: ColumnElement[int] = literal_column(str(_LOW_MASK))
     return column.bitwise_rshift(bits), column.bitwise_and(mask)
 
 

@@ -6,7 +6,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from tests.cost.rollups.test_retention import HOURS, T0, two_days
+from tests.cost.rollups.random_book import T0
+from tests.cost.rollups.test_retention import HOURS, two_days
 
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.audit import AuditResult, audit, audit_text

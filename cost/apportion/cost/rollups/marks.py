@@ -8,7 +8,7 @@ into which something comes later is stale until it is made again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import and_, delete, func, insert, select
 
@@ -125,7 +125,7 @@ class LateSpans(NamedTuple):
 def late_spans(connection: Connection, agent_id: int, mark: Mark) -> LateSpans:
     """What came since the mark, by the index that has such spans only."""
     seen_ns = NEVER_NS if mark.seen_ns is None else mark.seen_ns
-    came = [SPAN_IS_LATE, span.c.agent_id == agent_id, span.c.posted_ns > seen_ns]
+    came: list[Any] = [SPAN_IS_LATE, span.c.agent_id == agent_id, span.c.posted_ns > seen_ns]
     newest_ns = connection.execute(select(func.max(span.c.posted_ns)).where(*came)).scalar()
     if newest_ns is None:
         return LateSpans([], seen_ns)

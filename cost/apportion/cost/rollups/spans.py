@@ -52,17 +52,12 @@ class SpanSums(NamedTuple):
     @classmethod
     def of(cls, sums: Sequence[Any]) -> SpanSums:
         """From the columns of `figures`."""
-        return cls(
-            *sums[:11],
-            joined(sums[11], sums[12]),
-            joined(sums[13], sums[14]),
-            joined(sums[15], sums[16]),
-            joined(sums[17], sums[18]),
-        )
+        wide = (joined(sums[at], sums[at + 1]) for at in range(11, 19, 2))
+        return cls._make((*sums[:11], *wide))
 
     def plus(self, other: SpanSums) -> SpanSums:
         """Both together."""
-        return SpanSums(*map(plus, self, other))
+        return SpanSums._make(map(plus, self, other))
 
 
 def root_spans(*terms: ColumnElement[bool]) -> list[ColumnElement[bool]]:
