@@ -96,7 +96,7 @@ def reach_now(connection: Connection, agent_id: int, asked: Asked) -> Reach:
     marks = meter_marks(connection, agent_id)
     return Reach(
         agent_id,
-        asked.stretches,
+        asked.stretches if mark.pieces else [],
         [and_(mine, place, asked.holds(charge.c.start_ns)) for place in mark.lines_outside()],
         and_(accrual.c.agent_id == agent_id, asked.holds(accrual.c.bucket_ns)),
         _settled_outside(settlement, agent_id, marks, asked),
