@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import ClauseElement, Connection, event
 from sqlalchemy.dialects import postgresql
+from tests.cost.shipped import roller
 
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.core.clock import ManualClock
@@ -29,7 +30,6 @@ from apportion.cost.report import report
 from apportion.cost.report_data import report_csv, report_json
 from apportion.cost.report_rows import EntityRow, Report
 from apportion.cost.report_text import decimal_amount, report_text
-from apportion.cost.rollups.roll import Roller
 from apportion.cost.testing import Claim, LedgerBuilder
 
 pytestmark = pytest.mark.usefixtures("each_database")
@@ -610,7 +610,7 @@ def test_no_plan_is_quadratic(*, rolled: bool) -> None:
     """Lines and spans are joined by an index of their own, never by all rows of an agent."""
     with fleet().ledger() as ledger:
         if rolled:
-            Roller(ledger._engine, ledger.name).run()
+            roller(ledger).run()
         with asked(ledger) as statements:
             report(ledger, T0, T0 + HOUR, ["workload", "tenant"])
         with ledger.read() as connection:

@@ -12,20 +12,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
+from apportion.agent.config_values import (
+    HOST_PORT,
+    ByName,
+    Numbers,
+    OptionalPeriod,
+    Paths,
+    Period,
+    Words,
+    checked_address,
+    checked_postgres,
+)
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
 from apportion.collectors.registry import DEFAULT
 from apportion.core.errors import LedgerError
 from apportion.cost.keeping import LEAST_NS
-from apportion.cost.ledger.engine import is_postgres, ledger_url, shown
+from apportion.cost.ledger.engine import ledger_url, shown
 from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
@@ -36,59 +46,6 @@ _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
 _SECRET_OF_URL: Final = re.compile(r"(?<=//).*@|(?<=\?).*")
 """User and password, whatever they are made of, and the query."""
-_HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
-
-
-def _listed(value: object) -> object:
-    """`a,b` and an empty text, as an environment variable or a flag gives a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _by_name(value: object) -> object:
-    """`a=b,c=d`, as an environment variable or a flag gives a mapping."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
-    if not all(name.strip() and text.strip() for name, _, text in pairs):
-        raise ValueError("give pairs such as my-model=/models/my-model/config.json, with commas")
-    return {name.strip(): text.strip() for name, _, text in pairs}
-
-
-def _address(value: object) -> object:
-    if isinstance(value, str):
-        match = _HOST_PORT.fullmatch(value.strip())
-        if match is None or int(match[3]) > 65_535:
-            raise ValueError("give a host and a port such as 127.0.0.1:9477 or [::1]:9477")
-        return value.strip()
-    return value
-
-
-def _shared(value: object) -> object:
-    if isinstance(value, str) and value:
-        try:
-            right = is_postgres(ledger_url(value))
-        except LedgerError:
-            right = False
-        if not right:
-            raise ValueError("give the URL of a PostgreSQL: postgresql://USER@HOST/DATABASE")
-    return value or None
-
-
-Period = Annotated[
-    Duration, NoDecode, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)
-]
-OptionalPeriod = Annotated[
-    Duration | None,
-    NoDecode,
-    BeforeValidator(lambda value: None if value is None else Duration.parse(value)),
-    PlainSerializer(lambda value: None if value is None else str(value)),
-]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
-ByName = Annotated[dict[str, str], NoDecode, BeforeValidator(_by_name)]
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_listed)]
 
 
 class LabelLimits(BaseModel):
@@ -115,7 +72,7 @@ class AgentConfig(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    listen: Annotated[str, BeforeValidator(_address)] = Field(
+    listen: Annotated[str, BeforeValidator(checked_address)] = Field(
         "127.0.0.1:9477",
         description="Host and port of /metrics, /healthz and /readyz. Port 0 takes a free one.",
     )
@@ -185,7 +142,7 @@ class AgentConfig(BaseSettings):
         repr=False,  # it may hold a password
         description="The ledger: a path or a SQLAlchemy URL. Unset: `ledger.db` in `state_dir`.",
     )
-    shared_ledger: Annotated[str | None, BeforeValidator(_shared)] = Field(
+    shared_ledger: Annotated[str | None, BeforeValidator(checked_postgres)] = Field(
         None,
         repr=False,  # it may hold a password
         description="The PostgreSQL that commits are shipped to, and that other agents share: a "
@@ -336,7 +293,7 @@ class AgentConfig(BaseSettings):
     @property
     def listen_host(self) -> str:
         """The host part of `listen`, without brackets."""
-        match = _HOST_PORT.fullmatch(self.listen)
+        match = HOST_PORT.fullmatch(self.listen)
         return "" if match is None else match[1] or match[2]
 
     @property
