@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apportion.agent.pipeline.device import GIVE_UP_NS, Knot, MeteredDevice
@@ -41,6 +41,7 @@ def reading(energy_mj: int | None, utilization: float | None = None) -> Reading:
         )
     )
 )
+@example([(6 * SECOND, None, 0), (SECOND, 100, 3 * SECOND), (SECOND, None, 0)])
 def test_energy_is_the_counters_whatever_the_ticks(
     events: list[tuple[int, int | None, int]],
 ) -> None:
