@@ -1,4 +1,4 @@
-"""The source as Prometheus' files: recording rules, alerting rules, and promtool's tests of them."""
+"""The source as Prometheus' files: rules that record, rules that alert, and promtool's tests."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def tests(source: Source) -> dict[str, dict[str, Any]]:
 
 def _test(alert: Alert, runbook: str) -> dict[str, Any]:
     case = alert.case
-    texts = {
-        name: alert.text_then(text) for name, text in alert.annotations(runbook).items()
-    }
+    texts = {name: alert.text_then(text) for name, text in alert.annotations(runbook).items()}
     firing = [{"exp_labels": alert.labels_then(), "exp_annotations": texts}]
     return {
         "interval": case.interval,

@@ -145,7 +145,9 @@ def load(given: Mapping[str, str] | None = None, folder: Path = FOLDER) -> Sourc
     Raises:
         SourceError: an unknown parameter or key, or a word that is not one of a closed list.
     """
-    listed: dict[str, dict[str, object]] = _yaml(folder / "parameters.yaml")
+    listed: dict[str, dict[str, object]] = yaml.safe_load(
+        (folder / "parameters.yaml").read_text(encoding="utf-8")
+    )
     unknown = sorted(set(given or {}) - set(listed))
     if unknown:
         raise SourceError(f"no such parameter: {', '.join(unknown)}; there are {', '.join(listed)}")
@@ -157,35 +159,25 @@ def load(given: Mapping[str, str] | None = None, folder: Path = FOLDER) -> Sourc
     return Source(parameters, tuple(_group(file, values) for file in files))
 
 
-def _yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
 def _group(path: Path, values: Mapping[str, str]) -> Group:
     try:
-        found = _filled(_yaml(path), values)
+        found = yaml.safe_load(_filled(path.read_text(encoding="utf-8"), values))
         return Group(
             name=path.stem,
             title=found["title"],
             records=tuple(_record(**entry) for entry in found.get("records", ())),
             alerts=tuple(_alert(**entry) for entry in found.get("alerts", ())),
         )
-    except (SourceError, TypeError, KeyError) as error:
+    except (SourceError, TypeError, KeyError, yaml.YAMLError) as error:
         raise SourceError(f"{path.name}: {error}") from error
 
 
-def _filled(node: Any, values: Mapping[str, str]) -> Any:
-    """The tree with parameters in place of their placeholders."""
-    if isinstance(node, dict):
-        return {_filled(key, values): _filled(value, values) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_filled(value, values) for value in node]
-    if not isinstance(node, str):
-        return node
-    missing = [name for name in _PLACEHOLDER.findall(node) if name not in values]
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """The text with parameters in place of their placeholders."""
+    missing = [name for name in _PLACEHOLDER.findall(text) if name not in values]
     if missing:
-        raise SourceError(f"<{missing[0]}> is no parameter: {node}")
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], node).strip()
+        raise SourceError(f"<{missing[0]}> is no parameter; there are {', '.join(values)}")
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], text)
 
 
 def _record(
