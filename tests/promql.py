@@ -76,12 +76,13 @@ def _labels(node: Expr, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
             return known[node.vector_selector.name or ""]
         case ParenExpr() | UnaryExpr() | SubqueryExpr():
             return _labels(node.expr, known)
-        case AggregateExpr() if node.modifier is None:
-            return _labels(node.expr, known) if str(node.op) in PICKING else frozenset()
         case AggregateExpr():
-            named = frozenset(node.modifier.labels)
-            by = node.modifier.type == AggModifierType.By
-            return named if by else _labels(node.expr, known) - named
+            inner = _labels(node.expr, known)
+            modifier = node.modifier
+            if modifier is None or str(node.op) in PICKING:
+                return inner if str(node.op) in PICKING else frozenset()
+            named = frozenset(modifier.labels)
+            return named if modifier.type == AggModifierType.By else inner - named
         case BinaryExpr():
             left, right = _labels(node.lhs, known), _labels(node.rhs, known)
             if str(node.op) == "or":

@@ -38,10 +38,10 @@ def test_each_query_returns_data(repository: Path, tmp_path: Path, library: Path
         for index in (TRAINER, SERVER):
             gpus.simulator.set_utilization(index, 0.8)
         log = tmp_path / "finished"
-        run = {"APPORTION_RUN": "run-1"}
         for kind, name, index in (("steps", "train", TRAINER), ("requests", "serve", SERVER)):
             arguments = (kind, name, 10**6, 20, log, index)
-            ended.callback(gpus.node.workload("traffic", *arguments, **run).kill)
+            workload = gpus.node.workload("traffic", *arguments, APPORTION_RUN="run-1")
+            ended.callback(workload.kill)
         watcher = Prometheus(tmp_path / "prometheus", {"apportion": [gpus.agent.door.address]}, {})
         ended.callback(watcher.stop)
         missing = [
