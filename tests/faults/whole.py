@@ -1,7 +1,7 @@
 """A node on which every source of facts is there, and a word in all of them that nobody may tell.
 
 Procfs, sysfs, kernel log, NCCL's files, Slurm's files and engines' texts are copies of the
-collectors' fixtures; the kubelet and one engine are real servers; the GPUs are SIMULATED.
+collectors' fixtures; the kubelet, the API server and one engine are real servers; the GPUs are SIMULATED.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.collectors.api_server import ApiServer, Pod, account, api_server
 from tests.collectors.kubelet import devices, field, kubelet, pod
 from tests.collectors.metrics_server import MetricsServer
 from tests.faults.node import Agent, Node, Workload
@@ -38,6 +39,7 @@ class Whole:
     by_nvml: Agent
     by_dcgm: Agent
     engine: MetricsServer
+    api: ApiServer
     workload: Workload
 
 
@@ -57,6 +59,9 @@ def whole_node(root: Path, library: Path) -> Generator[Whole]:
         engine = stack.enter_context(MetricsServer().running())
         engine.text = leaking(FIXTURES / "engines/vllm.prom")
         socket = stack.enter_context(kubelet(given(simulator.uuids)))
+        labels = {"team": "nlp", "prompt": CANARY}
+        pods = [Pod("ml", name, labels, "fault-node", CANARY) for name in ("train-0", "notebook")]
+        api = stack.enter_context(api_server(*pods))
         plant(root)
         secret = {"OPENAI_API_KEY": CANARY}
         by_nvml = node.agent(
@@ -70,6 +75,9 @@ def whole_node(root: Path, library: Path) -> Generator[Whole]:
             job_mapping_dir=str(root / "jobs"),
             nccl_dirs=[str(root / "nccl/logs"), str(root / "nccl/rings")],
             kubelet_socket=str(socket),
+            pod_labels=["team"],
+            kubernetes_url=api.url,
+            service_account_dir=str(account(root / "account")),
             engine_urls=[
                 f"http://reader:{CANARY}@127.0.0.1:{engine.port}/metrics?key={CANARY}",
                 str(root / "sglang.prom"),
@@ -86,10 +94,15 @@ def whole_node(root: Path, library: Path) -> Generator[Whole]:
         )
         by_nvml.eventually(lambda: by_nvml.door.value("apportion_device_up") == 2, "GPUs are read")
         workload = node.workload(
-            "bursts", "serve", simulator.uuids[0], 4096, APPORTION_RUN="run-1", **secret
+            "bursts",
+            "serve",
+            simulator.uuids[0],
+            4096,
+            APPORTION_RUN="run-1",
+            OPENAI_API_KEY=CANARY,
         )
         workload.say(REQUESTS)
-        yield Whole(node, by_nvml, by_dcgm, engine, workload)
+        yield Whole(node, by_nvml, by_dcgm, engine, api, workload)
 
 
 def given(uuids: tuple[str, ...]) -> bytes:
