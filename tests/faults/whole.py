@@ -1,7 +1,7 @@
 """A node on which every source of facts is there, and a word in all of them that nobody may tell.
 
 Procfs, sysfs, kernel log, NCCL's files, Slurm's files and engines' texts are copies of the
-collectors' fixtures; the kubelet, the API server and one engine are real servers; the GPUs are SIMULATED.
+collectors' fixtures; kubelet, API server and one engine are real servers; the GPUs are SIMULATED.
 """
 
 from __future__ import annotations

@@ -255,9 +255,10 @@ class AgentConfig(BaseSettings):
         description="The API server, or the path of a recorded list of pods. Unset: as a pod "
         "finds it, by $KUBERNETES_SERVICE_HOST.",
     )
-    service_account_dir: Path = Field(
-        Path("/var/run/secrets/kubernetes.io/serviceaccount"),
-        description="Where the service account's `token` and the cluster's `ca.crt` are.",
+    service_account_dir: Path | None = Field(
+        None,
+        description="Where the service account's `token` and the cluster's `ca.crt` are. Unset: "
+        "where a pod has them mounted.",
     )
     job_mapping_dir: Path | None = Field(
         None, description="Where Slurm's prolog writes a file for each GPU, a job id a line."

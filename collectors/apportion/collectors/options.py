@@ -19,8 +19,8 @@ class CollectorOptions:
     `period_ns` is the time between two readings. A source that is silent for `deadline_ns`
     (`connect_deadline_ns` before its first reading) is abandoned and opened again.
     `environment` replaces the whole environment of child processes; None inherits ours. `dcgm_urls`
-    and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`), and
-    `kubernetes_url` is that of the API server; None: as a pod finds it.
+    and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`).
+    `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them.
     """
 
     proc_root: Path = Path("/proc")
@@ -39,7 +39,7 @@ class CollectorOptions:
     kmsg: Path = Path("/dev/kmsg")
     pod_labels: tuple[str, ...] = ()
     kubernetes_url: str | None = None
-    service_account_dir: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+    service_account_dir: Path | None = None
     node_name: str | None = None
 
     @classmethod

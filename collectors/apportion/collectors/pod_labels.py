@@ -14,6 +14,7 @@ import re
 import ssl
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
@@ -51,6 +52,7 @@ PAGE: Final = 500
 MOST_PAGES: Final = 20
 MOST_TOKEN_BYTES: Final = 64 * 1024
 GONE: Final = 410
+MOUNTED: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 IN_CLUSTER: Final = "https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"
 _ADVICE: Final = {
     401: "it does not take the service account's token: is it mounted, and of this cluster?",
@@ -86,7 +88,7 @@ class PodLabels:
         """
         self._allowed = options.pod_labels
         self._node = options.node_name or os.uname().nodename
-        self._account = options.service_account_dir
+        self._account = options.service_account_dir or MOUNTED
         self._clock = clock
         self._complaints = Complaints("kubernetes")
         self._target, self._missing = _target(options)
