@@ -182,20 +182,17 @@ class PodLabels:
             document = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise SourceLost(f"{target.name} answered with something that is no JSON") from error
-        if not (
-            isinstance(document, dict)
-            and isinstance(document.get("metadata"), dict)
-            and isinstance(document.get("items"), list)
-        ):
+        page = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        if not isinstance(page.get("metadata"), dict) or not isinstance(page.get("items"), list):
             raise SourceLost(f"{target.name} answered with something that is no list of pods")
-        return cast("dict[str, Any]", document)
+        return page
 
     def _labels(self, page: dict[str, Any]) -> Iterator[tuple[str, Mapping[str, str]]]:
         for item in page["items"]:
             try:
-                metadata = item["metadata"]
+                metadata: dict[str, Any] = item["metadata"]
                 owner = f"pod:{metadata['namespace']}/{metadata['name']}"
-                said = metadata.get("labels") or {}
+                said: dict[str, Any] = metadata.get("labels") or {}
                 kept = {key: said[key] for key in self._allowed if key in said}
             except (KeyError, TypeError, AttributeError):
                 continue  # no pod
