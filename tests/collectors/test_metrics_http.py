@@ -89,7 +89,9 @@ def test_gzip(server: MetricsServer) -> None:
     assert read(server.url) == TEXT * 1_000
 
 
-@pytest.mark.parametrize("body", [PACKED[:-20], PACKED * 2, b"not gzip at all"])
+@pytest.mark.parametrize(
+    "body", [PACKED[:-20], PACKED * 2, b"not gzip at all"], ids=["short", "twice", "text"]
+)
 def test_gzip_that_is_broken(server: MetricsServer, body: bytes) -> None:
     """Cut, followed by more, or not gzip."""
     server.manners = lambda handler: answer(handler, body, Content_Encoding="gzip")

@@ -129,7 +129,9 @@ def test_cut_off_and_taken_over(node: Node, shared_url: str, line: Line) -> None
     until_more(first, "settlement")
     line.mend()
     until_owned(first, 0)
-    assert "the agent on second holds its lease" in first.door.says()
+    first.eventually(
+        lambda: "the agent on second holds its lease" in first.door.says(), "it says whose they are"
+    )
     until_shipped(first)
     assert (first.door.value("apportion_shared_ledger_disowned_seconds_total") or 0) >= 7_200
     until_shipped(second)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from apportion.agent.pipeline.device import GIVE_UP_NS, Knot, MeteredDevice
@@ -35,42 +35,47 @@ def reading(energy_mj: int | None, utilization: float | None = None) -> Reading:
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 9 * SECOND), st.integers(0, 10**6)), min_size=1),
-    st.lists(st.integers(0, 20 * SECOND), max_size=10),
+    st.lists(
+        st.tuples(
+            st.integers(0, 9 * SECOND), st.none() | st.integers(0, 10**6), st.integers(0, 9 * SECOND)
+        )
+    )
 )
+@example([(6 * SECOND, None, 0), (SECOND, 100, 3 * SECOND), (SECOND, None, 0)])
 def test_energy_is_the_counters_whatever_the_ticks(
-    steps: list[tuple[int, int]], ticks: list[int]
+    events: list[tuple[int, int | None, int]],
 ) -> None:
-    """Resets, gaps and ticks at any time: all that the counter showed is accounted for, once."""
+    """Resets, gaps, ticks and old news at any time: all that the counter showed counts, once.
+
+    An event is a pause and then a tick, or a reading and its age.
+    """
     metered = device()
-    metered.add(reading(steps[0][1]), 0, "boot")
-    time_ns, last_mj, expected_mj, found_mj, limit_ns = 0, steps[0][1], 0, 0, 0
-    waiting = sorted(ticks)
-    for pause_ns, raw_mj in steps:
-        time_ns += pause_ns
-        while waiting and limit_ns + waiting[0] < time_ns:
-            limit_ns += waiting.pop(0)
-            found_mj += settle(metered, limit_ns)
-        metered.add(reading(raw_mj), time_ns, "boot")
-        expected_mj += raw_mj if raw_mj < last_mj else raw_mj - last_mj
-        last_mj = raw_mj
-    found_mj += settle(metered, max(time_ns, limit_ns))
-    found_mj += settle(metered, max(time_ns, limit_ns) + 1)
-    late_mj, _ = metered.late_mj(metered.settled_ns + 1)
-    assert found_mj + late_mj == expected_mj
+    metered.add(reading(0), 0, "boot")
+    now_ns, last_mj, expected_mj, found_mj = 0, 0, 0, 0
+    for pause_ns, raw_mj, age_ns in events:
+        now_ns += pause_ns
+        if raw_mj is None:
+            found_mj += settle(metered, now_ns)
+        elif metered.add(reading(raw_mj), max(0, now_ns - age_ns), "boot") is not None:
+            expected_mj += raw_mj if raw_mj < last_mj else raw_mj - last_mj
+            last_mj = raw_mj
+    end_ns = max(now_ns, metered.settled_ns, metered.knots[-1].time_ns)
+    found_mj += settle(metered, end_ns)
+    found_mj += settle(metered, end_ns + 2 * PATIENCE)
+    assert found_mj == expected_mj
 
 
 def settle(metered: MeteredDevice, limit_ns: int) -> int:
     """What one tick accounts for, in millijoules."""
     target_ns = metered.target_ns(limit_ns, patience_ns=PATIENCE)
-    if target_ns <= metered.settled_ns:
-        return 0
-    curve = metered.curve()
-    assert curve is not None
-    late_mj, _ = metered.late_mj(target_ns)
-    spent_mj = curve.at(target_ns) - curve.at(metered.settled_ns)
+    found_mj = 0
+    if target_ns > metered.settled_ns:
+        curve = metered.curve()
+        assert curve is not None
+        late_mj, _ = metered.late_mj(target_ns)
+        found_mj = curve.at(target_ns) - curve.at(metered.settled_ns) + late_mj
     metered.settled(target_ns)
-    return spent_mj + late_mj
+    return found_mj
 
 
 def test_it_is_settled_to_a_reading_or_past_a_silence() -> None:

@@ -164,7 +164,9 @@ class World:
         realtime_ns: int = 1_780_000_200 * SECOND,
         monotonic_ns: int = 1_000 * SECOND,
         currency: str = "USD",
+        sample_period_ns: int = SECOND,
     ) -> None:
+        self.sample_period_ns = sample_period_ns
         self.clock = ManualClock(monotonic_ns, realtime_ns)
         self.boots = 0
         self.rates = list(rates)
@@ -220,7 +222,7 @@ class World:
                 self.settlement.entity(EntityKey(owner=owner)) for owner in self.holders
             ],
             lateness_ns=2 * SECOND,
-            sample_period_ns=SECOND,
+            sample_period_ns=self.sample_period_ns,
         )
         positions: dict[int, str] = {row[0]: row[1] for row in state.tables["ring_position"]}
         keys = {row[1]: row[0] for row in state.tables["ring"]}

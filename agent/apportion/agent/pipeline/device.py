@@ -90,9 +90,14 @@ class MeteredDevice:
     _boot: str = ""
 
     def add(self, reading: Reading, time_ns: int, boot: str) -> Knot | None:
-        """Take a reading (node time `time_ns`); None where it is older than the last one."""
+        """Take a reading (node time `time_ns`); None where it is older than the last one.
+
+        One from a silence that is settled already counts right after it: as late energy.
+        """
         if self.knots and time_ns <= self.knots[-1].time_ns:
             return None
+        if time_ns < self.settled_ns:
+            time_ns = self.settled_ns + 1
         sources = {self.energy_source, reading.energy_source} - {None}
         if len(sources) > 1:
             self._raw_mj = None  # another source counts from another zero
@@ -164,7 +169,12 @@ class MeteredDevice:
         return since_ns is not None and now_ns - since_ns > GIVE_UP_NS
 
     def accounted_mj(self, target_ns: int) -> int | None:
-        """The energy total that is accounted for once settled up to `target_ns`."""
+        """The energy total that is accounted for once settled up to `target_ns`.
+
+        Where no time is settled, no energy is: late energy is posted with some time.
+        """
+        if target_ns <= self.settled_ns:
+            return self.settled_mj
         known = [(k.time_ns, k.total_mj) for k in self.knots if k.total_mj is not None]
         if not known or known[0][0] > target_ns:
             return self.settled_mj

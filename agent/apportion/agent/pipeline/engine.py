@@ -12,6 +12,7 @@ from apportion.agent.pipeline.binding import bind
 from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.publisher import Facts, publish
+from apportion.agent.pipeline.readings import take_batch
 from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.core.errors import LedgerUnavailable
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.tick import TickOutcome
     from apportion.agent.shipping.shipper import Shipper
     from apportion.agent.snapshot import SnapshotBoard
-    from apportion.collectors.collector import Batch
     from apportion.core.clock import Clock
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.batch import LedgerState
@@ -180,7 +180,15 @@ class Engine:
             self._settlement.disown(device)
         for sampler in self._samplers:
             for batch in sampler.drain():
-                self._take(batch, sampler.name)
+                now_ns = self._clock.monotonic_ns()
+                take_batch(
+                    batch,
+                    self._seen,
+                    self._settlement,
+                    self._read,
+                    source=sampler.name,
+                    now_ns=now_ns,
+                )
 
     def _resume(self) -> None:
         """Devices of the ledger are awaited where no other agent has taken them."""
@@ -188,20 +196,6 @@ class Engine:
         for device in self._settlement.metered.remembered:
             if self._locks.own(DeviceId(device)):
                 self._settlement.resume(device, now_ns)
-
-    def _take(self, batch: Batch, source: str) -> None:
-        # What ends may leave its id to another device: until then its readings are its own.
-        before = {each.device: self._seen.infos.get(each.device) for each in batch.ended}
-        ends = {each.device: each.time_ns for each in batch.ended}
-        self._seen.take(batch, source, self._clock.monotonic_ns())
-        for reading in batch.readings:
-            device = reading.device
-            self._read(before[device] if device in ends else self._seen.infos.get(device), reading)
-            if ends.get(device) == reading.time_ns:
-                self._settlement.end(device)
-                del ends[device]
-        for device in ends:
-            self._settlement.end(device)
 
     def _read(self, info: DeviceInfo | None, reading: Reading) -> None:
         if info is None:

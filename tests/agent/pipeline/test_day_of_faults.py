@@ -1,0 +1,35 @@
+"""A day of random faults of SIMULATED GPUs, read by the real collector, on the manual clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apportion.simulator import build, environment
+
+
+@pytest.mark.slow
+def test_a_day_of_faults_adds_up(tmp_path: Path) -> None:
+    """Whatever failed, came back or was cut by MIG: each instant and each joule is there once."""
+    state = tmp_path / "simulator.state"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.agent.pipeline.day_of_faults", str(state), "1", "24"],
+        env={**os.environ, **environment(state, build(tmp_path))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    day = json.loads(done.stdout)
+    assert day["findings"] == []
+    assert day["settled_ns"] == [day["metered_ns"]] * 2
+    assert 0 < day["settled_mj"] <= day["used_mj"]
+    assert {"direct", "lost", "unattributed", "unallocated"} <= set(day["categories"])
+    for what in ("fault", "library", "played", "mig", "agent killed", "ledger failed", "killed"):
+        assert day["happened"][what], f"nothing {what} in this day: give it another seed"
