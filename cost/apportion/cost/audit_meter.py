@@ -202,10 +202,10 @@ def _marks(connection: Connection) -> dict[tuple[int, int], tuple[int, int]]:
         watermark.c.settled_ns,
     )
     begun = Deleted(connection).settled_until(connection)
-    return {
-        (row[0], row[1]): (begun.get((row[0], row[1]), row[2]), row[3])
-        for row in rows(connection, query)
-    }
+    marks: dict[tuple[int, int], tuple[int, int]] = {}
+    for agent_id, device, since_ns, settled_ns in rows(connection, query):
+        marks[agent_id, device] = begun.get((agent_id, device), int(since_ns)), settled_ns
+    return marks
 
 
 def _settlements(connection: Connection) -> Iterator[tuple[_Settlement | None, list[_Part]]]:

@@ -73,13 +73,13 @@ def device_rows(
         place = agent_id, key
         if place not in amounts:
             continue
-        known = settles and settled_ns is not None
+        until_ns: int | None = settled_ns if settles else None
         of_spell = DeviceRow(
             node,
             device,
             name,
             bool(simulated),
-            scope.period.wall.unix(agent_id, settled_ns) if known else None,
+            None if until_ns is None else scope.period.wall.unix(agent_id, until_ns),
             tuple(sorted(sources[place])),
             amounts[place],
             prices.changed(agent_id, key),

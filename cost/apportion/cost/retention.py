@@ -163,7 +163,11 @@ def _old_lines(connection: Connection, agent_id: int, mark: Mark, most: int) -> 
         term = key.between(max(highest - most, since.down, mark.first_key - 1) + 1, highest)
     else:
         return None
-    return Piece(mark, lambda connection: _delete(connection, charge, agent_id, term))
+
+    def write(connection: Connection) -> None:
+        _delete(connection, charge, agent_id, term)
+
+    return Piece(mark, write)
 
 
 def _old_spans(connection: Connection, agent_id: int, mark: Mark, most: int) -> Piece | None:
@@ -178,7 +182,11 @@ def _old_spans(connection: Connection, agent_id: int, mark: Mark, most: int) -> 
     end_ns = connection.execute(ends.offset(most).limit(1)).scalar()
     before_ns = mark.kept_from_ns if end_ns is None else max(end_ns, first_ns + 1)
     term = span.c.end_ns < before_ns
-    return Piece(mark, lambda connection: _delete(connection, span, agent_id, term))
+
+    def write(connection: Connection) -> None:
+        _delete(connection, span, agent_id, term)
+
+    return Piece(mark, write)
 
 
 def _is_shipped(connection: Connection, agent_id: int, before_ns: int) -> bool:

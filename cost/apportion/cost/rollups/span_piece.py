@@ -71,7 +71,7 @@ def spans(connection: Connection, agent_id: int, mark: Mark, most: int) -> Piece
             if over_ns <= (mark.spans_until_ns or NEVER_NS):
                 return None
             after = mark._replace(spans_until_ns=over_ns, seen_ns=seen_ns)
-            return Piece(after, lambda _: None)
+            return Piece(after, _nothing)
     found: HourOfSpans | None = None
     if summable(connection, agent_id, mark, [hour_ns]):
         found = sum_hour(connection, agent_id, mark, hour_ns)
@@ -86,6 +86,11 @@ def spans(connection: Connection, agent_id: int, mark: Mark, most: int) -> Piece
         write_hours(connection, agent_id, {hour_ns: hour})
 
     return Piece(after, write)
+
+
+def _nothing(connection: Connection) -> None:
+    """Only the mark is written."""
+    del connection
 
 
 def _next_hour(connection: Connection, agent_id: int, mark: Mark, over_ns: int) -> int:
