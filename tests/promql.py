@@ -5,12 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import promql_parser
-from promql_parser import AggregateExpr, BinaryExpr, Expr, MatrixSelector, VectorSelector
+from promql_parser import (
+    AggModifierType,
+    AggregateExpr,
+    BinaryExpr,
+    Call,
+    Expr,
+    MatrixSelector,
+    ParenExpr,
+    SubqueryExpr,
+    UnaryExpr,
+    VectorSelector,
+)
 
 from apportion.agent.metrics.catalogue import FAMILIES
 
 TARGET = frozenset({"job", "instance"})
 """The labels that Prometheus adds to what it scrapes."""
+PICKING = ("topk", "bottomk")
+"""Aggregations that choose series and leave their labels."""
 
 
 def declared(currency: str) -> dict[str, frozenset[str]]:
@@ -48,6 +61,40 @@ def named_labels(expression: str) -> set[str]:
             labels.update(matching.labels if matching is not None else ())
             labels.update(node.modifier.group_labels or ())
     return labels
+
+
+def labels_of(expression: str, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The labels that its result can have."""
+    return _labels(promql_parser.parse(expression), known)
+
+
+def _labels(node: Expr, known: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    match node:
+        case VectorSelector():
+            return known[node.name or ""]
+        case MatrixSelector():
+            return known[node.vector_selector.name or ""]
+        case ParenExpr() | UnaryExpr() | SubqueryExpr():
+            return _labels(node.expr, known)
+        case AggregateExpr():
+            inner = _labels(node.expr, known)
+            modifier = node.modifier
+            if modifier is None or str(node.op) in PICKING:
+                return inner if str(node.op) in PICKING else frozenset()
+            named = frozenset(modifier.labels)
+            return named if modifier.type == AggModifierType.By else inner - named
+        case BinaryExpr():
+            left, right = _labels(node.lhs, known), _labels(node.rhs, known)
+            if str(node.op) == "or":
+                return left | right
+            return left or right
+        case Call():
+            inner = frozenset[str]().union(*(_labels(each, known) for each in node.args))
+            if node.func.name == "label_replace":
+                return inner | {node.args[1].val}
+            return inner - {"le"} if node.func.name == "histogram_quantile" else inner
+        case _:
+            return frozenset()
 
 
 def undeclared(

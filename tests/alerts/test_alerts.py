@@ -13,7 +13,7 @@ from alerts import grafana
 from alerts.__main__ import files, main
 from alerts.prometheus import on_target
 from alerts.source import Source, SourceError, load
-from tests.promql import TARGET, declared, named_labels, selectors, undeclared
+from tests.promql import declared, labels_of, selectors, undeclared
 
 MADE = {"category", "model_name"}
 """Labels that `label_replace` makes in a recording rule."""
@@ -39,9 +39,10 @@ def rules_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
 
 
 def recorded(source: Source) -> dict[str, frozenset[str]]:
-    """The labels of each recorded series: those it is grouped by, made or given."""
+    """The labels of each recorded series."""
+    known = declared(source["currency"])
     return {
-        record.record: frozenset(named_labels(record.expr) | set(record.labels)) | TARGET
+        record.record: labels_of(record.expr, known) | set(record.labels)
         for record in source.records
     }
 
