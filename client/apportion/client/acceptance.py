@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from apportion import client
+from apportion.client.session import init
+from apportion.client.training import step
 
 PHASES: Final = (("forward", 1), ("backward", 2))
 """Each with how often it does what a phase does once."""
@@ -50,12 +51,12 @@ def work(steps: int, torch: Any) -> dict[str, Any]:
     """Steps of the same size, and how long they took. The first one is not counted."""
     once = _on_cpu if torch is None else _on_gpu(torch)
     wait: Callable[[], object] = (lambda: None) if torch is None else torch.cuda.synchronize
-    client.init(workload="acceptance")
+    init(workload="acceptance")
     start_ns = 0
     for number in range(steps + 1):
-        with client.step(number) as step:
+        with step(number) as one:
             for name, times in PHASES:
-                with step.phase(name):
+                with one.phase(name):
                     for _ in range(times):
                         once()
             wait()
