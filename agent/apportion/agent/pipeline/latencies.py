@@ -10,6 +10,7 @@ import numpy as np
 from apportion.agent.ingest.record import request_id_of, trace_id_of
 from apportion.agent.latency import BOUNDS_NS, Example, Latency, LatencyKey
 from apportion.agent.metrics.labels import clean
+from apportion.agent.pipeline.spans import joined
 from apportion.core.category import SpanKind, SpanStatus
 
 if TYPE_CHECKING:
@@ -45,11 +46,16 @@ class Latencies:
 
     def add(self, read: Sequence[Decoded]) -> None:
         """Root spans that ended well, of records that were read and committed."""
-        for part in read:
-            well = (part.records["parent"] == 0) & (part.status == int(SpanStatus.OK))
-            for name, chosen, duration_ns in _measures(part, well):
-                if chosen.any():
-                    self._add(name, part, np.flatnonzero(chosen), duration_ns[chosen])
+        if not any(part.records.size for part in read):
+            return
+        # In one piece: many rings with few records each would cost more than all their records.
+        spans = read[0] if len(read) == 1 else joined(read)
+        well = (spans.records["parent"] == 0) & (spans.status == int(SpanStatus.OK))
+        has_id = _has_id(spans)
+        for name, chosen, duration_ns in _measures(spans, well):
+            if chosen.any():
+                rows = np.flatnonzero(chosen)
+                self._add(name, spans, rows, duration_ns[chosen], has_id[chosen])
 
     def frozen(self, unix: Callable[[int], int]) -> Mapping[LatencyKey, Latency]:
         """As they are now; `unix` gives the wall time of an instant of node time."""
@@ -67,23 +73,26 @@ class Latencies:
             }
         )
 
-    def _add(self, name: str, part: Decoded, rows: Integers, duration_ns: Integers) -> None:
-        entities, whose = np.unique(part.entity[rows], return_inverse=True)
+    def _add(
+        self, name: str, spans: Decoded, rows: Integers, duration_ns: Integers, has_id: Flags
+    ) -> None:
+        entities, whose = np.unique(spans.entity[rows], return_inverse=True)
         bucket = np.searchsorted(_BOUNDS, duration_ns)
         cell = whose * _BUCKETS + bucket
         counts = np.bincount(cell, minlength=entities.size * _BUCKETS).reshape(-1, _BUCKETS)
         sums = np.zeros(entities.size, np.int64)
         np.add.at(sums, whose, duration_ns)
         last = np.full(entities.size * _BUCKETS, -1, np.int64)
-        last[cell] = np.arange(rows.size)  # of several in a cell the last one stays
+        last[cell[has_id]] = np.flatnonzero(has_id)  # of several in a cell the last one stays
         for index, entity in enumerate(entities.tolist()):
             found = self._histograms.setdefault(self._key(name, entity), _Histogram())
             found.counts += counts[index]
             found.sum_ns += int(sums[index])
             for number in np.flatnonzero(counts[index]).tolist():
                 row = int(last[index * _BUCKETS + number])
-                example = _example(part, int(rows[row]), int(duration_ns[row]))
-                found.examples[number] = example or found.examples[number]
+                if row >= 0:
+                    example = _example(spans, int(rows[row]), int(duration_ns[row]))
+                    found.examples[number] = example
 
     def _key(self, name: str, entity: int) -> LatencyKey:
         who, fold = self._entities.value(entity), self._folder
@@ -93,12 +102,12 @@ class Latencies:
         return LatencyKey(name, workload, model=fold.model(who.model))
 
 
-def _measures(part: Decoded, well: Flags) -> Iterator[tuple[str, Flags, Integers]]:
+def _measures(spans: Decoded, well: Flags) -> Iterator[tuple[str, Flags, Integers]]:
     """Each family's rows, and the time of all rows."""
-    records = part.records
+    records = spans.records
     start, end, first = records["start_ns"], records["end_ns"], records["first_token_ns"]
-    yield "step_seconds", well & (part.kind == int(SpanKind.STEP)), end - start
-    request = well & (part.kind == int(SpanKind.REQUEST))
+    yield "step_seconds", well & (spans.kind == int(SpanKind.STEP)), end - start
+    request = well & (spans.kind == int(SpanKind.REQUEST))
     came = np.where(records["arrival_ns"] != 0, records["arrival_ns"], start)
     scheduled, tokens = records["scheduled_ns"], records["output_tokens"]
     yield "request_seconds", request, end - came
@@ -108,13 +117,18 @@ def _measures(part: Decoded, well: Flags) -> Iterator[tuple[str, Flags, Integers
     yield "inter_token_seconds", several, (end - first) // np.maximum(tokens - 1, 1)
 
 
-def _example(
-    part: Decoded, row: int, duration_ns: int
-) -> tuple[int, int, str | None, str | None] | None:
-    """Duration, end, trace id and request id of a record; None where it has neither id."""
-    record = part.records[row]
+def _has_id(spans: Decoded) -> Flags:
+    """Which records have a trace id or a request id."""
+    size = spans.records.size
+    trace = np.ascontiguousarray(spans.records["trace_id"]).view(np.uint8).reshape(size, 16)
+    request = np.ascontiguousarray(spans.records["request_id"]).view(np.uint8)
+    found: Flags = trace.any(axis=1) | (request.reshape(size, -1)[:, 0] != 0)
+    return found
+
+
+def _example(spans: Decoded, row: int, duration_ns: int) -> tuple[int, int, str | None, str | None]:
+    """Duration, end, trace id and request id of a record."""
+    record = spans.records[row]
     trace = trace_id_of(record["trace_id"].tobytes())
     request = clean(request_id_of(record["request_id"].tobytes())) or None
-    if trace is None and request is None:
-        return None
     return duration_ns, int(record["end_ns"]), trace, request
