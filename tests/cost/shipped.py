@@ -9,6 +9,7 @@ from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.shared import SharedLedger
 from apportion.cost.ledger.ship import Shipped, ship
+from apportion.cost.rollups.piece import ROWS_AT_ONCE
 from apportion.cost.rollups.roll import Roller
 
 OUTBOX_BYTES = 64 << 20
@@ -40,11 +41,12 @@ class ShippedLedger(LedgerReader):
         self.node.close()
 
 
-def roller(ledger: Ledger | ShippedLedger) -> Roller:
+def roller(ledger: Ledger | ShippedLedger, *, most_rows: int = ROWS_AT_ONCE) -> Roller:
     """Rolls up what reads of `ledger` see: a node's own, or the shared one."""
     if isinstance(ledger, ShippedLedger):
-        return Roller(ledger.writing, ledger.name, reading=ledger._engine)
-    return Roller(ledger._engine, ledger.name)
+        reading = ledger._engine
+        return Roller(ledger.writing, ledger.name, reading=reading, most_rows=most_rows)
+    return Roller(ledger._engine, ledger.name, most_rows=most_rows)
 
 
 def ship_all(ledger: Ledger, shared: SharedLedger) -> list[Shipped]:

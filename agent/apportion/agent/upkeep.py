@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from apportion.core.errors import LedgerError, LedgerUnavailable
-from apportion.cost.ledger.engine import ledger_url, open_engine, shown
+from apportion.cost.ledger.engine import DEFAULT_BUSY_TIMEOUT_MS, ledger_url, open_engine, shown
 from apportion.cost.retention import Retention
 from apportion.cost.rollups.roll import Roller
 
@@ -37,10 +37,12 @@ class Upkeep:
         agent_id: int,
         keep: Keep,
         clock: Clock,
+        *,
+        busy_timeout_ms: int = DEFAULT_BUSY_TIMEOUT_MS,
     ) -> None:
         url = ledger_url(ledger)
         self._agent_id, self._clock = agent_id, clock
-        self._engine = open_engine(url)
+        self._engine = open_engine(url, busy_timeout_ms=busy_timeout_ms)
         self._works = (
             Roller(self._engine, shown(url)),
             Retention(self._engine, shown(url), keep),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from tests.cost.shipped import ShippedLedger, roller
 from typing_extensions import Self
 
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
@@ -17,7 +18,6 @@ from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind, Row, TickBatch
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.methods.names import Method
-from apportion.cost.rollups.roll import Roller
 
 T0 = 472_222 * NS_PER_HOUR
 """2023-11-14 22:00 UTC: two hours before a day ends, and 26 before a week does."""
@@ -51,6 +51,8 @@ class Pair:
 
     random: Random
     folder: Path | None = None
+    shared_url: str | None = None
+    """Where the first one is shipped to, read and rolled up; None: it is rolled up itself."""
     lengths_s: tuple[int, ...] = (60, 1_500, 4_000, 20_000)
     """How long a tick may take, at most."""
     furthest_hours: int = 60
@@ -74,13 +76,16 @@ class Pair:
         if self.folder is not None:
             places = [self.folder / "rolled.db", self.folder / "plain.db"]
         self.clock = ManualClock(realtime_ns=T0)
+        self.rolled: Ledger | ShippedLedger
         self.rolled, self.plain = (
             Ledger.open(
                 place, node="node-1", cluster="c", currency=None, version="0", clock=self.clock
             )
             for place in places
         )
-        self.roller = Roller(self.rolled._engine, "rolled", most_rows=self.random.choice((15, 200)))
+        if self.shared_url is not None:
+            self.rolled = ShippedLedger(self.rolled, self.shared_url)
+        self.roller = roller(self.rolled, most_rows=self.random.choice((15, 200)))
         (self.agent_id,) = self.roller.agents()
         self._names()
 
