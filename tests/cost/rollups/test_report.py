@@ -15,6 +15,7 @@ from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.keeping import Keep
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.loaded_cost import Loading
 from apportion.cost.report import report
 from apportion.cost.report_rows import OTHER, Report
 from apportion.cost.retention import Retention
@@ -139,6 +140,25 @@ def test_top_rows_and_the_others_are_all(seed: int, top: int, by: tuple[str, ...
     )
     assert (some.rows[-1].key == (OTHER,) * len(by)) is (len(whole.rows) > top)
     assert some.categories == whole.categories
+
+
+@pytest.mark.parametrize("by", [("tenant",), ("day", "workload"), ("hour", "tenant")])
+@pytest.mark.parametrize("loading", Loading)
+def test_loaded_cost_is_shared_alike(by: tuple[str, ...], loading: Loading) -> None:
+    """Rolled up or not each row has the same load, and what --top folds has the rest."""
+    with Pair(Random(8)) as pair:
+        for _ in range(5):
+            pair.tick()
+        pair.roll()
+        whole, rolled = (
+            report(ledger, by=by, loading=loading).loaded for ledger in (pair.plain, pair.rolled)
+        )
+        some = report(pair.rolled, by=by, loading=loading, top=1).loaded
+    assert whole is not None
+    assert some is not None
+    assert rolled == whole
+    assert sum(some.units.values()) == sum(whole.units.values())
+    assert some.unshared_units == whole.unshared_units
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.agent.pipeline.world import rate
 from tests.cost.rollups.random_book import T0, Pair
 from tests.cost.rollups.test_report import BY, PERIODS, said
 
@@ -18,10 +19,14 @@ from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.audit import audit, audit_text
 from apportion.cost.keeping import Keep
 from apportion.cost.ledger.ledger import Ledger
+from apportion.cost.rate import PriceTable
 from apportion.cost.report import report
+from apportion.cost.repricing.apply import apply_prices
 from apportion.cost.retention import Retention
 from apportion.cost.rollups.roll import Roller
 from apportion.cost.testing import Claim, LedgerBuilder
+from apportion.cost.training.run_report import run_report
+from apportion.cost.training.run_text import run_table
 
 S, HOUR = NS_PER_SECOND, NS_PER_HOUR
 DAY = 24 * HOUR
@@ -150,6 +155,41 @@ def test_lines_are_never_numbered_twice(tmp_path: Path) -> None:
         with ledger._engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM charge")
         assert ledger.load_state(0).next_charge_key == last + 1
+
+
+def test_prices_of_what_is_gone_stay(tmp_path: Path) -> None:
+    """New prices are for hours with lines; commands never number a line as a deleted one was."""
+    path = tmp_path / "ledger.db"
+    with two_days().ledger(path) as ledger:
+        prices = PriceTable((rate(5 * 10**12),), "USD")
+        first = apply_prices(ledger, "node-1", prices, T0, T0 + 2 * HOUR)
+        assert first.lines > 0
+        Roller(ledger._engine, ledger.name).run()
+        kept(ledger).run()
+        with pytest.raises(LedgerError, match="give --since 2023-11-16 02:00:00Z or later"):
+            apply_prices(ledger, "node-1", prices, T0, None)
+        with ledger._engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM charge WHERE charge_key < 0")
+        second = apply_prices(ledger, "node-1", prices, T0 + 40 * HOUR, T0 + 42 * HOUR)
+        with ledger.read() as connection:
+            query = "SELECT max(charge_key) FROM charge WHERE charge_key < 0"
+            assert connection.exec_driver_sql(query).scalar() == -first.lines - 1
+        assert second.lines > 0
+        Roller(ledger._engine, ledger.name).run()
+        assert report(ledger).proof.holds
+        assert audit(ledger).holds, audit_text(audit(ledger))
+
+
+def test_a_run_of_old_lines_says_so() -> None:
+    """Runs have no rollups: what is missing from a run's report is named."""
+    with two_days().ledger() as ledger:
+        assert run_report([ledger]).warnings == ()
+        Roller(ledger._engine, ledger.name).run()
+        kept(ledger).run()
+        (warning,) = run_report([ledger]).warnings
+        assert "node-1 are kept from 2023-11-16 02:00:00Z on" in warning
+        assert warning in run_table(run_report([ledger]))
+        assert run_report([ledger], T0 + 40 * HOUR).warnings == ()
 
 
 def test_rollups_go_when_told_to() -> None:
