@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, UNITS_PER_CURRENCY
 from apportion.cost.export.export import export
 from apportion.cost.keeping import Keep
+from apportion.cost.ledger import rows
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.schema import charge
 from apportion.cost.report import report
@@ -35,8 +37,7 @@ HOUR = NS_PER_HOUR
 
 def table(directory: Path, name: str) -> list[dict[str, Any]]:
     """A dataset as an engine reads it, with the day out of the folder's name."""
-    from pyarrow import dataset  # noqa: PLC0415 - skipped without it
-
+    dataset: Any = importlib.import_module("pyarrow.dataset")  # skipped without it
     found: list[dict[str, Any]] = (
         dataset.dataset(directory / name, partitioning="hive").to_table().to_pylist()
     )
@@ -62,10 +63,10 @@ def test_sums_are_the_ledger_s(tmp_path: Path) -> None:
     assert sorted(row["charge_key"] for row in lines) == sorted(row[1] for row in posted)
     proof = found.proof
     whole = (proof.posted + proof.moved + proof.adjusted).units
-    for rows in (lines, hours):
-        assert sum(units(row["cost"]) for row in rows) == whole
-        assert sum(row["energy_mj"] or 0 for row in rows) == proof.posted.energy_mj
-        assert sum(row["device_ns"] for row in rows) == proof.posted.device_ns
+    for exported in (lines, hours):
+        assert sum(units(row["cost"]) for row in exported) == whole
+        assert sum(row["energy_mj"] or 0 for row in exported) == proof.posted.energy_mj
+        assert sum(row["device_ns"] for row in exported) == proof.posted.device_ns
     meter = table(tmp_path / "out", "meter")
     assert sum(units(row["cost"]) for row in meter) == proof.metered.units
     assert sum(row["device_ns"] for row in meter) == proof.metered.device_ns
@@ -186,7 +187,7 @@ def test_nothing_half_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         yield from list(real(connection, statement))[:5]  # type: ignore[arg-type]
         raise LedgerError("the disk went away")
 
-    real = days.stream
+    real = rows.stream
     with two_days().ledger(tmp_path / "ledger.db") as ledger:
         assert isinstance(ledger, Ledger)
         monkeypatch.setattr(days, "stream", broken)

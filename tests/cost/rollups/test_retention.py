@@ -73,6 +73,7 @@ def test_reports_stay_the_same(
     """Random books lose their old rows bit by bit, and no report and no audit tells."""
     lengths = (60, 4_000, 20_000)
     with Pair(Random(seed), lengths_s=lengths, furthest_hours=12) as pair:
+        assert isinstance(pair.rolled, Ledger)
         retention = kept(pair.rolled)
         for _ in range(12):
             pair.tick()
@@ -161,7 +162,7 @@ def test_prices_of_what_is_gone_stay(tmp_path: Path) -> None:
     """New prices are for hours with lines; commands never number a line as a deleted one was."""
     path = tmp_path / "ledger.db"
     with two_days().ledger(path) as ledger:
-        prices = PriceTable((rate(5 * 10**12),), "USD")
+        prices = PriceTable((rate(5 * 10**12),))
         first = apply_prices(ledger, "node-1", prices, T0, T0 + 2 * HOUR)
         assert first.lines > 0
         Roller(ledger._engine, ledger.name).run()

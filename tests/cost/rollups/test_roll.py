@@ -19,7 +19,6 @@ from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND, UNITS_PER_CURRENCY
 from apportion.cost.audit import audit
 from apportion.cost.ledger.engine import ledger_url, open_engine
-from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.report import report
 from apportion.cost.rollups.marks import Mark, stale_hours
@@ -29,7 +28,7 @@ from apportion.cost.testing import Claim, LedgerBuilder
 S, HOUR = NS_PER_SECOND, NS_PER_HOUR
 
 
-def tables(ledger: Ledger) -> dict[str, list[tuple[object, ...]]]:
+def tables(ledger: LedgerReader) -> dict[str, list[tuple[object, ...]]]:
     """The rollups, without whose they are."""
     names = ("cost", "meter", "part", "span", "step")
     found: dict[str, list[tuple[object, ...]]] = {}

@@ -211,6 +211,12 @@ def _of_agent(table: Any, instant: str) -> Callable[[int, Stretch], Executable]:
     )
 
 
+def _hours(agent_id: int, asked: Stretch) -> Executable:
+    row = rollup_cost.c
+    mine = (row.hours == 1, row.agent_id == agent_id, within(asked, row.start_ns))
+    return select(rollup_cost).where(*mine)
+
+
 DATASETS: Final = (
     Definition(
         "lines",
@@ -271,11 +277,7 @@ DATASETS: Final = (
             *_texts("method"),
             _INCOMPLETE,
         ],
-        lambda agent_id, asked: select(rollup_cost).where(
-            rollup_cost.c.hours == 1,
-            rollup_cost.c.agent_id == agent_id,
-            within(asked, rollup_cost.c.start_ns),
-        ),
+        _hours,
         Rows.hour,
         of_rows=False,
     ),
