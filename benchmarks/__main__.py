@@ -28,6 +28,7 @@ NAMES = (
     "settlement",
     "apportion_million",
     "ledger_commit",
+    "report_year",
     "metrics_latency",
     "exposition_parse",
     "agent_cost",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
-from apportion.cost.sums import joined
+from apportion.cost.sums import HALF_BITS, joined
 
 
 class Lacks(IntFlag):
@@ -86,12 +86,12 @@ def summed(
     energy_low: int | None,
 ) -> Quantity:
     """From the sums of `rollups.sources.amounts` over rows that lack the same."""
-    device_ns = joined(time_high, time_low) or 0
+    device_ns = (time_high << HALF_BITS) + time_low
     return Quantity(
         device_ns,
         joined(units_high, units_low),
         joined(energy_high, energy_low),
-        joined(unpriced_high, unpriced_low) or 0,
+        (unpriced_high << HALF_BITS) + unpriced_low,
         device_ns if lacks & _NO_ENERGY else 0,
     )
 

@@ -6,6 +6,8 @@ it is metered (quantity x rate), never billed. What is not posted yet is include
 
 from __future__ import annotations
 
+import gc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from apportion.core.errors import LedgerError
@@ -27,7 +29,7 @@ from apportion.cost.report_warnings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from sqlalchemy import Connection
 
@@ -59,7 +61,7 @@ def report(
         LedgerError: an unknown dimension, several currencies, a device that is in two of several
             ledgers, a past that is kept no longer, or the ledger cannot be read.
     """
-    with ledger.read() as connection:
+    with _no_collections(), ledger.read() as connection:
         wall = WallTime.load(connection)
         period = Period.around(start_unix_ns, end_unix_ns, wall, Disowned.load(connection))
         if as_of_unix_ns is not None:
@@ -110,6 +112,22 @@ def report(
             *record_warnings(figures.rows, figures.uncharged_spans),
         ),
     )
+
+
+@contextmanager
+def _no_collections() -> Generator[None]:
+    """Without the garbage collector.
+
+    A large report makes some 100,000 objects, and all of them stay: to look through them again
+    and again for cycles takes as long as everything else.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _owners(

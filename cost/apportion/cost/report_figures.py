@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from apportion.core.category import Category, Phase, SpanKind
 from apportion.cost import report_query as query
 from apportion.cost.ledger.batch import ChargeKind
-from apportion.cost.ledger.rows import rows
+from apportion.cost.ledger.rows import many_rows, rows
 from apportion.cost.loaded_cost import POOLED, Loaded, WorkloadCost, loaded_cost
 from apportion.cost.quantity import Lacks, Quantity, plus, summed
 from apportion.cost.report_dimensions import OF_TIME, Dimensions
@@ -54,9 +54,10 @@ class Figures:
         """
         self._connection, self._scope, self._names = connection, scope, names
         self._by = Dimensions(by, names)
-        self._sums: dict[Key, KeySums] = {}
+        self._found: dict[tuple[Any, ...], KeySums] = {}
         self._read_cost()
         self.uncharged_spans = self._read_spans()
+        self._sums = self._named()
         self._kept, self._others = _ranked(
             {key: known.total for key, known in self._sums.items()}, top
         )
@@ -66,21 +67,30 @@ class Figures:
         self.phases = () if "phase" in by else self._phase_rows(phases, top)
         self.categories = self._category_rows()
 
-    def _of(self, key: Key) -> KeySums:
-        known = self._sums.get(key)
+    def _of(self, place: tuple[Any, ...]) -> KeySums:
+        """By the values of `Dimensions.columns`; names are looked up once for each, at the end."""
+        known = self._found.get(place)
         if known is None:
-            known = self._sums[key] = KeySums()
+            known = self._found[place] = KeySums()
         return known
+
+    def _named(self) -> dict[Key, KeySums]:
+        named: dict[Key, KeySums] = {}
+        for place, found in self._found.items():
+            known = named.setdefault(self._by.key(place), found)
+            if known is not found:
+                known.take(found)
+        return named
 
     def _read_cost(self) -> None:
         by = self._by
         width, direct, incomplete = len(by.columns), int(Category.DIRECT), int(Lacks.RECORDS)
         for source in self._scope.cost(by.grains):
             statement = query.quantities(source, (*by.columns, "category"))
-            for row in rows(self._connection, statement):
-                key, lacks = by.key(row), row[width + 1]
+            for row in many_rows(self._connection, statement):
+                lacks = row[width + 1]
                 amount = summed(*row[width + 1 :])
-                known = self._of(key)
+                known = self._of(row[:width])
                 known.add(amount, direct=row[width] == direct)
                 if source.is_open:
                     known.open_units = plus(known.open_units, amount.units)
@@ -94,15 +104,15 @@ class Figures:
         width, uncharged = len(by.columns), 0
         request, step = int(SpanKind.REQUEST), int(SpanKind.STEP)
         for source in self._scope.spans(by.grains):
-            for row in rows(self._connection, query.span_figures(source, by.columns)):
+            for row in many_rows(self._connection, query.span_figures(source, by.columns)):
                 kind, found = row[width], SpanSums.of(row[width + 1 :])
                 uncharged += found.uncharged
                 if not counts or not found.spans:
                     continue
                 if kind == request:
-                    self._of(by.key(row)).add_requests(found)
+                    self._of(row[:width]).add_requests(found)
                 elif kind == step:
-                    self._of(by.key(row)).add_steps(found)
+                    self._of(row[:width]).add_steps(found)
         if counts:
             self._read_steps()
         return uncharged
@@ -121,7 +131,7 @@ class Figures:
                 entity = self._names.entity(row[0], row[place])
                 # Whoever the steps are of within an attempt, they are the attempt's.
                 attempt = entity._replace(tenant=None, model=None)
-                known = self._of(by.key(row))
+                known = self._of(row[: len(by.columns)])
                 numbers = [(first, last)]
                 known.add_numbers(attempt, numbers, numbers if charged else [])
 

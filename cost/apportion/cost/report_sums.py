@@ -130,4 +130,6 @@ def _divided(units: int | None, count: int | None) -> int | None:
 
 
 def _per_million(units: int | None, tokens: int | None) -> int | None:
-    return None if units is None else _divided(units * TOKENS_PER_PRICE, tokens)
+    if units is None or not tokens:
+        return None
+    return (2 * units * TOKENS_PER_PRICE + tokens) // (2 * tokens)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
     from sqlalchemy.sql.type_api import _ResultProcessorType
 
-_HALF_BITS: Final = 32
-_LOW_MASK: Final = (1 << _HALF_BITS) - 1
+HALF_BITS: Final = 32
+_LOW_MASK: Final = (1 << HALF_BITS) - 1
 
 
 def _whole(value: Any) -> int | None:
@@ -31,7 +31,7 @@ def _whole(value: Any) -> int | None:
     if isinstance(value, Decimal):
         return int(value)
     high, _, low = str(value).partition(":")
-    return (int(high) << _HALF_BITS) + int(low)
+    return (int(high) << HALF_BITS) + int(low)
 
 
 class _WideInteger(UserDefinedType[Any]):
@@ -67,7 +67,7 @@ def _halves(element: WideSum, compiler: SQLCompiler, **options: Any) -> str:
     # >> keeps the sign and & takes the low bits of two's complement: high * 2^32 + low is the
     # value for negative ones too.
     column = compiler.process(element.clauses, **options)
-    return f"(SUM(({column}) >> {_HALF_BITS}) || ':' || SUM(({column}) & {_LOW_MASK}))"
+    return f"(SUM(({column}) >> {HALF_BITS}) || ':' || SUM(({column}) & {_LOW_MASK}))"
 
 
 def wide_sum(column: ColumnElement[int] | ColumnElement[int | None]) -> WideSum:
@@ -82,7 +82,7 @@ Halves = tuple["ColumnElement[Any]", "ColumnElement[Any]"]
 def halves(column: ColumnElement[int] | ColumnElement[int | None]) -> Halves:
     """An integer `column` in halves; NULL is NULL in both."""
     # Written out: PostgreSQL shifts a bigint by an integer only, and a bound one is a bigint.
-    bits: ColumnElement[int] = literal_column(str(_HALF_BITS))
+    bits: ColumnElement[int] = literal_column(str(HALF_BITS))
     mask: ColumnElement[int] = literal_column(str(_LOW_MASK))
     return column.bitwise_rshift(bits), column.bitwise_and(mask)
 
@@ -107,9 +107,9 @@ def _narrow(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def joined(high: int | None, low: int | None) -> int | None:
     """The integer of two halves or of their sums; None where both are."""
-    return None if high is None or low is None else (high << _HALF_BITS) + low
+    return None if high is None or low is None else (high << HALF_BITS) + low
 
 
 def split(value: int | None) -> tuple[int | None, int | None]:
     """`value` in halves, as they are stored."""
-    return (None, None) if value is None else (value >> _HALF_BITS, value & _LOW_MASK)
+    return (None, None) if value is None else (value >> HALF_BITS, value & _LOW_MASK)

@@ -18,6 +18,7 @@ from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.audit import audit, audit_text
 from apportion.cost.keeping import Keep
+from apportion.cost.ledger.info import ledger_info
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.rate import PriceTable
 from apportion.cost.report import report
@@ -179,6 +180,19 @@ def test_prices_of_what_is_gone_stay(tmp_path: Path) -> None:
         Roller(ledger._engine, ledger.name).run()
         assert report(ledger).proof.holds
         assert audit(ledger).holds, audit_text(audit(ledger))
+
+
+def test_info_says_what_is_left(tmp_path: Path) -> None:
+    """How far a ledger is rolled up, and from when on its rows are there."""
+    path = tmp_path / "ledger.db"
+    with two_days().ledger(path) as ledger:
+        (agent,) = ledger_info(path).agents
+        assert (agent.rolled_until_unix_ns, agent.kept_from_unix_ns) == (None, None)
+        Roller(ledger._engine, ledger.name).run()
+        kept(ledger).run()
+        (agent,) = ledger_info(path).agents
+        assert agent.rolled_until_unix_ns == T0 + (HOURS - 1) * HOUR
+        assert agent.kept_from_unix_ns == T0 + 28 * HOUR
 
 
 def test_a_run_of_old_lines_says_so() -> None:

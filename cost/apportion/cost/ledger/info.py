@@ -11,6 +11,7 @@ from apportion.cost.ledger.backup import size_of
 from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.migration import revision_of
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.rollup_tables import rollup_mark
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent, device, watermark
 from apportion.cost.ledger.tables import metadata
@@ -23,7 +24,7 @@ NS_PER_DAY: Final = 86_400_000_000_000
 
 
 class AgentInfo(NamedTuple):
-    """One agent. Instants are unix ns; None: not yet."""
+    """One agent. Instants are unix ns; None: not yet, or (kept from) nothing was deleted."""
 
     node: str
     cluster: str | None
@@ -32,6 +33,8 @@ class AgentInfo(NamedTuple):
     devices: int
     since_unix_ns: int | None
     settled_until_unix_ns: int | None
+    rolled_until_unix_ns: int | None
+    kept_from_unix_ns: int | None
 
 
 class LedgerInfo(NamedTuple):
@@ -48,7 +51,8 @@ class LedgerInfo(NamedTuple):
     def bytes_per_day(self) -> int | None:
         """What a day takes on average, of the longest that is kept; None before there is one."""
         days = [
-            (row.settled_until_unix_ns - row.since_unix_ns) / NS_PER_DAY
+            (row.settled_until_unix_ns - max(row.since_unix_ns, row.kept_from_unix_ns or 0))
+            / NS_PER_DAY
             for row in self.agents
             if row.since_unix_ns is not None and row.settled_until_unix_ns is not None
         ]
@@ -81,7 +85,7 @@ def ledger_info(ledger: str | Path) -> LedgerInfo:
 
 def _agents(connection: Connection) -> list[AgentInfo]:
     wall = WallTime.load(connection)
-    row = watermark.c
+    mark, row = rollup_mark.c, watermark.c
     settled = _by_agent(
         connection,
         select(row.agent_id, func.min(row.since_ns), func.max(row.settled_ns)).group_by(
@@ -91,19 +95,13 @@ def _agents(connection: Connection) -> list[AgentInfo]:
     devices = _by_agent(
         connection, select(device.c.agent_id, func.count()).group_by(device.c.agent_id)
     )
+    marks = _by_agent(connection, select(mark.agent_id, mark.spans_until_ns, mark.kept_from_ns))
     found: list[AgentInfo] = []
     columns = (agent.c.agent_id, agent.c.node, agent.c.cluster, agent.c.version, agent.c.currency)
-    query = select(*columns).order_by(agent.c.node)
-    for agent_id, node, cluster, version, currency in rows(connection, query):
-        since, until = (
-            None if at is None else wall.unix(agent_id, at)
-            for at in settled.get(agent_id, (None, None))
-        )
-        found.append(
-            AgentInfo(
-                node, cluster, version, currency, devices.get(agent_id, (0,))[0], since, until
-            )
-        )
+    for agent_id, *facts in rows(connection, select(*columns).order_by(agent.c.node)):
+        instants = (*settled.get(agent_id, (None, None)), *marks.get(agent_id, (None, None)))
+        walls = (None if at is None else wall.unix(agent_id, at) for at in instants)
+        found.append(AgentInfo._make((*facts, devices.get(agent_id, (0,))[0], *walls)))
     return found
 
 

@@ -80,7 +80,7 @@ class Grains:
                 known |= self.within(connection, hours, agent_id, start_ns, start_ns + 1)
             changed = {key: known[key] for key in added if key in known}
             self._remove(connection, hours, changed)
-            self._insert(
+            self.insert(
                 connection,
                 hours,
                 {
@@ -102,7 +102,7 @@ class Grains:
             table = self.table.c
             place = (table.hours == hours, table.agent_id == agent_id, table.start_ns == start_ns)
             connection.execute(delete(self.table).where(*place))
-            self._insert(connection, hours, found)
+            self.insert(connection, hours, found)
 
     def _remove(self, connection: Connection, hours: int, keys: Iterable[Key]) -> None:
         gone = [dict(zip((f"k_{n}" for n in self._keys), key, strict=True)) for key in keys]
@@ -112,7 +112,8 @@ class Grains:
                 delete(self.table).where(and_(self.table.c.hours == hours, *same)), gone
             )
 
-    def _insert(self, connection: Connection, hours: int, found: Mapping[Key, Values]) -> None:
+    def insert(self, connection: Connection, hours: int, found: Mapping[Key, Values]) -> None:
+        """Write rows of one length that are not there yet."""
         if not found:
             return
         names = ("hours", *self._keys, *self._values)

@@ -130,8 +130,8 @@ def spans_with_cost(
     )
 
 
-def figures(row: FromClause) -> list[ColumnElement[Any]]:
-    """The sums that `SpanSums.of` reads, over rows with the columns of `rollup_span`."""
+def figures(row: FromClause, *, summed: bool = True) -> list[ColumnElement[Any]]:
+    """What `SpanSums.of` reads, of rows with the columns of `rollup_span`: summed, or of each."""
     column = row.c
     counts = (column.spans, column.uncharged, column.unnumbered, column.unnumbered_charged)
     tokens = (
@@ -149,7 +149,8 @@ def figures(row: FromClause) -> list[ColumnElement[Any]]:
         (column.units_high, column.units_low),
         halves(column.unpriced_ns),
     )
-    return [*narrow_sums(*counts, *tokens), *sums_of_halves(*amounts)]
+    columns = [*counts, *tokens, *(half for pair in amounts for half in pair)]
+    return narrow_sums(*columns) if summed else columns
 
 
 def step_ranges(row: Subquery, names: Sequence[str]) -> Executable:

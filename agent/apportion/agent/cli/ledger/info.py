@@ -1,4 +1,4 @@
-"""`apportion ledger info`: how large a ledger is, what it holds, and whose."""
+"""`apportion ledger info`: how large a ledger is, what it holds from when on, and whose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from apportion.cost.ledger.info import AgentInfo
 
 _COLUMNS = ("node", "cluster", "version", "currency", "devices")
-_INSTANTS = ("since", "settled_until")
+_INSTANTS = ("since", "settled_until", "rolled_until", "kept_from")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -63,4 +63,6 @@ def _row(agent: AgentInfo) -> dict[str, object]:
     return {**agent._asdict(), **instants}
 
 
-ACTION = Action("say how large the ledger is, what it holds, and whose", _configure, _run)
+ACTION = Action(
+    "say how large the ledger is, what it holds from when on, and whose", _configure, _run
+)
