@@ -19,7 +19,7 @@ from apportion.collectors.nvml_energy_period import energy_periods
 from apportion.collectors.testing import FakeGpu, FakeNvml
 from apportion.core.clock import ManualClock, SystemClock
 from apportion.core.errors import CollectorError
-from apportion.simulator import Simulator, build, environment
+from apportion.simulator import Simulator, environment
 
 HERE = Path(__file__).parent
 
@@ -37,10 +37,11 @@ def stand_in(folder: Path, **variables: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+def simulated(
+    tmp_path_factory: pytest.TempPathFactory, library: Path
+) -> Iterator[Mapping[str, str]]:
     """Two GPUs, one at 60 %; the variables with which a process reads them."""
     root = tmp_path_factory.mktemp("simulator")
-    library = build(tmp_path_factory.mktemp("library"))
     with Simulator(root / "state", devices=2, pcie_query_ns=0) as simulator:
         simulator.set_utilization(1, 0.6)
         with simulator.running():
