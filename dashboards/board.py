@@ -161,4 +161,6 @@ def _query(query: Query, reference: str, *, instant: bool) -> prometheus.Dataque
     made = prometheus.Dataquery().ref_id(reference).expr(query.expr).datasource(_SOURCE)
     if instant:
         return made.instant().format(PromQueryFormat.TABLE)
+    if query.exemplars:
+        made.exemplar(exemplar=True)
     return made.range().legend_format(query.legend or "__auto")

@@ -11,6 +11,7 @@ from dashboards.panel import (
     Panel,
     Query,
     Row,
+    latency,
     quantile,
     rate,
     series,
@@ -181,22 +182,51 @@ BOARD: Final = Board(
             ),
         ),
         Row(
-            "Latency",
+            "Latency, as the client saw it",
+            (
+                latency(
+                    "Time to first token",
+                    "From a request's arrival to its first token.",
+                    "time_to_first_token_seconds",
+                    "model",
+                ),
+                latency(
+                    "Whole request",
+                    "From a request's arrival to its end.",
+                    "request_seconds",
+                    "model",
+                ),
+                latency(
+                    "Between tokens",
+                    "The mean of each request with at least two output tokens.",
+                    "inter_token_seconds",
+                    "model",
+                ),
+                latency(
+                    "Queue",
+                    "From a request's arrival to its admission.",
+                    "request_queue_seconds",
+                    "model",
+                ),
+            ),
+        ),
+        Row(
+            "Latency, as the engine counts it",
             (
                 _latency(
                     "Time to first token",
                     "engine_time_to_first_token_seconds",
-                    "From a request's arrival to its first token, as the engine counts it.",
+                    "From a request's arrival to its first token.",
                 ),
                 _latency(
                     "Between tokens",
                     "engine_inter_token_latency_seconds",
-                    "Between two output tokens, as the engine counts it.",
+                    "Between two output tokens.",
                 ),
                 _latency(
                     "Whole request",
                     "engine_request_latency_seconds",
-                    "From a request's arrival to its end, as the engine counts it.",
+                    "From a request's arrival to its end.",
                 ),
             ),
         ),

@@ -14,10 +14,11 @@ WORKLOAD: Final = 'workload=~"$workload"'
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression and how its series are called."""
+    """A PromQL expression and how its series are called; with `exemplars`, spans beside them."""
 
     expr: str
     legend: str = ""
+    exemplars: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,20 @@ def share(by: str, part: str, whole: str) -> str:
     return f"{total(by, part)} / ({total(by, whole)} > 0)"
 
 
-def quantile(of: float, histogram: str, by: str) -> str:
+def quantile(of: float, histogram: str, by: str, *matchers: str) -> str:
     """A quantile of a histogram family."""
-    buckets = total(f"le, {by}", rate(f"{histogram}_bucket"))
+    buckets = total(f"le, {by}", rate(f"{histogram}_bucket", *matchers))
     return f"histogram_quantile({of}, {buckets})"
+
+
+def latency(title: str, description: str, family: str, label: str) -> Panel:
+    """Median and 95th percentile of one of the agent's own histograms, with spans as examples."""
+    queries = tuple(
+        Query(
+            quantile(of, family, f"workload, {label}", WORKLOAD),
+            f"p{of * 100:.0f} {{{{workload}}}} {{{{{label}}}}}",
+            exemplars=True,
+        )
+        for of in (0.5, 0.95)
+    )
+    return Panel(title, description, "s", queries)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from dashboards.panel import COST, WORKLOAD, Board, Panel, Query, Row, rate, series, share, total
+from dashboards.panel import (
+    COST,
+    WORKLOAD,
+    Board,
+    Panel,
+    Query,
+    Row,
+    latency,
+    rate,
+    series,
+    share,
+    total,
+)
 
 _RUN: Final = 'run!=""'
 _DIRECT: Final = 'category="direct"'
@@ -59,6 +71,17 @@ BOARD: Final = Board(
                             "{{workload}}",
                         ),
                     ),
+                ),
+            ),
+        ),
+        Row(
+            "How long steps take",
+            (
+                latency(
+                    "Time of a step",
+                    "Of steps that ended well, by rank: a rank that waits takes as long.",
+                    "step_seconds",
+                    "run",
                 ),
             ),
         ),

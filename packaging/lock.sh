@@ -20,7 +20,7 @@ compile() {
 
 # dev.txt is the whole; each other file is a part of it, so that no two can disagree.
 compile "$@" --generate-hashes --extra agent --extra bench --extra demo --extra dev \
-    --extra kubernetes --extra postgresql --extra profiles \
+    --extra export --extra kubernetes --extra postgresql --extra profiles \
     --output-file requirements/dev.txt pyproject.toml
 compile --generate-hashes --extra agent --extra kubernetes --extra postgresql --extra profiles \
     --constraint requirements/dev.txt \

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.cost.rollups.test_retention import two_days
 from tests.postgres import PostgresServer
 
 from apportion.agent.cli import main
@@ -211,6 +212,49 @@ def test_an_empty_ledger_is_reported_and_clean(
     output = capsys.readouterr().out
     if form == "json":
         json.loads(output)
+
+
+def test_a_report_of_days_and_of_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By day, the dearest rows, rolled up or not, now or as of then: the same command."""
+    path = tmp_path / "ledger.db"
+    two_days().ledger(path).close()
+    ledger = ["--ledger", str(path)]
+    by_day = ["report", *ledger, "--by", "workload,day", "--format", "csv"]
+    assert main(by_day) == 0
+    before = capsys.readouterr().out
+    assert main(["ledger", "rollup", *ledger]) == 0
+    assert capsys.readouterr().out.startswith("rolled up in ")
+    assert main(by_day) == 0
+    assert capsys.readouterr().out == before
+    assert [row["day"] for row in csv.DictReader(io.StringIO(before))] == [
+        "2023-11-14",
+        "2023-11-15",
+        "2023-11-16",
+        "2023-11-17",
+    ]
+    assert main([*by_day, "--top", "1"]) == 0
+    top = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["workload"], row["day"]) for row in top] == [
+        ("serve", "2023-11-15"),
+        ("(other)", "(other)"),
+    ]
+    assert main([*by_day, "--as-of", "2023-11-16T12:30:00"]) == 0
+    then = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["day"] for row in then] == ["2023-11-14", "2023-11-15", "2023-11-16"]
+    assert main([*by_day, "--top", "0"]) == 2
+    assert "no number of rows" in capsys.readouterr().err
+
+
+@pytest.mark.needs_module("pyarrow")
+def test_a_ledger_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`ledger export` says how many rows of what it wrote, in how many files."""
+    path, out = tmp_path / "ledger.db", tmp_path / "out"
+    two_days().ledger(path).close()
+    period = ["--since", "2023-11-15", "--until", "2023-11-16"]
+    assert main(["ledger", "export", str(out), "--ledger", str(path), *period]) == 0
+    said = capsys.readouterr().out
+    assert said == f"{out}: 48 lines, 24 spans, 48 meter, 0 hours, in 3 files\n"
+    assert len(list(out.rglob("*.parquet"))) == 3
 
 
 def test_a_wrong_dimension_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -242,11 +242,28 @@ def test_a_duration_survives_being_printed(duration_ns: int) -> None:
         (0.25, 25 * 10**7),
         ("1.5 s", 15 * 10**8),
         ("1h", 36 * 10**11),
+        ("90d", 7_776 * 10**12),
     ],
 )
 def test_durations_are_read_exactly(text: object, ns: int) -> None:
     """A unit, or a number of seconds, in whole nanoseconds."""
     assert Duration.parse(text) == Duration(ns)
+
+
+def test_how_long_is_kept() -> None:
+    """Nothing is deleted unless it is asked for; sums stay at least as long as their lines."""
+    config = _load().config
+    assert (config.keep_lines, config.keep_rollups) == (None, None)
+    config = _load(None, {"APPORTION_KEEP_LINES": "90d"}, {"keep_rollups": "1825d"}).config
+    assert config.keep_lines == Duration(90 * 86_400 * 10**9)
+    assert config.effective()["keep_rollups"] == "1825d"
+    for keep, message in (
+        ({"keep_lines": "23h"}, "keep_lines is 23h; it must be 1d or more"),
+        ({"keep_rollups": "90d"}, "keep_lines is unset"),
+        ({"keep_lines": "90d", "keep_rollups": "30d"}, "at least as long as their lines"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            _load(None, NOTHING, keep)
 
 
 def test_less_than_a_nanosecond_is_refused() -> None:

@@ -165,7 +165,9 @@ def test_without_a_currency_there_is_no_money() -> None:
 
 def test_everything_behind_a_simulator_says_so() -> None:
     """simulated="true" is on all that a simulator is behind, on nothing else, and never false."""
-    simulated = {f.name_in("USD") for f in FAMILIES if f.simulated}
+    simulated = {
+        name.format(currency="usd") for f in FAMILIES if f.simulated for name in f.sample_labels
+    }
     for name, labels, _ in _samples(full_snapshot(simulated=True)):
         assert (labels.get("simulated") == "true") == (name in simulated), name
     assert "simulated" not in _classic(full_snapshot())
@@ -234,6 +236,27 @@ def test_a_histogram_is_one_family_of_three_kinds_of_samples() -> None:
         "apportion_took_seconds_sum": ("target",),
         "apportion_took_seconds_count": ("target",),
     }
+
+
+def test_an_example_is_with_its_bucket_in_open_metrics() -> None:
+    """Ids are exemplars, never labels; the classic format has none."""
+    board = _board(full_snapshot())
+    text = MetricsText(board, Exposition(board, "0.1.0", strict=True))
+    found = {
+        (sample.name, sample.labels["le"]): sample.exemplar
+        for metric in open_metrics_families(text.render(OPEN_METRICS, "").body.decode("utf-8"))
+        for sample in metric.samples
+        if sample.exemplar is not None
+    }
+    exemplar = found["apportion_request_seconds_bucket", "0.01"]
+    assert exemplar is not None
+    assert exemplar.labels == {
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "request_id": "request-1",
+    }
+    assert (exemplar.value, float(exemplar.timestamp or 0)) == (0.007, 1_780_000_000)
+    assert len(found) == 5
+    assert "request-1" not in text.render("", "").body.decode("utf-8")
 
 
 def test_an_undeclared_sample_is_left_out_and_counted_in_production(

@@ -15,6 +15,8 @@ from alerts.prometheus import on_target
 from alerts.source import Source, SourceError, load
 from tests.promql import declared, labels_of, selectors, undeclared
 
+from apportion.agent.latency import BOUNDS_NS
+
 MADE = {"category", "model_name"}
 """Labels that `label_replace` makes in a recording rule."""
 
@@ -201,6 +203,12 @@ def test_each_parameter_is_used(source: Source, repository: Path) -> None:
         used = f"<{parameter.name}>" in texts or parameter.name in {"runbook", "datasource"}
         assert used, parameter.name
         assert f"`{parameter.name}`" in page
+
+
+def test_the_objectives_are_bounds_of_our_histograms(source: Source) -> None:
+    """Between two bounds nobody could say how many were too late."""
+    bounds = {repr(bound / 1e9) for bound in BOUNDS_NS}
+    assert {source["ttft_seconds"], source["step_seconds"]} <= bounds
 
 
 @pytest.mark.parametrize(

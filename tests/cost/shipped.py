@@ -9,6 +9,8 @@ from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.shared import SharedLedger
 from apportion.cost.ledger.ship import Shipped, ship
+from apportion.cost.rollups.piece import ROWS_AT_ONCE
+from apportion.cost.rollups.roll import Roller
 
 OUTBOX_BYTES = 64 << 20
 
@@ -20,6 +22,7 @@ class ShippedLedger(LedgerReader):
         parsed = ledger_url(url)
         super().__init__(open_engine(parsed, read_only=True), shown(parsed), node.clock)
         self.node = node
+        self.writing = open_engine(parsed)
         self.agent_id = node.agent_id
         self._shared = SharedLedger(url, SystemClock())
         node.outbox.switch_on(OUTBOX_BYTES)
@@ -33,8 +36,17 @@ class ShippedLedger(LedgerReader):
     def close(self) -> None:
         """All of it."""
         super().close()
+        self.writing.dispose()
         self._shared.close()
         self.node.close()
+
+
+def roller(ledger: Ledger | ShippedLedger, *, most_rows: int = ROWS_AT_ONCE) -> Roller:
+    """Rolls up what reads of `ledger` see: a node's own, or the shared one."""
+    if isinstance(ledger, ShippedLedger):
+        reading = ledger._engine
+        return Roller(ledger.writing, ledger.name, reading=reading, most_rows=most_rows)
+    return Roller(ledger._engine, ledger.name, most_rows=most_rows)
 
 
 def ship_all(ledger: Ledger, shared: SharedLedger) -> list[Shipped]:

@@ -294,6 +294,12 @@ def test_right_book_is_clean(path: Path | str) -> None:
         "ruled": 0,
         "unique": 2,
         "spans": 3,
+        "orphans": 38,
+        "methods": 1,
+        "rolled up": 0,
+        "rolled spans": 0,
+        "longer": 0,
+        "rolled meter": 0,
     }
     assert audit_text(result).endswith("to the unit and the millijoule.\n")
 

@@ -31,6 +31,7 @@ VOLATILE: Final = re.compile(
         | device_(pcie|nvlink)_bytes(_per_second|_total)
         | ledger_.*
         | nvml_sweep_.*
+        | request_(queue_)?seconds_(bucket|sum)
         | scrape_duration_seconds
         | settle(d|ment)_.*
         | snapshot_timestamp_seconds

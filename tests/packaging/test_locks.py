@@ -54,7 +54,10 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
     ("name", "extras"),
     [
         ("agent.txt", ["agent", "kubernetes", "postgresql", "profiles"]),
-        ("dev.txt", ["agent", "bench", "demo", "dev", "kubernetes", "postgresql", "profiles"]),
+        (
+            "dev.txt",
+            ["agent", "bench", "demo", "dev", "export", "kubernetes", "postgresql", "profiles"],
+        ),
     ],
 )
 def test_lock_covers_its_extras(repository: Path, name: str, extras: list[str]) -> None:
@@ -99,7 +102,7 @@ def test_every_dependency_has_its_reason(repository: Path) -> None:
 
     missing = [
         name
-        for name in required("agent", "bench", "demo", "dev", "postgresql", "profiles")
+        for name in required("agent", "bench", "demo", "dev", "export", "postgresql", "profiles")
         if f"`{name}`" not in page
     ]
     assert [] == sorted(missing)

@@ -12,75 +12,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
+from apportion.agent.config_values import (
+    HOST_PORT,
+    ByName,
+    Numbers,
+    OptionalPeriod,
+    Paths,
+    Period,
+    Words,
+    checked_address,
+    checked_postgres,
+)
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
 from apportion.collectors.registry import DEFAULT
 from apportion.core.errors import LedgerError
-from apportion.cost.ledger.engine import is_postgres, ledger_url, shown
+from apportion.cost.keeping import LEAST_NS
+from apportion.cost.ledger.engine import ledger_url, shown
 from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
+LEAST_KEPT: Final = Duration(LEAST_NS)
 DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
 
 _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
 _SECRET_OF_URL: Final = re.compile(r"(?<=//).*@|(?<=\?).*")
 """User and password, whatever they are made of, and the query."""
-_HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
-
-
-def _listed(value: object) -> object:
-    """`a,b` and an empty text, as an environment variable or a flag gives a list."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _by_name(value: object) -> object:
-    """`a=b,c=d`, as an environment variable or a flag gives a mapping."""
-    if not isinstance(value, str):
-        return value
-    pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
-    if not all(name.strip() and text.strip() for name, _, text in pairs):
-        raise ValueError("give pairs such as my-model=/models/my-model/config.json, with commas")
-    return {name.strip(): text.strip() for name, _, text in pairs}
-
-
-def _address(value: object) -> object:
-    if isinstance(value, str):
-        match = _HOST_PORT.fullmatch(value.strip())
-        if match is None or int(match[3]) > 65_535:
-            raise ValueError("give a host and a port such as 127.0.0.1:9477 or [::1]:9477")
-        return value.strip()
-    return value
-
-
-def _shared(value: object) -> object:
-    if isinstance(value, str) and value:
-        try:
-            right = is_postgres(ledger_url(value))
-        except LedgerError:
-            right = False
-        if not right:
-            raise ValueError("give the URL of a PostgreSQL: postgresql://USER@HOST/DATABASE")
-    return value or None
-
-
-Period = Annotated[
-    Duration, NoDecode, BeforeValidator(Duration.parse), PlainSerializer(str, return_type=str)
-]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_listed)]
-ByName = Annotated[dict[str, str], NoDecode, BeforeValidator(_by_name)]
-Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(_listed)]
 
 
 class LabelLimits(BaseModel):
@@ -107,7 +72,7 @@ class AgentConfig(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    listen: Annotated[str, BeforeValidator(_address)] = Field(
+    listen: Annotated[str, BeforeValidator(checked_address)] = Field(
         "127.0.0.1:9477",
         description="Host and port of /metrics, /healthz and /readyz. Port 0 takes a free one.",
     )
@@ -177,7 +142,7 @@ class AgentConfig(BaseSettings):
         repr=False,  # it may hold a password
         description="The ledger: a path or a SQLAlchemy URL. Unset: `ledger.db` in `state_dir`.",
     )
-    shared_ledger: Annotated[str | None, BeforeValidator(_shared)] = Field(
+    shared_ledger: Annotated[str | None, BeforeValidator(checked_postgres)] = Field(
         None,
         repr=False,  # it may hold a password
         description="The PostgreSQL that commits are shipped to, and that other agents share: a "
@@ -193,6 +158,15 @@ class AgentConfig(BaseSettings):
         Duration(60_000_000_000),
         description="How long a device stays this agent's in the shared ledger without a sign of "
         "life; then another agent may take it.",
+    )
+    keep_lines: OptionalPeriod = Field(
+        None,
+        description="How long lines, spans and settlements are kept, such as 90d. Unset: for ever. "
+        "Their sums by hour, day and week stay.",
+    )
+    keep_rollups: OptionalPeriod = Field(
+        None,
+        description="How long those sums are kept, such as 1825d. Unset: for ever.",
     )
     ring_dir: Path = Field(
         Path(DEFAULT_DIRECTORY),
@@ -310,6 +284,18 @@ class AgentConfig(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _keeping_makes_sense(self) -> AgentConfig:
+        lines, rollups = self.keep_lines, self.keep_rollups
+        if lines is not None and lines < LEAST_KEPT:
+            raise ValueError(f"keep_lines is {lines}; it must be {LEAST_KEPT} or more")
+        if rollups is not None and (lines is None or rollups < lines):
+            raise ValueError(
+                f"keep_rollups is {rollups}; sums are kept at least as long as their lines, and "
+                f"keep_lines is {lines or 'unset'}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _placement_is_known(self) -> AgentConfig:
         for name in self.placement:
             if name not in MATCHED and not name.startswith(LABEL):
@@ -323,7 +309,7 @@ class AgentConfig(BaseSettings):
     @property
     def listen_host(self) -> str:
         """The host part of `listen`, without brackets."""
-        match = _HOST_PORT.fullmatch(self.listen)
+        match = HOST_PORT.fullmatch(self.listen)
         return "" if match is None else match[1] or match[2]
 
     @property

@@ -26,12 +26,14 @@ from apportion.agent.release import Release
 from apportion.agent.service import Named, RunGroup
 from apportion.agent.shipping.shipper import Shipper
 from apportion.agent.snapshot import SnapshotBoard
+from apportion.agent.upkeep import Upkeep
 from apportion.collectors.observed import Observed
 from apportion.collectors.registry import built_in
 from apportion.core.clock import SystemClock
 from apportion.core.errors import ConfigError
 from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
+from apportion.cost.keeping import Keep
 from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
@@ -132,8 +134,12 @@ def run(config: AgentConfig) -> int:
     server = HttpService(
         create_app(text, health, _version()), config.listen_host, config.listen_port
     )
+    kept = (config.keep_lines, config.keep_rollups)
+    keep = Keep(*(None if each is None else each.ns for each in kept))
+    upkeep = Upkeep(config.ledger_location, ledger.agent_id, keep, clock)
     # Stopped after the settlement: it ships what that committed last.
-    services: list[Named] = [server, *([] if shipper is None else [shipper]), engine, *samplers]
+    shippers = [] if shipper is None else [shipper]
+    services: list[Named] = [server, upkeep, *shippers, engine, *samplers]
     group = RunGroup(services, clock, drain_ns=config.drain.ns)
     try:
         return group.run(on_stopping=board.stop)

@@ -1,4 +1,4 @@
-"""A duration as a person writes it: `500ms`, `2s`, `10m`, `1h`, or a number of seconds."""
+"""A duration as a person writes it: `500ms`, `2s`, `10m`, `1h`, `90d`, or a number of seconds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _UNITS_NS: Final = {
     "s": 1_000_000_000,
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
+    "d": 86_400_000_000_000,
 }
-_PATTERN: Final = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*(ns|us|ms|s|m|h)?", re.ASCII)
+_PATTERN: Final = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*(ns|us|ms|s|m|h|d)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,7 +43,7 @@ class Duration:
         return cls(int(amount))
 
     def __str__(self) -> str:
-        for unit in ("h", "m", "s", "ms", "us"):
+        for unit in ("d", "h", "m", "s", "ms", "us"):
             if self.ns and self.ns % _UNITS_NS[unit] == 0:
                 return f"{self.ns // _UNITS_NS[unit]}{unit}"
         return f"{self.ns}ns" if self.ns else "0s"

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from apportion.agent.latency import Latency, LatencyKey
 from apportion.agent.process_usage import ProcessUsage
 from apportion.collectors.collector import DeviceFailure
 from apportion.collectors.observed import CollectorStatus
@@ -170,6 +171,7 @@ class Snapshot:
     requests: Mapping[RequestKey, int] = field(default_factory=lambda: MappingProxyType({}))
     steps: Mapping[StepKey, int] = field(default_factory=lambda: MappingProxyType({}))
     tokens: Mapping[TokenKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    latencies: Mapping[LatencyKey, Latency] = field(default_factory=lambda: MappingProxyType({}))
     moved_units: Mapping[MoveKey, int] = field(default_factory=lambda: MappingProxyType({}))
     residual_units: int = 0
     residual_mj: int = 0

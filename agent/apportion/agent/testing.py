@@ -9,6 +9,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
+from apportion.agent.latency import BOUNDS_NS, Example, Latency, LatencyKey
 from apportion.agent.metrics.catalogue import COLLECTED
 from apportion.agent.process_usage import ProcessUsage
 from apportion.agent.shipping.figures import FAMILIES as SHIPPING
@@ -88,6 +89,18 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
                 TokenKey("pretrain", "", "", "training"): 57_344 * scale,
             }
         ),
+        latencies=MappingProxyType(
+            {
+                LatencyKey("step_seconds", "pretrain", run="run-1"): _latency(scale),
+                **{
+                    LatencyKey(name, "llm", model="llama-3.1-8b"): _latency(scale)
+                    for name in (
+                        *("request_seconds", "request_queue_seconds"),
+                        *("time_to_first_token_seconds", "inter_token_seconds"),
+                    )
+                },
+            }
+        ),
         moved_units=MappingProxyType(
             {MoveKey(Category.UNATTRIBUTED, Category.DIRECT, "late_record"): 1_500 * scale}
         ),
@@ -143,6 +156,17 @@ def samples_of(families: Iterable[Family], scale: int = 1) -> tuple[Sample, ...]
         )
         for family in families
         for name, labels in family.sample_labels.items()
+    )
+
+
+def _latency(scale: int) -> Latency:
+    """Three spans in the second bucket, with an example, and one beyond the last bound."""
+    rest = len(BOUNDS_NS) - 2
+    example = Example(7_000_000, UNIX_NS, "4bf92f3577b34da6a3ce929d0e0e4736", "request-1")
+    return Latency(
+        (0, 3 * scale, *[0] * rest, scale),
+        (21_000_000 + 3_600 * NS_PER_SECOND) * scale,
+        (None, example, *[None] * (rest + 1)),
     )
 
 

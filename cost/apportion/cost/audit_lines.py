@@ -8,6 +8,7 @@ from sqlalchemy import and_, case, func, not_, or_, select
 
 from apportion.core.category import SETTLED, Category
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.audit_deleted import Deleted, moves_of_deleted
 from apportion.cost.audit_finding import Checker, Finding, category_label
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.rows import rows
@@ -23,7 +24,7 @@ from apportion.cost.ledger.schema import (
 from apportion.cost.sums import wide_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Connection
 
@@ -61,9 +62,15 @@ def _charged(connection: Connection, names: Names) -> Check:
         "what settlements gave to a group and category in an hour is in its lines",
         "sums",
     )
-    part, line = settlement_part.c, charge.c
+    part, line, deleted = settlement_part.c, charge.c, Deleted(connection)
     given = _sums(
-        connection, part.agent_id, part.group_key, part.category, part.start_ns, settlement_part
+        connection,
+        part.agent_id,
+        part.group_key,
+        part.category,
+        part.start_ns,
+        settlement_part,
+        deleted.parts(),
     )
     posted = _sums(
         connection,
@@ -73,7 +80,16 @@ def _charged(connection: Connection, names: Names) -> Check:
         line.start_ns,
         charge,
         line.kind == int(ChargeKind.CHARGE),
+        deleted.lines(),
     )
+    for sums, rolled in (
+        (given, deleted.given(connection)),
+        (posted, deleted.posted(connection)),
+    ):
+        for place, amounts in rolled.items():
+            known = sums.get(_Place(*place), _NOTHING)
+            pairs = zip(known, amounts, strict=True)
+            sums[_Place(*place)] = _four(one + other for one, other in pairs)
     running = _sums(
         connection,
         accrual.c.agent_id,
@@ -140,6 +156,11 @@ def _sums(
     }
 
 
+def _four(figures: Iterable[int]) -> Sums:
+    device_ns, units, energy_mj, unpriced_ns = figures
+    return device_ns, units, energy_mj, unpriced_ns
+
+
 def _first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
     for index, (left, right) in enumerate(zip(one, other, strict=True)):
         if left != right:
@@ -176,8 +197,14 @@ def _reallocated(connection: Connection, names: Names) -> Check:
         amounts = found.setdefault((hour_ns, agent_id, posted_ns, together), [0, 0, 0])
         for index, value in enumerate(sums):
             amounts[index] += value or 0
+    for hour_ns, agent_id, group, *sums in moves_of_deleted(connection, Deleted(connection)):
+        together = linked.get((agent_id, group)) or group
+        amounts = found.setdefault((hour_ns, agent_id, 0, together), [0, 0, 0])
+        for index, value in enumerate(sums):
+            amounts[index] += value or 0
     for (hour_ns, agent_id, posted_ns, group), amounts in sorted(found.items()):
         wrong = _first_difference((0, 0, 0), amounts)
+        when = f"posted at {posted_ns}" if posted_ns else "whose lines are deleted"
         checker.examine(
             None
             if wrong is None
@@ -186,7 +213,7 @@ def _reallocated(connection: Connection, names: Names) -> Check:
                 names.group(agent_id, group),
                 hour_ns,
                 hour_ns + NS_PER_HOUR,
-                f"{FIGURES[wrong]} of the moves posted at {posted_ns}",
+                f"{FIGURES[wrong]} of the moves {when}",
                 "0",
                 str(amounts[wrong]),
             )

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from apportion.core.category import SETTLED
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.audit_deleted import Deleted
 from apportion.cost.audit_finding import Checker, Finding
 from apportion.cost.audit_rates import RateFacts, rate_facts
 from apportion.cost.ledger.rows import rows, stream
@@ -200,7 +201,11 @@ def _marks(connection: Connection) -> dict[tuple[int, int], tuple[int, int]]:
         watermark.c.since_ns,
         watermark.c.settled_ns,
     )
-    return {(row[0], row[1]): (row[2], row[3]) for row in rows(connection, query)}
+    begun = Deleted(connection).settled_until(connection)
+    marks: dict[tuple[int, int], tuple[int, int]] = {}
+    for agent_id, device, since_ns, settled_ns in rows(connection, query):
+        marks[agent_id, device] = begun.get((agent_id, device), int(since_ns)), settled_ns
+    return marks
 
 
 def _settlements(connection: Connection) -> Iterator[tuple[_Settlement | None, list[_Part]]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import and_, func, not_, select
+from sqlalchemy import and_, func, select
 
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.audit_deleted import Deleted
 from apportion.cost.audit_finding import Checker, Finding
 from apportion.cost.audit_rates import RateFacts, rate_facts
 from apportion.cost.audit_rules import BY_RULE
@@ -51,16 +52,19 @@ _Place = tuple[int, int, int]
 
 def price_checks(connection: Connection, names: Names) -> list[Check]:
     """See the module."""
-    posted = _repricings(connection)
+    posted, deleted = _repricings(connection), Deleted(connection)
     return [
-        _repriced(connection, names, posted),
-        _adjusted(connection, names, posted),
-        _beside(connection, names),
+        _repriced(connection, names, posted, deleted),
+        _adjusted(connection, names, posted, deleted),
+        _beside(connection, names, deleted),
     ]
 
 
 def _repriced(
-    connection: Connection, names: Names, posted: Mapping[_Place, list[_Repricing]]
+    connection: Connection,
+    names: Names,
+    posted: Mapping[_Place, list[_Repricing]],
+    deleted: Deleted,
 ) -> Check:
     checker = Checker(
         "repriced",
@@ -70,16 +74,22 @@ def _repriced(
     rates = rate_facts(connection)
     pieces = _settled(connection, posted)
     for place in sorted(posted):
-        book = pieces.get(place, [])
+        hour_ns, agent_id, _ = place
+        book = None if deleted.has(agent_id, hour_ns) else pieces.get(place, [])
         for row in posted[place]:
             checker.examine(_fault(names, rates, book, row))
-            book = _after(book, row)
+            book = None if book is None else _after(book, row)
     return checker.done()
 
 
 def _fault(
-    names: Names, rates: Mapping[tuple[int, int], RateFacts], book: list[_Piece], row: _Repricing
+    names: Names,
+    rates: Mapping[tuple[int, int], RateFacts],
+    book: list[_Piece] | None,
+    row: _Repricing,
 ) -> Finding | None:
+    """`book` is what the time cost before; None: its settlements are deleted."""
+
     def finding(quantity: str, expected: object, found: object) -> Finding:
         node, device = names.node(row.agent_id), names.device(row.agent_id, row.device)
         shown = ("NULL" if figure is None else str(figure) for figure in (expected, found))
@@ -88,8 +98,8 @@ def _fault(
     hour_ns = row.start_ns - row.start_ns % NS_PER_HOUR
     if not row.start_ns < row.end_ns <= hour_ns + NS_PER_HOUR:
         return finding("end of a new price", "in the hour of its start", row.end_ns)
-    reached_ns = row.start_ns
-    for piece in book:
+    reached_ns = row.end_ns if book is None else row.start_ns
+    for piece in book or ():
         if piece.start_ns <= reached_ns < min(piece.end_ns, row.end_ns):
             if piece.rate != row.before:
                 return finding("rate before a new price", piece.rate, row.before)
@@ -129,9 +139,15 @@ def _after(book: list[_Piece], row: _Repricing) -> list[_Piece]:
 
 
 def _adjusted(
-    connection: Connection, names: Names, posted: Mapping[_Place, list[_Repricing]]
+    connection: Connection,
+    names: Names,
+    posted: Mapping[_Place, list[_Repricing]],
+    deleted: Deleted,
 ) -> Check:
-    """Groups that share devices share their new prices, so those are added up together."""
+    """Groups that share devices share their new prices, so those are added up together.
+
+    Of deleted lines it is not known any more what their time cost before.
+    """
     checker = Checker(
         "adjusted", "what new prices cost in an hour is in the adjustments of its lines", "sums"
     )
@@ -146,7 +162,8 @@ def _adjusted(
         group = alone.get((agent_id, device), 0)
         together = linked.get((agent_id, group)) or group
         for row in of_device:
-            sums[hour_ns, agent_id, together, row.before or 0, row.after][0] += row.units
+            before = 0 if deleted.has(agent_id, hour_ns) else row.before or 0
+            sums[hour_ns, agent_id, together, before, row.after][0] += row.units
     line = charge.c
     hour = (line.start_ns - line.start_ns % NS_PER_HOUR).label("hour_ns")
     adjusted = (
@@ -158,14 +175,24 @@ def _adjusted(
             func.coalesce(line.rate_key, 0).label("after"),
             line.units,
         )
-        .where(line.kind == int(ChargeKind.ADJUSTMENT), line.category.not_in(BY_RULE))
+        .where(
+            line.kind == int(ChargeKind.ADJUSTMENT),
+            line.category.not_in(BY_RULE),
+            deleted.lines(),
+        )
         .subquery("adjusted")
     )
     keys = [adjusted.c[name] for name in ("hour_ns", "agent_id", "group_key", "before", "after")]
     query = select(*keys, wide_sum(adjusted.c.units)).group_by(*keys)
     for hour_ns, agent_id, group, before, after, units in rows(connection, query):
         together = linked.get((agent_id, group)) or group
-        sums[hour_ns, agent_id, together, before, after][1] += units or 0
+        known = 0 if deleted.has(agent_id, hour_ns) else before
+        sums[hour_ns, agent_id, together, known, after][1] += units or 0
+    for place, units in deleted.adjustments(connection).items():
+        hour_ns, agent_id, group, category, after = place
+        if category not in BY_RULE:
+            together = linked.get((agent_id, group)) or group
+            sums[hour_ns, agent_id, together, 0, after][1] += units
     for (hour_ns, agent_id, group, before, after), (expected, found) in sorted(sums.items()):
         checker.examine(
             None
@@ -183,20 +210,22 @@ def _adjusted(
     return checker.done()
 
 
-def _beside(connection: Connection, names: Names) -> Check:
+def _beside(connection: Connection, names: Names, deleted: Deleted) -> Check:
     checker = Checker(
         "beside", "whoever has an adjustment has time in that hour, or had it", "adjustments"
     )
     line = charge.c
     keys = ("category", "phase", "entity_key", "ring_key", "number")
-    adjusts = and_(line.kind == int(ChargeKind.ADJUSTMENT), line.category.not_in(BY_RULE))
+    kept = deleted.is_kept(line.agent_id, line.start_ns)
+    adjusts = and_(line.kind == int(ChargeKind.ADJUSTMENT), line.category.not_in(BY_RULE), kept)
     whom = [
         line.agent_id,
         (line.start_ns - line.start_ns % NS_PER_HOUR).label("hour_ns"),
         line.group_key,
         *(func.coalesce(line[name], 0).label(name) for name in keys),
     ]
-    alone = select(*whom).where(adjusts).except_(select(*whom).where(not_(adjusts)))
+    others = line.kind != int(ChargeKind.ADJUSTMENT)
+    alone = select(*whom).where(adjusts).except_(select(*whom).where(others))
     for agent_id, hour_ns, group, *_ in sorted(rows(connection, alone))[:1]:
         subject = f"an adjustment of {names.group(agent_id, group)}"
         end_ns = hour_ns + NS_PER_HOUR

@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select
 
 from apportion.core.category import Category
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.audit_deleted import Deleted
 from apportion.cost.audit_finding import Checker, Finding, category_label
 from apportion.cost.audit_rates import rate_facts
 from apportion.cost.ledger.batch import ChargeKind
@@ -76,19 +77,27 @@ def _allowed(connection: Connection, names: Names, added: dict[_Piece, tuple[int
 
 
 def _posted(connection: Connection, names: Names, added: dict[_Piece, tuple[int, int]]) -> Check:
+    """Deleted lines are known by hour only."""
     checker = Checker("ruled", "what a price rule adds is in lines that are nobody's", "sums")
-    line = charge.c
+    line, deleted = charge.c, Deleted(connection)
     keys = [line.start_ns, line.end_ns, line.agent_id, line.group_key, line.category, line.rate_key]
     mine = line.category.in_(BY_RULE)
     nobody = func.coalesce(line.entity_key, line.ring_key, line.number, line.phase)
-    query = select(*keys, wide_sum(line.units)).where(mine).group_by(*keys)
+    query = select(*keys, wide_sum(line.units)).where(mine, deleted.lines()).group_by(*keys)
     sums: dict[_Piece, list[int]] = defaultdict(lambda: [0, 0])
     for piece, (_, units) in added.items():
-        sums[piece][0] += units
+        sums[_known(piece, deleted)][0] += units
     for *place, units in rows(connection, query):
         members = names.groups.get((place[2], place[3]), (0,))
         piece = _Piece(place[0], place[1], place[2], members[0], place[4], place[5] or 0)
-        sums[piece][1] += units or 0
+        sums[_known(piece, deleted)][1] += units or 0
+    for (hour_ns, agent_id, group, category, rate), units in deleted.adjustments(
+        connection
+    ).items():
+        if category in BY_RULE:
+            members = names.groups.get((agent_id, group), (0,))
+            piece = _Piece(hour_ns, hour_ns, agent_id, members[0], category, rate)
+            sums[_known(piece, deleted)][1] += units
     for piece, (expected, found) in sorted(sums.items()):
         right = None if expected == found else _finding(names, piece, str(expected), str(found))
         checker.examine(right)
@@ -99,6 +108,14 @@ def _posted(connection: Connection, names: Names, added: dict[_Piece, tuple[int,
         wanted = "an adjustment of nobody's"
         checker.examine(Finding(node, subject, start_ns, end_ns, "it", wanted, "another line"))
     return checker.done()
+
+
+def _known(piece: _Piece, deleted: Deleted) -> _Piece:
+    """The piece, or the hour that it is in where its lines are deleted."""
+    if not deleted.has(piece.agent_id, piece.start_ns):
+        return piece
+    hour_ns = piece.start_ns - piece.start_ns % NS_PER_HOUR
+    return piece._replace(start_ns=hour_ns, end_ns=hour_ns + NS_PER_HOUR)
 
 
 def _finding(names: Names, piece: _Piece, expected: str, found: str) -> Finding:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import and_, func, or_, select
 
 from apportion.core.units import NS_PER_HOUR, NS_PER_MINUTE
+from apportion.cost.audit_deleted import Deleted
 from apportion.cost.audit_finding import Checker, Finding
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.rows import rows
@@ -61,7 +62,11 @@ def _known(connection: Connection, names: Names) -> Check:
         .subquery("settled")
     )
     hour_end = line.start_ns - line.start_ns % NS_PER_HOUR + NS_PER_HOUR
-    of_span = and_(line.kind == int(ChargeKind.CHARGE), line.ring_key.is_not(None))
+    of_span = and_(
+        line.kind == int(ChargeKind.CHARGE),
+        line.ring_key.is_not(None),
+        Deleted(connection).is_kept(line.agent_id, line.start_ns),
+    )
     dead = and_(
         ring_position.c.ended_ns + HOLE_NS < settled.c.settled_ns,
         ring_position.c.lost == 0,

@@ -11,7 +11,7 @@ from apportion.core.category import Category
 from apportion.cost.rounding import divided, stable_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from apportion.cost.report_rows import Key
 
@@ -39,9 +39,12 @@ class Loading(str, Enum):
 
 
 class WorkloadCost(NamedTuple):
-    """What one category cost for a report's key within one workload; None: it has no price."""
+    """What one category cost for a report's key within one workload; None: it has no price.
 
-    workload: str | None
+    `workload` also names its day or hour where a report is by them: each has a pool of its own.
+    """
+
+    workload: Hashable
     key: Key
     category: Category
     units: int | None
@@ -59,8 +62,8 @@ class Loaded(NamedTuple):
 
 def loaded_cost(costs: Iterable[WorkloadCost], loading: Loading) -> Loaded:
     """Each workload's pool divided among its own rows: largest remainder, ties by the key."""
-    direct: dict[str | None, dict[Key, int]] = defaultdict(dict)
-    pools: dict[str | None, int] = defaultdict(int)
+    direct: dict[Hashable, dict[Key, int]] = defaultdict(dict)
+    pools: dict[Hashable, int] = defaultdict(int)
     for workload, key, category, units in costs:
         if units is None:
             continue

@@ -49,6 +49,15 @@ class WallTime:
         index = bisect_right(known, node_ns, key=lambda offset: offset[0]) - 1
         return node_ns + known[max(0, index)][1]
 
+    def hour(self, agent_id: int, node_ns: int) -> int:
+        """The hour of the wall clock (unix ns) that is nearest to an hour of node time."""
+        unix_ns = self.unix(agent_id, node_ns) + NS_PER_HOUR // 2
+        return unix_ns - unix_ns % NS_PER_HOUR
+
+    def same_hours(self, agent_id: int) -> bool:
+        """Have the agent's hours always been those of the wall clock, so that its days are?"""
+        return all(abs(offset) < NS_PER_HOUR // 2 for _, offset in self.offsets.get(agent_id, ()))
+
     def node(self, agent_id: int, unix_ns: int) -> int:
         """Node time of an instant of the wall clock, by the last offset that held before it.
 
@@ -94,6 +103,12 @@ class Period:
             end_unix_ns += -end_unix_ns % NS_PER_HOUR
         return cls(start_unix_ns, end_unix_ns, wall, disowned)
 
+    def over_by(self, unix_ns: int) -> Period:
+        """What of it was over at some instant."""
+        last_ns = unix_ns - unix_ns % NS_PER_HOUR
+        end_ns = last_ns if self.end_unix_ns is None else min(self.end_unix_ns, last_ns)
+        return replace(self, end_unix_ns=end_ns)
+
     def holds(
         self, agent_id: ColumnElement[int], instant_ns: ColumnElement[int]
     ) -> ColumnElement[bool]:
@@ -113,8 +128,7 @@ class Period:
             return true()
         agents: dict[tuple[int | None, int | None], list[int]] = {}
         for known in self.wall.offsets:
-            edges = (self._edge(known, self.start_unix_ns), self._edge(known, self.end_unix_ns))
-            agents.setdefault(edges, []).append(known)
+            agents.setdefault(self.edges(known), []).append(known)
         choices: list[ColumnElement[bool]] = []
         for (start_ns, end_ns), members in agents.items():
             terms: list[ColumnElement[bool]] = [agent_id.in_(members)]
@@ -124,6 +138,10 @@ class Period:
                 terms.append(instant_ns < end_ns)
             choices.append(and_(*terms))
         return or_(*choices) if choices else true()
+
+    def edges(self, agent_id: int) -> tuple[int | None, int | None]:
+        """Where it starts and ends in an agent's node time."""
+        return self._edge(agent_id, self.start_unix_ns), self._edge(agent_id, self.end_unix_ns)
 
     def _edge(self, agent_id: int, unix_ns: int | None) -> int | None:
         if unix_ns is None:

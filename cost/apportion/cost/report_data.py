@@ -53,6 +53,7 @@ def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None)
         "estimated": bool(report.estimates),
         "start_unix_ns": report.start_unix_ns,
         "end_unix_ns": report.end_unix_ns,
+        "as_of_unix_ns": report.as_of_unix_ns,
         "settled_until_unix_ns": report.settled_until_unix_ns,
         "by": list(report.by),
         "loading": None
@@ -70,7 +71,7 @@ def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None)
         ],
         "phases": [
             {
-                **_named(report.by, row.key),
+                **_named(report.phases_by, row.key),
                 "phase": row.phase.label or None,
                 "total": _quantity(row.total),
             }
@@ -166,7 +167,9 @@ def _quantity(amount: Quantity) -> dict[str, Any]:
 def _figures(row: EntityRow) -> dict[str, Any]:
     """Every field of a row that is a plain figure."""
     return {
-        name: getattr(row, name) for name in row.__slots__ if name not in {"key", "total", "direct"}
+        name: value
+        for name, value in row._asdict().items()
+        if name not in {"key", "total", "direct"}
     }
 
 

@@ -2,76 +2,193 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from apportion.core.category import Category, Phase
-from apportion.core.units import NS_PER_SECOND
+from apportion.core.category import Category, Phase, SpanKind
 from apportion.cost import report_query as query
-from apportion.cost import span_query
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.rows import rows
-from apportion.cost.quantity import Quantity, plus
-from apportion.cost.report_rows import CategoryRow, EntityRow, Key, PhaseRow
+from apportion.cost.loaded_cost import POOLED, Loaded, WorkloadCost, loaded_cost
+from apportion.cost.quantity import Lacks, Quantity, plus, summed
+from apportion.cost.report_dimensions import OF_TIME, Dimensions
+from apportion.cost.report_rows import OTHER, CategoryRow, PhaseRow
+from apportion.cost.report_sums import KeySums
+from apportion.cost.rollups.sources import GRAINS
+from apportion.cost.rollups.spans import SpanSums
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Executable
+    from collections.abc import Mapping, Sequence
 
-    from apportion.cost.period import Period
+    from sqlalchemy import Connection
 
-TOKENS_PER_PRICE: Final = 1_000_000
+    from apportion.cost.loaded_cost import Loading
+    from apportion.cost.report_dimensions import Names
+    from apportion.cost.report_rows import EntityRow, Key
+    from apportion.cost.report_scope import Scope
+
 _COLUMN_OF_KIND: Final = {
     ChargeKind.CHARGE: "posted",
     ChargeKind.REALLOCATION: "moved",
     ChargeKind.ADJUSTMENT: "adjusted",
 }
+_AFTER_ALL: Final = chr(0x10FFFF)
+"""Where nobody stands among the names."""
 
 
 class Figures:
     """What is grouped by who caused it: rows, phases, categories."""
 
-    def __init__(self, connection: Connection, period: Period, by: tuple[str, ...]) -> None:
-        self._width = len(by)
+    def __init__(
+        self,
+        connection: Connection,
+        scope: Scope,
+        by: Sequence[str],
+        names: Names,
+        *,
+        top: int | None = None,
+    ) -> None:
+        """`top`: so many rows, those that cost most; the others are added up in a last one.
 
-        def ask(statement: Executable) -> dict[Key, tuple[Any, ...]]:
-            found = rows(connection, statement)
-            return {row[: self._width]: row[self._width :] for row in found}
-
-        self._requests = ask(span_query.requests(period, by))
-        self._request_costs = ask(span_query.request_costs(period, by))
-        self._steps = ask(span_query.steps(period, by, charged_only=False))
-        self._charged_steps = ask(span_query.steps(period, by, charged_only=True))
-        self._step_tokens = ask(span_query.step_tokens(period, by))
-        self._step_costs = ask(span_query.step_costs(period, by))
-        self._lines = rows(connection, query.cost_by(period, by))
-        self.phases = self._phase_rows()
-        self.categories = self._category_rows()
+        Raises:
+            LedgerError: there is no such dimension in `by`.
+        """
+        self._connection, self._scope, self._names = connection, scope, names
+        self._by = Dimensions(by, names)
+        self._sums: dict[Key, KeySums] = {}
+        self._read_cost()
+        self.uncharged_spans = self._read_spans()
+        self._kept, self._others = _ranked(
+            {key: known.total for key, known in self._sums.items()}, top
+        )
         self.rows = self._entity_rows()
+        phases = self._by.timeless("category")
+        self.phases_by = phases.by
+        self.phases = () if "phase" in by else self._phase_rows(phases, top)
+        self.categories = self._category_rows()
 
-    def _split(self, row: tuple[Any, ...]) -> tuple[Key, Category, Phase, ChargeKind, bool]:
-        category, phase, kind, is_open = row[self._width : self._width + 4]
-        key = row[: self._width]
-        return key, Category(category), Phase(phase or 0), ChargeKind(kind), bool(is_open)
+    def _of(self, key: Key) -> KeySums:
+        known = self._sums.get(key)
+        if known is None:
+            known = self._sums[key] = KeySums()
+        return known
 
-    def _quantity(self, row: tuple[Any, ...]) -> Quantity:
-        return Quantity.of(*row[self._width + 4 : self._width + 9])
+    def _read_cost(self) -> None:
+        by = self._by
+        width, direct, incomplete = len(by.columns), int(Category.DIRECT), int(Lacks.RECORDS)
+        for source in self._scope.cost(by.grains):
+            statement = query.quantities(source, (*by.columns, "category"))
+            for row in rows(self._connection, statement):
+                key, lacks = by.key(row), row[width + 1]
+                amount = summed(*row[width + 1 :])
+                known = self._of(key)
+                known.add(amount, direct=row[width] == direct)
+                if source.is_open:
+                    known.open_units = plus(known.open_units, amount.units)
+                if lacks & incomplete:
+                    known.incomplete_units = plus(known.incomplete_units, amount.units)
 
-    def _phase_rows(self) -> tuple[PhaseRow, ...]:
-        found: dict[tuple[Key, Phase], Quantity] = {}
-        for row in self._lines:
-            key, category, phase, _, _ = self._split(row)
-            if category is Category.DIRECT:
-                known = found.get((key, phase), Quantity())
-                found[key, phase] = known + self._quantity(row)
-        ordered = sorted(found.items(), key=lambda item: (_sortable(item[0][0]), item[0][1]))
-        return tuple(PhaseRow(key, phase, total) for (key, phase), total in ordered)
+    def _read_spans(self) -> int:
+        """Returns how many spans have no line although their time is settled."""
+        counts = self._by.of_spans
+        by = self._by if counts else Dimensions((), self._names)
+        width, uncharged = len(by.columns), 0
+        request, step = int(SpanKind.REQUEST), int(SpanKind.STEP)
+        for source in self._scope.spans(by.grains):
+            for row in rows(self._connection, query.span_figures(source, by.columns)):
+                kind, found = row[width], SpanSums.of(row[width + 1 :])
+                uncharged += found.uncharged
+                if not counts or not found.spans:
+                    continue
+                if kind == request:
+                    self._of(by.key(row)).add_requests(found)
+                elif kind == step:
+                    self._of(by.key(row)).add_steps(found)
+        if counts:
+            self._read_steps()
+        return uncharged
+
+    def _read_steps(self) -> None:
+        by, scope = self._by, self._scope
+        columns = tuple(dict.fromkeys((*by.columns, "entity_key")))
+        statements = [
+            *(query.rolled_steps(source, columns) for source in scope.steps(by.grains)),
+            *(query.live_steps(row, columns) for row in scope.live_spans),
+        ]
+        place = columns.index("entity_key")
+        for statement in statements:
+            for row in rows(self._connection, statement):
+                charged, first, last = row[len(columns) :]
+                entity = self._names.entity(row[0], row[place])
+                # Whoever the steps are of within an attempt, they are the attempt's.
+                attempt = entity._replace(tenant=None, model=None)
+                known = self._of(by.key(row))
+                numbers = [(first, last)]
+                known.add_numbers(attempt, numbers, numbers if charged else [])
+
+    def _entity_rows(self) -> tuple[EntityRow, ...]:
+        sums, counts = self._sums, self._by.of_spans
+        found = [sums[key].row(key, counts=counts) for key in self._kept]
+        if self._others:
+            rest = KeySums()
+            for key in self._others:
+                rest.take(sums[key])
+            found.append(rest.row(_other(self._by), counts=counts))
+        return tuple(found)
+
+    def loaded(self, loading: Loading) -> Loaded:
+        """Loaded cost of the rows: by day or hour, each workload has a pool for each of them."""
+        names = tuple(dict.fromkeys(("workload", *self._by.by)))
+        by = Dimensions(names, self._names)
+        pools = [at for at, name in enumerate(names) if name == "workload" or name in OF_TIME]
+        places = [names.index(name) for name in self._by.by]
+        width = len(by.columns)
+        wanted = [int(category) for category in (Category.DIRECT, *sorted(POOLED))]
+        costs: list[WorkloadCost] = []
+        for source in self._scope.cost(by.grains):
+            statement = query.quantities(
+                source, (*by.columns, "category"), source.row.c.category.in_(wanted)
+            )
+            for row in rows(self._connection, statement):
+                named, units = by.key(row), summed(*row[width + 1 :]).units
+                pool, key = (tuple(named[at] for at in some) for some in (pools, places))
+                costs.append(WorkloadCost(pool, key, Category(row[width]), units))
+        found = loaded_cost(costs, loading)
+        shown = {key: found.units[key] for key in self._kept if key in found.units}
+        rest = [found.units[key] for key in self._others if key in found.units]
+        if rest:
+            shown[_other(self._by)] = sum(rest)
+        return Loaded(shown, found.unshared)
+
+    def _phase_rows(self, by: Dimensions, top: int | None) -> tuple[PhaseRow, ...]:
+        found: dict[Key, dict[Phase, Quantity]] = {}
+        width = len(by.columns)
+        for source in self._scope.cost(by.grains):
+            is_direct = source.row.c.category == int(Category.DIRECT)
+            statement = query.quantities(source, (*by.columns, "phase"), is_direct)
+            for row in rows(self._connection, statement):
+                phases, phase = found.setdefault(by.key(row), {}), Phase(row[width])
+                amount = summed(*row[width + 1 :])
+                phases[phase] = phases.get(phase, Quantity()) + amount
+        totals = {key: sum(phases.values(), Quantity()) for key, phases in found.items()}
+        kept, others = _ranked(totals, top)
+        rest: dict[Phase, Quantity] = {}
+        for key in others:
+            for phase, amount in found[key].items():
+                rest[phase] = rest.get(phase, Quantity()) + amount
+        return tuple(
+            PhaseRow(key, phase, total)
+            for key, phases in [*((key, found[key]) for key in kept), (_other(by), rest)]
+            for phase, total in sorted(phases.items())
+        )
 
     def _category_rows(self) -> tuple[CategoryRow, ...]:
         found: dict[Category, dict[str, Quantity]] = {}
-        for row in self._lines:
-            _, category, _, kind, is_open = self._split(row)
-            name = "open" if is_open else _COLUMN_OF_KIND[kind]
-            columns = found.setdefault(category, {})
-            columns[name] = columns.get(name, Quantity()) + self._quantity(row)
+        for source in self._scope.cost(GRAINS):
+            for row in rows(self._connection, query.quantities(source, ("category", "kind"))):
+                category, kind, *sums = row
+                name = "open" if source.is_open else _COLUMN_OF_KIND[ChargeKind(kind)]
+                columns = found.setdefault(Category(category), {})
+                columns[name] = columns.get(name, Quantity()) + summed(*sums)
         return tuple(
             CategoryRow(
                 category,
@@ -83,81 +200,22 @@ class Figures:
             for category, columns in sorted(found.items())
         )
 
-    def _entity_rows(self) -> tuple[EntityRow, ...]:
-        totals: dict[Key, Quantity] = {}
-        direct: dict[Key, Quantity] = {}
-        running: dict[Key, int | None] = {}
-        incomplete: dict[Key, int | None] = {}
-        for row in self._lines:
-            key, category, _, _, is_open = self._split(row)
-            amount = self._quantity(row)
-            totals[key] = totals.get(key, Quantity()) + amount
-            if category is Category.DIRECT:
-                direct[key] = direct.get(key, Quantity()) + amount
-            if is_open:
-                running[key] = plus(running.get(key), amount.units)
-            incomplete[key] = plus(incomplete.get(key), row[-1])
-        keys = sorted({*totals, *self._requests, *self._steps}, key=_sortable)
-        return tuple(
-            self._entity_row(
-                key,
-                totals.get(key, Quantity()),
-                direct.get(key, Quantity()),
-                running.get(key),
-                incomplete.get(key),
-            )
-            for key in keys
-        )
 
-    def _entity_row(
-        self,
-        key: Key,
-        total: Quantity,
-        direct: Quantity,
-        open_units: int | None,
-        incomplete_units: int | None,
-    ) -> EntityRow:
-        count, inputs, cached, outputs, *divisors = self._requests.get(key, (0, *[None] * 6))
-        input_units, output_units, unpriced_ns = self._request_costs.get(key, (None, None, None))
-        if unpriced_ns:
-            input_units = output_units = None
-        per_input, per_cached, per_output = divisors
-        computed = None if per_input is None else per_input - (per_cached or 0)
-        step_units, unpriced_ns = self._step_costs.get(key, (None, None))
-        steps, duration_ns = self._steps.get(key, (0, None))
-        tokens = self._step_tokens.get(key, (None,))[0]
-        charged_steps = self._charged_steps.get(key, (0,))[0]
-        return EntityRow(
-            key,
-            total,
-            direct,
-            open_units,
-            incomplete_units,
-            count,
-            steps,
-            inputs,
-            cached,
-            outputs,
-            tokens,
-            tokens * NS_PER_SECOND / duration_ns if tokens and duration_ns else None,
-            _per_million(input_units, per_input),
-            _per_million(input_units, computed),
-            _per_million(output_units, per_output),
-            None if unpriced_ns else _divided(step_units, charged_steps),
-        )
+def _ranked(totals: Mapping[Key, Quantity], top: int | None) -> tuple[list[Key], list[Key]]:
+    """Keys in the order of a report, and those that it adds up in a row for all others.
+
+    By name, nobody last; where only some are asked for, by what they cost.
+    """
+    order = sorted(totals, key=_by_name)
+    if top is None:
+        return order, []
+    order.sort(key=lambda key: (-(totals[key].units or 0), -totals[key].device_ns))
+    return order[:top], order[top:]
 
 
-def _divided(units: int | None, count: int | None) -> int | None:
-    """Units per thing, rounded to the nearest unit; None without either."""
-    if units is None or not count:
-        return None
-    return (2 * units + count) // (2 * count)
+def _by_name(key: Key) -> list[str]:
+    return [_AFTER_ALL if name is None else name for name in key]
 
 
-def _per_million(units: int | None, tokens: int | None) -> int | None:
-    return None if units is None else _divided(units * TOKENS_PER_PRICE, tokens)
-
-
-def _sortable(key: Key) -> tuple[tuple[bool, str], ...]:
-    """Names in alphabetical order, nobody last."""
-    return tuple((value is None, value or "") for value in key)
+def _other(by: Dimensions) -> Key:
+    return (OTHER,) * len(by.by)

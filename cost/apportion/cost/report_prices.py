@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from apportion.cost.period import Period
+    from apportion.cost.report_scope import Scope
 
 
 class Prices:
-    """Of one period. Rates are those of the ledger, by agent and key."""
+    """Of one scope. Rates are those of the ledger, by agent and key."""
 
     def __init__(
-        self, connection: Connection, period: Period, metered: Iterable[tuple[int, int | None, int]]
+        self, connection: Connection, scope: Scope, metered: Iterable[tuple[int, int, int]]
     ) -> None:
-        """`metered`: (agent, rate, nanoseconds) of what was settled, in any pieces."""
+        """`metered`: (agent, rate or 0, nanoseconds) of what was settled, in any pieces."""
         times: Counter[tuple[int, int]] = Counter()
         for agent_id, key, device_ns in metered:
-            times[agent_id, key or 0] += device_ns
+            times[agent_id, key] += device_ns
         self._changed: dict[tuple[int, int], Quantity] = {}
-        for row in rows(connection, query.repriced(period)):
+        for row in rows(connection, query.repriced(scope)):
             agent_id, device, before, after, units, device_ns = row
             times[agent_id, before or 0] -= device_ns
             times[agent_id, after] += device_ns
             unpriced_ns = -device_ns if before is None else 0
             self._add(agent_id, device, Quantity(0, units, None, unpriced_ns))
         ruled: set[tuple[int, int]] = set()
-        for agent_id, device, key, units in rows(connection, query.by_rule(period)):
+        for agent_id, device, key, units in rows(connection, query.by_rule(scope)):
             self._add(agent_id, device, Quantity(0, units))
             ruled |= {(agent_id, key)} if units else set()
         facts = {(row[0], row[1]): RateRow(*row[2:]) for row in rows(connection, query.rates())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.cost.price_row import ESTIMATE
 from apportion.cost.quantity import Quantity
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 Key = tuple[str | None, ...]
 """Values of the dimensions that a report is grouped by, in their order."""
+OTHER: Final = "(other)"
+"""In each place of the key of the row that adds up what a report does not show one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntityRow:
+class EntityRow(NamedTuple):
     """One workload, tenant, model, ...: `key` has the values of the report's `by`.
 
     `total` includes `open_units`, which is not posted yet; `incomplete_units` of it belong to
-    windows in which records were lost. Token counts are None where nobody reported any. The last
+    windows in which records were lost. Token counts are None where nobody reported any; they, and
+    the numbers of requests and steps, also where `by` asks for what no span has one of. The last
     three, in units, are None where a part is unpriced, not posted to its end, or (input and
     output) where no request has a first token.
     """
@@ -32,8 +34,8 @@ class EntityRow:
     direct: Quantity
     open_units: int | None
     incomplete_units: int | None
-    requests: int
-    steps: int
+    requests: int | None
+    steps: int | None
     input_tokens: int | None
     cached_input_tokens: int | None
     output_tokens: int | None
@@ -60,7 +62,10 @@ class LoadedCost:
 
 @dataclass(frozen=True, slots=True)
 class PhaseRow:
-    """Direct cost of one phase; `Phase.NONE` is the rest of the spans."""
+    """Direct cost of one phase; `Phase.NONE` is the rest of the spans.
+
+    `key` has the values of the report's `phases_by`.
+    """
 
     key: Key
     phase: Phase
@@ -174,10 +179,16 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that the renderers show. `currency` is None where nothing has a price."""
+    """Everything that the renderers show. `currency` is None where nothing has a price.
+
+    `as_of_unix_ns`: what was posted later is left out; None: nothing is. `phases_by` is `by`
+    without days and hours; where that asks for phases itself there are no rows of them.
+    """
 
     ledger: str
     by: tuple[str, ...]
+    phases_by: tuple[str, ...]
+    as_of_unix_ns: int | None
     currency: str | None
     start_unix_ns: int | None
     end_unix_ns: int | None

@@ -72,10 +72,13 @@ class _Page:
         report = self._report
         currency = self._currency if report.currency else "no price is known"
         start, end = _instant(report.start_unix_ns), _instant(report.end_unix_ns)
+        settled = f"  settled until  {_instant(report.settled_until_unix_ns) or 'never'}"
+        if report.as_of_unix_ns is not None:
+            settled = f"  as of          {_instant(report.as_of_unix_ns)}; later lines are left out"
         return [
             f"Cost report of {report.ledger}",
             f"  period         {start or 'the beginning'} to {end or 'now'}, in whole hours",
-            f"  settled until  {_instant(report.settled_until_unix_ns) or 'never'}",
+            settled,
             f"  amounts        {currency}; metered = quantity x rate, nothing here is billed",
             *self._loaded(),
             *self._estimates(),
@@ -162,7 +165,7 @@ class _Page:
         return table.lines(WIDTH) if table.rows else []
 
     def _phases(self) -> list[str]:
-        by = self._report.by
+        by = self._report.phases_by
         columns = (*by, "phase", f"cost {self._currency}", "device-s", "joules")
         table = Table("Direct cost by phase", columns, len(by) + 1)
         for row in self._report.phases:
@@ -261,11 +264,12 @@ class _Page:
 
     def _total(self, proof: Proof) -> list[str]:
         posted = self._exact(proof.posted)
+        missing = "not posted yet" if self._report.as_of_unix_ns is None else "not posted then"
         lines = [
             "  all devices",
             f"    {self._equation(proof.metered, proof.parts)}",
             f"    = posted {posted}",
-            f"    + not posted yet {self._exact(proof.open)}",
+            f"    + {missing} {self._exact(proof.open)}",
             f"    moves sum to {self._exact(proof.moved)}",
         ]
         if proof.adjusted.units is not None:

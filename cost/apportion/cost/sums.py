@@ -10,6 +10,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import BigInteger, cast, func, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import UserDefinedType
@@ -72,3 +73,43 @@ def _halves(element: WideSum, compiler: SQLCompiler, **options: Any) -> str:
 def wide_sum(column: ColumnElement[int] | ColumnElement[int | None]) -> WideSum:
     """The exact sum of an integer `column` (units, millijoules, nanoseconds, tokens)."""
     return WideSum(column)
+
+
+Halves = tuple["ColumnElement[Any]", "ColumnElement[Any]"]
+"""The high and the low 32 bits of an integer, as two columns."""
+
+
+def halves(column: ColumnElement[int] | ColumnElement[int | None]) -> Halves:
+    """An integer `column` in halves; NULL is NULL in both."""
+    # Written out: PostgreSQL shifts a bigint by an integer only, and a bound one is a bigint.
+    bits: ColumnElement[int] = literal_column(str(_HALF_BITS))
+    mask: ColumnElement[int] = literal_column(str(_LOW_MASK))
+    return column.bitwise_rshift(bits), column.bitwise_and(mask)
+
+
+def sums_of_halves(*pairs: Halves) -> list[ColumnElement[Any]]:
+    """Two sums for each pair, for `joined`.
+
+    Where rows come by the thousand they are read much faster than wide sums.
+    """
+    return [_narrow(half) for pair in pairs for half in pair]
+
+
+def narrow_sums(*columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    """Sums that fit 64 bits whatever happens: of things, of tokens, of one span's time."""
+    return [_narrow(column) for column in columns]
+
+
+def _narrow(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    # PostgreSQL makes it numeric, which its driver reads slowly and cannot be shifted.
+    return cast(func.sum(column), BigInteger)  # noqa: TID251 - of halves 2^31 fit
+
+
+def joined(high: int | None, low: int | None) -> int | None:
+    """The integer of two halves or of their sums; None where both are."""
+    return None if high is None or low is None else (high << _HALF_BITS) + low
+
+
+def split(value: int | None) -> tuple[int | None, int | None]:
+    """`value` in halves, as they are stored."""
+    return (None, None) if value is None else (value >> _HALF_BITS, value & _LOW_MASK)

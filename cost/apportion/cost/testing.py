@@ -137,14 +137,16 @@ class LedgerBuilder:
         step: int | None = None,
         tokens: tuple[int | None, int | None, int | None] = (None, None, None),
         training_tokens: int | None = None,
+        posted_ns: int | None = None,
     ) -> None:
-        """A root span; `tokens` are input, cached input and output."""
+        """A root span, posted when it ended; `tokens` are input, cached input and output."""
         sequence = self._next_sequence.get(ring, 0) + 1
         self._next_sequence[ring] = sequence
         head = (ring, sequence, number, 0, int(kind), int(status), 0, 0, entity, None)
         times = (interval.start_ns, None, first_token_ns, interval.end_ns)
         counters = (step, *tokens, training_tokens, None, None, None)
-        self.batch.insert("span", [(*head, *times, *counters, None, None, None, 0)])
+        posted_ns = interval.end_ns if posted_ns is None else posted_ns
+        self.batch.insert("span", [(*head, *times, *counters, None, None, None, 0, posted_ns)])
 
     # -- the book ------------------------------------------------------------------------------
     def settle(

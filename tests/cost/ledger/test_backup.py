@@ -21,7 +21,7 @@ from apportion.cost.audit import audit
 from apportion.cost.ledger.backup import back_up, restore, vacuum
 from apportion.cost.ledger.info import ledger_info
 from apportion.cost.ledger.ledger import Ledger
-from apportion.cost.ledger.lock import LedgerLock
+from apportion.cost.ledger.lock import COMMAND, LedgerLock
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.report import report
 from apportion.cost.testing import Claim, LedgerBuilder
@@ -155,6 +155,11 @@ def test_no_restore_under_an_agent(path: Path, tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="belongs to another agent"):
         vacuum(path)
     lock.release()
+    lock = LedgerLock.take(path, COMMAND)
+    with pytest.raises(LedgerError, match="another command writes"):
+        vacuum(path)
+    lock.release()
+    vacuum(path)
 
 
 def test_damage_is_not_backed_up(path: Path, tmp_path: Path) -> None:

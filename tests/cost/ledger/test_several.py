@@ -94,10 +94,13 @@ def test_currencies_are_named(tmp_path: Path) -> None:
 
 
 def test_owners_of_one_device_are_named(tmp_path: Path) -> None:
-    """A device that two nodes metered is in the report twice, and a warning names both."""
-    paths = [node(tmp_path / f"{name}.db", name, "GPU-a") for name in ("node-a", "node-b")]
-    (warning,) = [text for text in said(*paths).warnings if "GPU-a was metered by" in text]
-    assert "node-a and node-b" in warning
+    """A device that two nodes metered at once is named instead of added, in those hours only."""
+    one = node(tmp_path / "a.db", "node-a", "GPU-a")
+    other = node(tmp_path / "b.db", "node-b", "GPU-a")
+    with pytest.raises(LedgerError, match="GPU-a was metered by node-a and node-b at the same"):
+        said(one, other)
+    with open_ledgers([one, other]) as ledger:
+        assert report(ledger, T0 + 2 * NS_PER_HOUR).rows == ()
 
 
 def test_what_cannot_be_read_together_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from apportion.cost.ledger.several import open_ledgers
 from apportion.cost.loaded_cost import Loading
 from apportion.cost.report import DEFAULT_BY, report
 from apportion.cost.report_data import report_csv, report_json
+from apportion.cost.report_dimensions import NAMES
 from apportion.cost.report_text import report_text
 from apportion.cost.training.run_data import run_csv, run_documents, run_json
 from apportion.cost.training.run_report import run_report
@@ -43,7 +44,22 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until", metavar="WHEN", help="to when, in the same way")
     default = ",".join(DEFAULT_BY)
     parser.add_argument(
-        "--by", metavar="A,B", default=default, help=f"group by these (default: {default})"
+        "--by",
+        metavar="A,B",
+        default=default,
+        help=f"group by these of {', '.join(NAMES)} (default: {default})",
+    )
+    parser.add_argument(
+        "--as-of",
+        metavar="WHEN",
+        help="what was said then: lines that were posted later are left out, and hours that were "
+        "not over",
+    )
+    parser.add_argument(
+        "--top",
+        metavar="N",
+        type=_count,
+        help="only so many rows, those that cost most; the others are added up in one",
     )
     parser.add_argument(
         "--loaded",
@@ -64,12 +80,18 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     add_format(parser)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of rows from 1 up")
+    return int(text)
+
+
 def _run(options: argparse.Namespace) -> int:
     clock = SystemClock()
     now_ns = clock.realtime_ns()
-    since_ns, until_ns = (
+    since_ns, until_ns, as_of_ns = (
         None if text is None else unix_ns_of(text, now_ns)
-        for text in (options.since, options.until)
+        for text in (options.since, options.until, options.as_of)
     )
     if options.mtbf is not None and options.run is None:
         raise ConfigError("--mtbf is about the checkpoints of a run: name it with --run")
@@ -78,7 +100,15 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     by = tuple(name.strip() for name in options.by.split(",") if name.strip())
     with open_ledgers(ledgers_of(options), clock) as ledger:
-        found = report(ledger, since_ns, until_ns, by, loading=_loading(options.loaded))
+        found = report(
+            ledger,
+            since_ns,
+            until_ns,
+            by,
+            as_of_unix_ns=as_of_ns,
+            top=options.top,
+            loading=_loading(options.loaded),
+        )
         runs = run_report([ledger], since_ns, until_ns) if "run" in by else None
     if options.format == "csv":
         sys.stdout.write(report_csv(found))

@@ -1,6 +1,6 @@
 """Every metric family, declared once.
 
-Those of a collector and of the shipper stand in their own files, the rest here. The
+Those of a collector, of the shipper and of latencies stand in their own files, the rest here. The
 exporter emits nothing else, docs/metrics.md is made from it, and dashboards and alerts may
 use no other name.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from apportion.agent import latency
 from apportion.agent.shipping import figures as shipping
 from apportion.collectors import (
     dcgm_telemetry,
@@ -205,6 +206,7 @@ FAMILIES: Final = (
         ("workload", "tenant", "model", "token_type"),
         "Tokens of spans that ended. input includes cached_input.",
     ),
+    *latency.FAMILIES,
     # -- rings ----------------------------------------------------------------------------
     _own(
         "ring_records_total",

@@ -14,11 +14,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
+    Exemplar,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
 
+from apportion.agent.latency import BOUNDS_NS, Example, Latency, LatencyKey
 from apportion.agent.metrics.catalogue import FAMILIES, by_name
 from apportion.agent.snapshot import DeviceState, Snapshot, SnapshotBoard, Spend
 from apportion.core.category import Phase
@@ -96,6 +98,7 @@ class Emission:
         labels: Mapping[str, str] = _NONE,
         *,
         simulated: bool = False,
+        exemplar: Exemplar | None = None,
     ) -> None:
         """Add a sample of `apportion_<name>`, unless `value` is None.
 
@@ -120,7 +123,9 @@ class Emission:
         if simulated and family.simulated:
             given["simulated"] = "true"
         part = declared_name.removeprefix(family.name)
-        self._metric(family, full_name).add_sample(f"{full_name}{part}", given, value)
+        self._metric(family, full_name).add_sample(
+            f"{full_name}{part}", given, value, exemplar=exemplar
+        )
 
     def metrics(self) -> Iterator[Metric]:
         """The families that have samples, in the catalogue's order."""
@@ -272,6 +277,32 @@ def _workloads(snapshot: Snapshot, to: Emission) -> None:
             "token_type": token.token_type,
         }
         to.put("tokens_total", count, labels, simulated=simulated)
+    for key, latency in snapshot.latencies.items():
+        _latency(key, latency, to, simulated=simulated)
+
+
+def _latency(key: LatencyKey, latency: Latency, to: Emission, *, simulated: bool) -> None:
+    labels = {"workload": key.workload, "run": key.run, "model": key.model}
+    labels = {label: text for label, text in labels.items() if text}
+    count = 0
+    bounds = (*(repr(seconds(bound)) for bound in BOUNDS_NS), "+Inf")
+    for bound, own, example in zip(bounds, latency.counts, latency.examples, strict=True):
+        count += own
+        to.put(
+            f"{key.name}_bucket",
+            count,
+            {**labels, "le": bound},
+            simulated=simulated,
+            exemplar=None if example is None else _exemplar(example),
+        )
+    to.put(f"{key.name}_sum", seconds(latency.sum_ns), labels, simulated=simulated)
+    to.put(f"{key.name}_count", count, labels, simulated=simulated)
+
+
+def _exemplar(example: Example) -> Exemplar:
+    ids = {"trace_id": example.trace_id, "request_id": example.request_id}
+    labels = {name: text for name, text in ids.items() if text is not None}
+    return Exemplar(labels, seconds(example.duration_ns), example.unix_ns / NS_PER_SECOND)
 
 
 def _rings(snapshot: Snapshot, to: Emission) -> None:

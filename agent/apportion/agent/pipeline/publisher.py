@@ -124,6 +124,7 @@ def publish(
         requests=MappingProxyType(dict(totals.requests)),
         steps=MappingProxyType(dict(totals.steps)),
         tokens=MappingProxyType(dict(totals.tokens)),
+        latencies=totals.latencies.frozen(time.unix),
         moved_units=MappingProxyType(dict(totals.moved)),
         residual_units=facts.residual_units,
         residual_mj=facts.residual_mj,

@@ -266,7 +266,7 @@ class Settlement:
         batch.replace("wall_offset", unsaved.wall)
         self.registry.write(batch)
         batch.replace("binding", unsaved.bindings)
-        batch.insert("span", unsaved.span_rows())
+        batch.insert("span", [(*row, now_ns) for row in unsaved.span_rows()])
         batch.replace("reading", unsaved.readings)
         batch.insert(
             "settlement", [(*r[:3], r.rate or None, *r[4:]) for r in outcome.settled.settlements]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
 
+from apportion.agent.pipeline.latencies import Latencies
 from apportion.agent.snapshot import MoveKey as MoveLabels
 from apportion.agent.snapshot import PhaseKey, RequestKey, Spend, SpendKey, StepKey, TokenKey
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
@@ -69,6 +70,7 @@ class Totals:
         self.requests: Counter[RequestKey] = Counter()
         self.steps: Counter[StepKey] = Counter()
         self.tokens: Counter[TokenKey] = Counter()
+        self.latencies = Latencies(folder, entities)
         self.unpriced_ns: Counter[int] = Counter()
         """By device key."""
         self.unbound_spans = 0
@@ -134,6 +136,7 @@ class Totals:
         """Requests, steps and tokens of records that were read and committed."""
         if not read:
             return
+        self.latencies.add(read)
         kinds = np.concatenate([part.kind * (part.records["parent"] == 0) for part in read])
         entities = np.concatenate([part.entity for part in read])
         statuses = np.concatenate([part.status for part in read])

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from apportion.core.errors import LedgerError, LedgerUnavailable
 from apportion.cost.ledger.engine import FILE_MODE, is_file, ledger_url, shown
-from apportion.cost.ledger.lock import AGENT, LedgerLock
+from apportion.cost.ledger.lock import AGENT, COMMAND, LedgerLock
 from apportion.cost.ledger.reader import LedgerReader
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ def restore(backup: Path, ledger: str | Path) -> int:
 
     Raises:
         LedgerUnavailable: there is no such backup, or no room.
-        LedgerError: the ledger's file is there, an agent runs, or the backup is none or damaged.
+        LedgerError: the ledger's file is there, an agent or a command runs, or the backup is none
+            or damaged.
     """
     target = sqlite_file(ledger, "a PostgreSQL is restored by its own pg_restore")
     LedgerReader.of(backup).close()
-    lock = _lock(target)
-    try:
+    with _alone(target):
         for path in (target, *(Path(f"{target}{ending}") for ending in _BESIDE)):
             if path.exists():
                 message = (
@@ -61,8 +61,6 @@ def restore(backup: Path, ledger: str | Path) -> int:
                 )
                 raise LedgerError(message)
         return _copy(backup, target)
-    finally:
-        lock.release()
 
 
 def vacuum(ledger: str | Path) -> tuple[int, int]:
@@ -70,13 +68,12 @@ def vacuum(ledger: str | Path) -> tuple[int, int]:
 
     Raises:
         LedgerUnavailable: there is no such ledger, or no room.
-        LedgerError: an agent runs, or the ledger is no SQLite file.
+        LedgerError: an agent or a command runs, or the ledger is no SQLite file.
     """
     path = sqlite_file(ledger, "a PostgreSQL gives space back by itself, or by its own VACUUM FULL")
     LedgerReader.of(path).close()
     before = size_of(path)
-    lock = _lock(path)
-    try:
+    with _alone(path):
         free = os.statvfs(path.parent)
         if free.f_bavail * free.f_frsize < 2 * before:
             message = (
@@ -87,8 +84,6 @@ def vacuum(ledger: str | Path) -> tuple[int, int]:
         with _sqlite_errors(path, "be written anew"), closing(sqlite3.connect(path)) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    finally:
-        lock.release()
     return before, size_of(path)
 
 
@@ -111,14 +106,21 @@ def sqlite_file(ledger: str | Path, otherwise: str) -> Path:
     return Path(str(url.database))
 
 
-def _lock(path: Path) -> LedgerLock:
-    """The lock that the agent holds while it runs."""
-    lock_path = Path(f"{path}.{AGENT}")
-    is_new = not lock_path.exists()
-    lock = LedgerLock.take(path)
-    if is_new:
-        _give_to_owner(lock_path)
-    return lock
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """No agent runs meanwhile, and no command that posts.
+
+    Raises:
+        LedgerError: one does.
+    """
+    with ExitStack() as stack:
+        for ending in (AGENT, COMMAND):
+            lock_path = Path(f"{path}.{ending}")
+            is_new = not lock_path.exists()
+            stack.callback(LedgerLock.take(path, ending).release)
+            if is_new:
+                _give_to_owner(lock_path)
+        yield
 
 
 def _copy(source: Path, target: Path) -> int:

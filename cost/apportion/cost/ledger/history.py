@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, select
 
 from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.posted import keys_since
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import charge, evidence, settlement, span
 from apportion.cost.training import lost_query
@@ -148,15 +149,13 @@ class History:
     def charges_of_span(self, ring: int, number: int, since_ns: int) -> list[BatchRow]:
         """The lines of one span that were posted since `since_ns`, whole rows without agent_id.
 
-        The table keeps no index for it: an agent's lines are numbered from 1 up as they are
-        posted, so the first one is found by halving, and what follows is scanned. Adjustments,
-        which commands number from -1 down, are not among them: they follow what they adjust.
-        Only for spans that were lost.
+        All that was posted since is scanned: only for spans that were lost. Adjustments, which
+        commands number from -1 down, are not among them: they follow what they adjust.
         """
         columns = [column for column in charge.c if column.name != "agent_id"]
         query = select(*columns).where(
             self._mine(charge),
-            charge.c.charge_key >= self._first_line_since(since_ns),
+            self._posted_since(since_ns),
             charge.c.ring_key == ring,
             charge.c.number == number,
         )
@@ -171,7 +170,7 @@ class History:
             steps = lost_query.vain_steps(batch, known)
             since_ns = self.connection.execute(lost_query.begun_ns(steps)).scalar()
             if since_ns is not None:
-                lines = charge.c.charge_key >= self._first_line_since(since_ns)
+                lines = self._posted_since(since_ns)
                 query = lost_query.step_lines(steps, self._mine(charge), lines)
                 found += rows(self.connection, query)
         return found
@@ -180,27 +179,12 @@ class History:
         """What the time of `hangs` without a span has: rows to be moved."""
         if not hangs:
             return []
-        since_ns = min(hang.since_ns for hang in hangs)
-        lines = charge.c.charge_key >= self._first_line_since(since_ns)
+        lines = self._posted_since(min(hang.since_ns for hang in hangs))
         query = lost_query.waiting_lines(hangs, self._mine(charge), lines)
         return rows(self.connection, query)
 
-    def _first_line_since(self, posted_ns: int) -> int:
-        own = select(func.max(charge.c.charge_key)).where(self._mine(charge))
-        low, high = 1, (self.connection.execute(own).scalar() or 0) + 1
-        while low < high:
-            middle = (low + high) // 2
-            query = (
-                select(charge.c.posted_ns)
-                .where(self._mine(charge), charge.c.charge_key >= middle)
-                .order_by(charge.c.charge_key)
-                .limit(1)
-            )
-            if (self.connection.execute(query).scalar() or posted_ns) < posted_ns:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+    def _posted_since(self, posted_ns: int) -> ColumnElement[bool]:
+        return charge.c.charge_key >= keys_since(self.connection, self.agent_id, posted_ns).up
 
     def _mine(self, table: Table) -> ColumnElement[bool]:
         return table.c.agent_id == self.agent_id

@@ -25,6 +25,7 @@ from apportion.cost.ledger.engine import (
 from apportion.cost.ledger.migration import check_schema
 from apportion.cost.ledger.outbox import Outbox
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.rollup_tables import rollup_mark
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent, charge, span, watermark
 from apportion.cost.ledger.statements import Statements, key_columns, row_columns, table_named
@@ -250,10 +251,14 @@ class Ledger(LedgerReader):
                 query = query.where(span.c.end_ns > oldest_ns - margin_ns)
             # Ordered here: asked for by key, SQLite would go through all spans in its order.
             spans = sorted(rows(connection, query), key=lambda row: row[:2])
-            last_key = connection.execute(
-                select(func.max(charge.c.charge_key)).where(charge.c.agent_id == self.agent_id)
-            ).scalar()
-        return LedgerState(self.agent_id, tables, spans, max(0, last_key or 0) + 1)
+            return LedgerState(self.agent_id, tables, spans, self._next_key(connection))
+
+    def _next_key(self, connection: Connection) -> int:
+        """The first key for lines that no line has, or had before it was deleted."""
+        posted = select(func.max(charge.c.charge_key)).where(charge.c.agent_id == self.agent_id)
+        rolled = select(rollup_mark.c.last_key).where(rollup_mark.c.agent_id == self.agent_id)
+        known = (connection.execute(query).scalar() for query in (posted, rolled))
+        return max(0, *(key or 0 for key in known)) + 1
 
     def _rows(self, connection: Connection, name: str) -> list[Row]:
         table = table_named(name)

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 
 class LedgerReader:
-    """Reads any ledger by path or URL and changes nothing. `clock` dates what is read."""
+    """Reads any ledger by path or URL and changes nothing. `clock` dates what is read.
 
-    def __init__(self, engine: Engine, name: str, clock: Clock) -> None:
+    `several`: it is made of ledgers that do not know of one another, see `ledger.several`.
+    """
+
+    def __init__(self, engine: Engine, name: str, clock: Clock, *, several: bool = False) -> None:
         self._engine = engine
         self.name = name
         self.clock = clock
+        self.several = several
 
     @classmethod
     def of(

@@ -14,7 +14,7 @@ ROWS_AT_ONCE: Final = 10_000
 
 def rows(connection: Connection, statement: Executable) -> list[tuple[Any, ...]]:
     """Everything that `statement` answers."""
-    return [tuple(row) for row in connection.execute(statement)]
+    return [tuple(row) for row in connection.execute(statement).all()]
 
 
 def stream(connection: Connection, statement: Executable) -> Iterator[tuple[Any, ...]]:

@@ -30,7 +30,10 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    text,
 )
+
+from apportion.core.units import NS_PER_MINUTE
 
 metadata = MetaData()
 
@@ -216,10 +219,21 @@ span = Table(
     Column("trace_id", Text),
     Column("request_id", Text),
     Column("late", SmallInteger, nullable=False),
+    Column("posted_ns", BigInteger, comment="when it was committed"),
     PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
     sqlite_with_rowid=False,
 )
 Index("span_end", span.c.agent_id, span.c.end_ns)
+LATE_NS = 15 * NS_PER_MINUTE
+SPAN_IS_LATE = text(f"posted_ns - end_ns > {LATE_NS}")
+"""What `span_late` has: spans that came long after they had ended."""
+Index(
+    "span_late",
+    span.c.agent_id,
+    span.c.posted_ns,
+    sqlite_where=SPAN_IS_LATE,
+    postgresql_where=SPAN_IS_LATE,
+)
 
 charge = Table(
     "charge",

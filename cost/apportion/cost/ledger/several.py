@@ -60,7 +60,7 @@ def open_ledgers(locations: Sequence[str | Path], clock: Clock | None = None) ->
     _refuse_what_cannot_be_added(names)
     engine = open_engine(urls[0], read_only=True)
     event.listen(engine, "connect", _Beside(names[1:]))
-    return LedgerReader(engine, ", ".join(names), clock or SystemClock())
+    return LedgerReader(engine, ", ".join(names), clock or SystemClock(), several=True)
 
 
 def _refuse_what_cannot_be_added(names: Sequence[str]) -> None:

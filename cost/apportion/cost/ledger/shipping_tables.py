@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
 )
 
+from apportion.cost.ledger.rollup_tables import ROLLUP_TABLES
 from apportion.cost.ledger.schema import metadata
 
 outbox = Table(
@@ -88,5 +89,7 @@ disowned = Table(
 
 NOT_SHIPPED = frozenset(
     {"reading", outbox.name, shipping.name, shipped.name, lease.name, disowned.name}
+    | {table.name for table in ROLLUP_TABLES}
 )
-"""Tables that each ledger has for itself. A reading is state, and gone once it is settled."""
+"""Tables that each ledger has for itself. A reading is state, and gone once it is settled; each
+ledger rolls up what is in it."""

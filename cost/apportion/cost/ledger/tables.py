@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from apportion.cost.ledger import price_tables, schema, shipping_tables
+from apportion.cost.ledger import price_tables, rollup_tables, schema, shipping_tables
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-MODULES: Final[tuple[ModuleType, ...]] = (schema, price_tables, shipping_tables)
+MODULES: Final[tuple[ModuleType, ...]] = (schema, price_tables, shipping_tables, rollup_tables)
 """Where they are declared."""
 metadata: Final = schema.metadata

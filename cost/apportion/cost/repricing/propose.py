@@ -45,7 +45,7 @@ def propose(
 
     `rates_of` are the rows of the table that hold on the agent's node for a device by that name,
     of which at most one is valid at a time. Where the table has no price, what is there stays.
-    `now_ns` (node time) dates what is posted, but never before what was posted earlier.
+    `now_ns` (node time) dates what is posted, but never before what was settled or posted earlier.
 
     Raises:
         LedgerError: it would be too much for one transaction.
@@ -81,17 +81,18 @@ class _Proposer:
         self._changes: dict[tuple[int, Change], list[int | None]] = {}
         self._kept: dict[tuple[int, str], int] = {}
         self._skipped: list[Skipped] = []
-        self._posting = Posting(max(now_ns, recorded.last_posted_ns() + 1))
+        self._over_ns = max((each.settled.end_ns for each in self._devices.values()), default=0)
+        # Never before the time that it is about: a clock may be wrong, and retention goes by this.
+        self._posting = Posting(max(now_ns, recorded.last_posted_ns() + 1, self._over_ns))
         self._left: set[tuple[int, int]] = set()
         self._hours: set[int] = set()
 
     def proposal(self) -> Proposal:
-        over_ns = max((device.settled.end_ns for device in self._devices.values()), default=0)
         hours = self._recorded.hours(self._period)
         needed: dict[int, dict[int, _DeviceWork]] = {}
         for hour_ns, devices in hours.items():
             works = {key: self._work(devices[key]) for key in devices if key in self._devices}
-            if hour_ns + NS_PER_HOUR > over_ns:
+            if hour_ns + NS_PER_HOUR > self._over_ns:
                 self._skip(hour_ns, list(works.values()), "it is not over in the ledger")
             elif any(work.new or work.hour.posted for work in works.values()):
                 needed[hour_ns] = works

@@ -16,6 +16,7 @@ from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.price_tables import device_share, price_rule, repricing
 from apportion.cost.ledger.rate_key import RateKey
+from apportion.cost.ledger.rollup_tables import rollup_mark
 from apportion.cost.ledger.rows import rows, stream
 from apportion.cost.ledger.schema import (
     accrual,
@@ -126,8 +127,11 @@ class Recorded:
 
     def least_line(self) -> int:
         """The lowest key of a line; commands count on from it."""
-        query = select(func.min(charge.c.charge_key)).where(charge.c.agent_id == self.agent_id)
-        return min(0, self.connection.execute(query).scalar() or 0)
+        posted = select(func.min(charge.c.charge_key)).where(charge.c.agent_id == self.agent_id)
+        # Of lines that were deleted since.
+        rolled = select(rollup_mark.c.first_key).where(rollup_mark.c.agent_id == self.agent_id)
+        known = (self.connection.execute(query).scalar() for query in (posted, rolled))
+        return min(0, *(key or 0 for key in known))
 
     def hours(self, period: Period) -> dict[int, dict[int, DeviceHour]]:
         """What was settled and re-priced in the period, by hour and device."""

@@ -29,7 +29,7 @@ from apportion.core.category import Category, SpanKind, SpanStatus
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.schema import accrual, charge, span
-from apportion.cost.report_query import unpriced_ns, where_null
+from apportion.cost.rollups.sources import unpriced_ns
 from apportion.cost.sums import wide_sum
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def quantities(line: Any) -> list[Any]:
         wide_sum(line.units),
         wide_sum(line.energy_mj),
         wide_sum(unpriced_ns(line)),
-        wide_sum(where_null(line.energy_mj, line.device_ns)),
+        wide_sum(case((line.energy_mj.is_(None), line.device_ns))),
     ]
 
 

@@ -40,6 +40,7 @@ def run_json(report: RunReport) -> str:
         "start_unix_ns": report.start_unix_ns,
         "end_unix_ns": report.end_unix_ns,
         "runs": run_documents(report),
+        "warnings": list(report.warnings),
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from sqlalchemy import select
 
 from apportion.core.errors import LedgerError
+from apportion.cost.figure_text import instant
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent
 from apportion.cost.period import Period, WallTime
 from apportion.cost.quantity import Quantity, plus
+from apportion.cost.rollups.marks import NEVER_NS
+from apportion.cost.rollups.reach import kept_from
 from apportion.cost.training import run_query as query
 from apportion.cost.training.attempts import Attempt, ProcessKey, RunKey, attempts_of
 from apportion.cost.training.checkpoints import Saved, checkpoint_row
@@ -98,11 +101,28 @@ def run_report(
             for key in sorted(members, key=lambda key: (key.workload or "", key.run))
         ]
         simulated = any(rows(part.connection, query.simulated_agents()) for part in parts)
+        warnings = tuple(warning for part in parts for warning in _deleted(part))
     period = parts[0].period
     shown = tuple(
         row for row in found if row.finished_steps or not row.total.same_amounts(Quantity())
     )
-    return RunReport(names, currency, period.start_unix_ns, period.end_unix_ns, simulated, shown)
+    return RunReport(
+        names, currency, period.start_unix_ns, period.end_unix_ns, simulated, shown, warnings
+    )
+
+
+def _deleted(part: _Part) -> Iterator[str]:
+    """Agents whose lines and spans are not all kept: runs have no rollups of their own."""
+    wall = part.period.wall
+    for agent_id, node in rows(part.connection, select(agent.c.agent_id, agent.c.node)):
+        kept_ns = kept_from(part.connection, agent_id)
+        start_ns, _ = part.period.edges(agent_id)
+        if kept_ns != NEVER_NS and (start_ns is None or start_ns < kept_ns):
+            since = instant(wall.hour(agent_id, kept_ns))
+            yield (
+                f"lines and spans of {node} are kept from {since} on: what runs did before it is "
+                "not in here"
+            )
 
 
 def _currency(parts: Sequence[_Part], names: Sequence[str]) -> str | None:

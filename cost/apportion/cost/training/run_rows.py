@@ -191,3 +191,4 @@ class RunReport:
     end_unix_ns: int | None
     simulated: bool
     runs: tuple[RunRow, ...]
+    warnings: tuple[str, ...] = ()

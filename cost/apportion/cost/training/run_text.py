@@ -48,7 +48,8 @@ def run_table(report: RunReport, *, decimals: int = 6) -> str:
             _amount(row.sum_of(LOST).units, decimals),
             _percent(row.goodput_of_time),
         )
-    return "\n".join(table.lines(WIDTH)) + "\n"
+    warnings = [f"  {warning}" for warning in report.warnings]
+    return "\n".join([*table.lines(WIDTH), *warnings]) + "\n"
 
 
 def run_text(report: RunReport, *, decimals: int = 6) -> str:
@@ -73,6 +74,7 @@ class _Page:
             f"  period   {start or 'the beginning'} to {end or 'now'}, in whole hours",
             f"  amounts  {report.currency or 'no price is known'}; metered, nothing is billed",
         ]
+        yield [f"warning: {warning}" for warning in report.warnings]
         for row in report.runs:
             yield self._head(row)
             yield self._attempts(row)

@@ -9,7 +9,7 @@ from typing import Final
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.ledger.action import Action
 
-ACTIONS: Final = ("migrate", "info", "backup", "restore", "vacuum")
+ACTIONS: Final = ("migrate", "info", "rollup", "backup", "restore", "vacuum", "export")
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from apportion.cost.migrations import rollups
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -126,6 +128,8 @@ def upgrade() -> None:
     )
     _training()
     _shipping()
+    rollups.add_rollups()
+    rollups.tell_sizes()
 
 
 def _training() -> None:
@@ -219,6 +223,7 @@ def _shipping() -> None:
 
 def downgrade() -> None:
     """Remove what was added."""
+    rollups.remove_rollups()
     for table in ("shipped", "disowned", "lease", "shipping", "outbox"):
         op.drop_table(table)
     op.drop_table("lost_work")
