@@ -81,7 +81,7 @@ def spent_ns(agent: Agent, category: Category) -> int:
 def until_cut_and_back(
     agent: Agent, exporter: Exporter, cut: Callable[[Exporter], None], reason: str
 ) -> None:
-    """Without telemetry time is unattributed, never idle, and it says why; then it is known again."""
+    """Without telemetry time is unattributed, never idle, and it says why; then it is back."""
     lost_ns = spent_ns(agent, Category.UNATTRIBUTED)
     cut(exporter)
     agent.eventually(
