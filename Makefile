@@ -16,7 +16,7 @@ ARGS ?=
 VENV := .venv
 WHEEL_VENV := build/wheel-venv
 PARTS := core client collectors cost profiles agent simulator
-CHECKED := $(wildcard $(PARTS) tests benchmarks examples)
+CHECKED := $(wildcard $(PARTS) alerts dashboards tests benchmarks examples)
 # Folders too: their time changes when a file is removed.
 SOURCES := $(shell find $(PARTS) -not -path '*/__pycache__*' 2>/dev/null)
 SCRIPTS := $(wildcard packaging/*.sh) .ci/run
@@ -83,6 +83,18 @@ docs: $(VENV)/.stamp-dev ## Write the generated pages (docs/metrics.md)
 .PHONY: docs-check
 docs-check: $(VENV)/.stamp-dev
 	$(VENV)/bin/python -m apportion.agent.metrics.docs --check docs/metrics.md
+	$(VENV)/bin/python -m alerts --check
+	@if $(VENV)/bin/python -c 'import grafana_foundation_sdk' 2>/dev/null; \
+	then $(VENV)/bin/python -m dashboards --check; \
+	else echo "make: dashboards are not checked: Grafana's SDK wants Python 3.11" >&2; fi
+
+.PHONY: alerts
+alerts: $(VENV)/.stamp-dev ## Write the rules, their tests and the runbook from alerts/source
+	$(VENV)/bin/python -m alerts
+
+.PHONY: dashboards
+dashboards: $(VENV)/.stamp-dev ## Write Grafana's dashboards and their page from dashboards/*.py (Python 3.11)
+	$(VENV)/bin/python -m dashboards
 
 .PHONY: wheel
 wheel: $(WHEEL) ## Build the sdist, and the wheel from it

@@ -23,8 +23,9 @@ from apportion.core.interval import Interval
 from apportion.cost.audit import audit
 from apportion.cost.ledger.batch import TickBatch
 from apportion.cost.ledger.ledger import Ledger
-from apportion.cost.ledger.schema import charge, metadata, span
+from apportion.cost.ledger.schema import charge, span
 from apportion.cost.ledger.statements import row_columns
+from apportion.cost.ledger.tables import metadata
 from apportion.cost.report import report
 from apportion.cost.testing import Claim, LedgerBuilder, memory_ledger
 from benchmarks.ledger_shipping import shipping

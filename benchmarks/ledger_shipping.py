@@ -22,9 +22,9 @@ from apportion.cost.audit import audit
 from apportion.cost.ledger.batch import TickBatch
 from apportion.cost.ledger.migration import migrate
 from apportion.cost.ledger.reader import LedgerReader
-from apportion.cost.ledger.schema import metadata
 from apportion.cost.ledger.shared import SharedLedger
 from apportion.cost.ledger.ship import ship
+from apportion.cost.ledger.tables import metadata
 from apportion.cost.report import report
 from apportion.cost.testing import memory_ledger
 

@@ -34,7 +34,7 @@ def test_a_file_for_each_gpu(tmp_path: Path) -> None:
 def test_what_is_no_mapping_is_left_out(tmp_path: Path) -> None:
     """Anybody's file in the directory does not become a label."""
     (tmp_path / "README").write_text("password=hunter2\n")
-    (tmp_path / "0").write_text("12;34\n" + "x" * 100 + "\n$(id)\n")
+    (tmp_path / "0").write_text("12;34\n" + "x" * 100 + "\n$(id)\n# sbatch --export hunter2\n")
     (tmp_path / "1").mkdir()
     assert Slurm(tmp_path).collect().allocations == ()
 

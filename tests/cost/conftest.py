@@ -11,7 +11,7 @@ from tests.postgres import PostgresServer
 
 from apportion.core.clock import Clock
 from apportion.cost import testing
-from apportion.cost.ledger.schema import metadata
+from apportion.cost.ledger.tables import metadata
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

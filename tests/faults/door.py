@@ -38,11 +38,17 @@ class Door:
         """The text of /readyz, empty where nobody answers."""
         return self._get("/readyz")[1]
 
+    @property
+    def address(self) -> str:
+        """Host and port, empty before it listens."""
+        found = re.search(r"listening on http://([\d.]+:\d+)", self._log.read_text())
+        return "" if found is None else found[1]
+
     def _get(self, path: str) -> tuple[int, str]:
-        found = re.search(r"listening on http://([\d.]+):(\d+)", self._log.read_text())
-        if found is None:
+        address = self.address
+        if not address:
             return 0, ""
-        with closing(HTTPConnection(found[1], int(found[2]), timeout=20)) as connection:
+        with closing(HTTPConnection(address, timeout=20)) as connection:
             try:
                 connection.request("GET", path)
                 response = connection.getresponse()

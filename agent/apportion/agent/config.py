@@ -244,6 +244,22 @@ class AgentConfig(BaseSettings):
         Path("/var/lib/kubelet/pod-resources/kubelet.sock"),
         description="The kubelet's pod-resources socket: which pod was given which device.",
     )
+    pod_labels: Words = Field(
+        (),
+        max_length=20,
+        description="Labels of pods to show, by key. Naming any asks the API server for them.",
+    )
+    kubernetes_url: str | None = Field(
+        None,
+        repr=False,  # it may hold a password
+        description="The API server, or the path of a recorded list of pods. Unset: as a pod "
+        "finds it, by $KUBERNETES_SERVICE_HOST.",
+    )
+    service_account_dir: Path | None = Field(
+        None,
+        description="Where the service account's `token` and the cluster's `ca.crt` are. Unset: "
+        "where a pod has them mounted.",
+    )
     job_mapping_dir: Path | None = Field(
         None, description="Where Slurm's prolog writes a file for each GPU, a job id a line."
     )
@@ -333,6 +349,8 @@ class AgentConfig(BaseSettings):
         values["ledger"] = self.masked_ledger
         for key in ("dcgm_urls", "engine_urls"):
             values[key] = [_SECRET_OF_URL.sub(_masked, url) for url in getattr(self, key)]
+        if self.kubernetes_url is not None:
+            values["kubernetes_url"] = _SECRET_OF_URL.sub(_masked, self.kubernetes_url)
         if self.shared_ledger is not None:
             values["shared_ledger"] = mask_url(self.shared_ledger)
         return values

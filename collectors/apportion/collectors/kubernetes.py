@@ -13,6 +13,7 @@ from typing import Final
 
 from apportion.collectors.collector import Batch
 from apportion.collectors.options import CollectorOptions
+from apportion.collectors.pod_labels import PodLabels
 from apportion.collectors.registry import BUILT_IN
 from apportion.core.allocation import Allocation
 from apportion.core.clock import Clock
@@ -38,8 +39,9 @@ PERIOD_NS: Final = 10 * NS_PER_SECOND
 class Kubernetes:
     """Asks the kubelet. gRPC is loaded only where there is a socket to speak to."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, labels: PodLabels | None = None) -> None:
         self._socket = socket
+        self._labels = labels
 
     @property
     def name(self) -> str:
@@ -66,7 +68,10 @@ class Kubernetes:
                 "pip install 'apportion[kubernetes]'"
             ) from error
         allocations = list_allocations(self._socket)
-        return Batch(samples=allocation_samples(allocations), allocations=allocations)
+        samples = allocation_samples(allocations)
+        if self._labels is not None:
+            samples += self._labels.samples({each.owner for each in allocations})
+        return Batch(samples=samples, allocations=allocations)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -89,5 +94,4 @@ def allocation_samples(allocations: Sequence[Allocation]) -> tuple[Sample, ...]:
 @BUILT_IN.register("kubernetes", default=True, devices=False, period_ns=PERIOD_NS)
 def make_kubernetes(options: CollectorOptions, clock: Clock) -> Kubernetes:
     """The kubernetes collector."""
-    del clock
-    return Kubernetes(options.kubelet_socket)
+    return Kubernetes(options.kubelet_socket, PodLabels(options, clock))

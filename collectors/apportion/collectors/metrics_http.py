@@ -13,7 +13,7 @@ import socket
 import ssl
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import cache
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -38,6 +38,14 @@ _HEADERS: Final = {
 """The classic format is asked for: OpenMetrics renames counters that lack `_total`."""
 
 
+class HttpRefused(SourceLost):
+    """The server answered with another status than 200."""
+
+    def __init__(self, target: Target, status: int, reason: str) -> None:
+        self.status = status
+        super().__init__(f"{target.name} answered {status} {reason[:80]}")
+
+
 def read_text(
     target: Target, clock: Clock, *, deadline_ns: int, largest_bytes: int = LARGEST_BYTES
 ) -> str:
@@ -49,16 +57,33 @@ def read_text(
         SourceLost: it is not there, is not text of metrics, is larger than `largest_bytes`, ends
             early or is not complete at the deadline.
     """
-    try:
-        if target.file is not None:
-            body = _read_file(target, largest_bytes)
-        else:
-            body = _read_url(target, _Deadline(clock, deadline_ns), largest_bytes)
-    except (OSError, HTTPException, zlib.error, EOFError) as error:
-        raise SourceLost(f"{target.name}: {_sentence(error)}") from error
+    body = read_body(target, clock, deadline_ns=deadline_ns, largest_bytes=largest_bytes)
     if body.lstrip()[:1] == b"<":
         raise SourceLost(f"{target.name} answered with HTML, not with metrics: check the URL")
     return body.decode("utf-8", "replace")
+
+
+def read_body(
+    target: Target,
+    clock: Clock,
+    *,
+    deadline_ns: int,
+    largest_bytes: int = LARGEST_BYTES,
+    headers: Mapping[str, str] = _HEADERS,
+    tls: ssl.SSLContext | None = None,
+) -> bytes:
+    """As `read_text`, for any body; `tls` in place of the system's authorities.
+
+    Raises:
+        HttpRefused: the server answered with another status than 200.
+        SourceLost: see `read_text`.
+    """
+    try:
+        if target.file is not None:
+            return _read_file(target, largest_bytes)
+        return _Exchange(target, _Deadline(clock, deadline_ns), headers, tls).body(largest_bytes)
+    except (OSError, HTTPException, zlib.error, EOFError) as error:
+        raise SourceLost(f"{target.name}: {_sentence(error)}") from error
 
 
 class _Deadline:
@@ -117,34 +142,45 @@ class _Socket:
             self._sock.close()
 
 
-def _read_url(target: Target, deadline: _Deadline, largest_bytes: int) -> bytes:
-    path = target.path
-    for _ in range(_MOST_REDIRECTS + 1):
-        connection = _connection(target, deadline)
-        with closing(connection):
-            connection.connect()
-            connection.sock = cast("Any", _Socket(connection.sock, deadline))
-            headers = {**_HEADERS, "Host": target.host_header}
-            if target.authorization is not None:
-                headers["Authorization"] = target.authorization
-            connection.request("GET", path, headers=headers)
-            with connection.getresponse() as response:
-                if response.status in _REDIRECTS:
-                    path = _redirected(target, path, response)
-                    continue
-                if response.status != 200:
-                    raise SourceLost(
-                        f"{target.name} answered {response.status} {response.reason[:80]}"
-                    )
-                return _body(target, response, largest_bytes)
-    raise SourceLost(f"{target.name} redirects more than {_MOST_REDIRECTS} times")
+class _Exchange:
+    """One question to one server, and up to `_MOST_REDIRECTS` more to the same."""
 
+    def __init__(
+        self,
+        target: Target,
+        deadline: _Deadline,
+        headers: Mapping[str, str],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._target, self._deadline, self._tls = target, deadline, tls
+        self._headers = {**headers, "Host": target.host_header}
+        if target.authorization is not None:
+            self._headers["Authorization"] = target.authorization
 
-def _connection(target: Target, deadline: _Deadline) -> HTTPConnection:
-    left_s = deadline.left_s()
-    if target.scheme == "https":
-        return HTTPSConnection(target.host, target.port, timeout=left_s, context=_tls())
-    return HTTPConnection(target.host, target.port, timeout=left_s)
+    def body(self, largest_bytes: int) -> bytes:
+        """What it answers, whole."""
+        target, path = self._target, self._target.path
+        for _ in range(_MOST_REDIRECTS + 1):
+            connection = self._connection()
+            with closing(connection):
+                connection.connect()
+                connection.sock = cast("Any", _Socket(connection.sock, self._deadline))
+                connection.request("GET", path, headers=self._headers)
+                with connection.getresponse() as response:
+                    if response.status in _REDIRECTS:
+                        path = _redirected(target, path, response)
+                        continue
+                    if response.status != 200:
+                        raise HttpRefused(target, response.status, response.reason)
+                    return _body(target, response, largest_bytes)
+        raise SourceLost(f"{target.name} redirects more than {_MOST_REDIRECTS} times")
+
+    def _connection(self) -> HTTPConnection:
+        target, left_s = self._target, self._deadline.left_s()
+        if target.scheme == "https":
+            context = self._tls or _tls()
+            return HTTPSConnection(target.host, target.port, timeout=left_s, context=context)
+        return HTTPConnection(target.host, target.port, timeout=left_s)
 
 
 @cache

@@ -20,6 +20,7 @@ class CollectorOptions:
     (`connect_deadline_ns` before its first reading) is abandoned and opened again.
     `environment` replaces the whole environment of child processes; None inherits ours. `dcgm_urls`
     and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`).
+    `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them.
     """
 
     proc_root: Path = Path("/proc")
@@ -36,6 +37,10 @@ class CollectorOptions:
     dcgm_urls: tuple[str, ...] = ()
     engine_urls: tuple[str, ...] = ()
     kmsg: Path = Path("/dev/kmsg")
+    pod_labels: tuple[str, ...] = ()
+    kubernetes_url: str | None = None
+    service_account_dir: Path | None = None
+    node_name: str | None = None
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> CollectorOptions:
@@ -54,16 +59,25 @@ class CollectorOptions:
                 values[name] = tuple(map(Path, _listed(text)))
             elif name in _LISTS:
                 values[name] = _listed(text)
-            elif name == "host_name":
+            elif name in _TEXTS:
                 values[name] = text
             else:
-                known = ", ".join((*_PATHS, *_DURATIONS, *_LISTS, "nccl_dirs", "host_name"))
+                known = ", ".join((*_PATHS, *_DURATIONS, *_LISTS, "nccl_dirs", *_TEXTS))
                 raise ConfigError(f"unknown collector option {name!r}; known are {known}")
         return cls(**values)
 
 
-_PATHS: Final = ("proc_root", "sys_root", "kmsg", "kubelet_socket", "job_mapping_dir", "ring_dir")
-_LISTS: Final = ("dcgm_urls", "engine_urls")
+_PATHS: Final = (
+    "proc_root",
+    "sys_root",
+    "kmsg",
+    "kubelet_socket",
+    "job_mapping_dir",
+    "ring_dir",
+    "service_account_dir",
+)
+_LISTS: Final = ("dcgm_urls", "engine_urls", "pod_labels")
+_TEXTS: Final = ("host_name", "node_name", "kubernetes_url")
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
 
 

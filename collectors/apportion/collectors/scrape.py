@@ -23,7 +23,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "gauge",
         "boolean",
         ("collector", "target"),
-        "Whether the last look at a place that is scraped brought a text of metrics.",
+        "Whether the last look at a place that is scraped brought what was asked for.",
         "collectors",
     ),
     Family(

@@ -64,7 +64,8 @@ class Slurm:
                     text = file.read(MOST_BYTES)
             except OSError:  # cleared by the epilog just now
                 continue
-            for line in sorted(set(text.split())):
+            # A line with anything beside a job's id is none: its words are not ours to tell.
+            for line in sorted({line.strip() for line in text.splitlines()}):
                 if _JOB.fullmatch(line):
                     yield Allocation(DeviceId(path.name), f"slurm:{line}")
 

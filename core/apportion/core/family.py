@@ -35,6 +35,8 @@ BOUNDS: Final = {
     "gpu": "devices of the host",
     "owner": "pods and jobs that hold devices of the host",
     "container": "containers of those pods",
+    "key": "`pod_labels`, at most 20",
+    "value": "one a key and pod that holds a device",
     "disk": "disks of the host, at most 64",
     "mode": "user, system, idle, iowait, steal",
     "resource": "cpu, memory, io",

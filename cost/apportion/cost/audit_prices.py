@@ -15,8 +15,9 @@ from apportion.cost.audit_finding import Checker, Finding
 from apportion.cost.audit_rates import RateFacts, rate_facts
 from apportion.cost.audit_rules import BY_RULE
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.price_tables import repricing
 from apportion.cost.ledger.rows import rows, stream
-from apportion.cost.ledger.schema import charge, repricing, settlement
+from apportion.cost.ledger.schema import charge, settlement
 from apportion.cost.sums import wide_sum
 
 if TYPE_CHECKING:

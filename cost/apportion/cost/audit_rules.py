@@ -12,8 +12,9 @@ from apportion.core.units import NS_PER_HOUR
 from apportion.cost.audit_finding import Checker, Finding, category_label
 from apportion.cost.audit_rates import rate_facts
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.price_tables import price_rule
 from apportion.cost.ledger.rows import rows
-from apportion.cost.ledger.schema import charge, price_rule
+from apportion.cost.ledger.schema import charge
 from apportion.cost.sums import wide_sum
 
 if TYPE_CHECKING:

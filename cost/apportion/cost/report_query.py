@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from apportion.cost.ledger.batch import ChargeKind
+from apportion.cost.ledger.price_tables import price_rule, repricing
 from apportion.cost.ledger.schema import (
     accrual,
     agent,
@@ -29,9 +30,7 @@ from apportion.cost.ledger.schema import (
     device,
     entity,
     idle_power,
-    price_rule,
     rate,
-    repricing,
     settlement,
     settlement_part,
     watermark,

@@ -34,7 +34,7 @@ from apportion.core.reading import DeviceInfo, Reading
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND, Millijoules, MonotonicNs
 from apportion.cost.ledger.batch import Row, TickBatch
 from apportion.cost.ledger.ledger import Ledger
-from apportion.cost.ledger.schema import metadata
+from apportion.cost.ledger.tables import metadata
 from apportion.cost.rate import Rate
 
 SECOND = NS_PER_SECOND

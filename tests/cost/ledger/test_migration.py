@@ -24,7 +24,7 @@ from apportion.cost.ledger.engine import ledger_url, open_engine
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.migration import MIGRATIONS, REVISION, migrate
 from apportion.cost.ledger.reader import LedgerReader
-from apportion.cost.ledger.schema import metadata
+from apportion.cost.ledger.tables import metadata
 
 
 def open_ledger(path: Path) -> Ledger:

@@ -27,12 +27,12 @@ from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.migration import REVISION, migrate
 from apportion.cost.ledger.outbox import unshipped_since_ns
 from apportion.cost.ledger.reader import LedgerReader
-from apportion.cost.ledger.schema import metadata
 from apportion.cost.ledger.shared import SharedLedger
 from apportion.cost.ledger.ship import Shipped, ship
 from apportion.cost.ledger.shipping_state import CopyReason, Mark
 from apportion.cost.ledger.shipping_tables import NOT_SHIPPED
 from apportion.cost.ledger.statements import POSTED
+from apportion.cost.ledger.tables import metadata
 from apportion.cost.rate import PriceTable
 from apportion.cost.report import report
 from apportion.cost.repricing.apply import apply_prices

@@ -19,7 +19,7 @@ from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.ledger import Ledger
-from apportion.cost.ledger.schema import metadata
+from apportion.cost.ledger.tables import metadata
 from apportion.cost.price_row import Rate
 from apportion.cost.rate import PriceTable
 from apportion.cost.testing import Claim, LedgerBuilder, memory_ledger

@@ -14,8 +14,9 @@ from tests.cost.test_audit import copied
 from apportion.core.category import Category
 from apportion.core.interval import Interval
 from apportion.cost.audit import AuditResult, audit, audit_text
+from apportion.cost.ledger.price_tables import repricing
 from apportion.cost.ledger.reader import LedgerReader
-from apportion.cost.ledger.schema import charge, repricing
+from apportion.cost.ledger.schema import charge
 from apportion.cost.rate import PriceTable
 from apportion.cost.repricing.apply import apply_prices
 from apportion.cost.testing import Claim, LedgerBuilder

@@ -29,6 +29,10 @@ _OPTIONS: Final = (
     "job_mapping_dir",
     "ring_dir",
     "nccl_dirs",
+    "pod_labels",
+    "kubernetes_url",
+    "service_account_dir",
+    "node_name",
     "period",
 )
 _SAMPLE_COLUMNS: Final = ("name", "labels", "value")
@@ -44,6 +48,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--job-mapping-dir", metavar="DIR", help="Slurm's jobs, a file a GPU")
     parser.add_argument("--ring-dir", metavar="DIR", help="where the rings are")
     parser.add_argument("--nccl-dirs", metavar="DIR,DIR", help="logs of NCCL's Inspector, dumps")
+    parser.add_argument("--pod-labels", metavar="KEY,KEY", help="labels of pods to show")
+    parser.add_argument(
+        "--kubernetes-url", metavar="URL", help="the API server, or the path of a recorded list"
+    )
+    parser.add_argument("--service-account-dir", metavar="DIR", help="its token and authority")
+    parser.add_argument("--node-name", metavar="NAME", help="this node's name in Kubernetes")
     for flag, what in (("--dcgm-url", "a dcgm-exporter"), ("--engine-url", "an engine's /metrics")):
         help_text = f"{what}, or the path of a recorded text; repeat it for more"
         parser.add_argument(flag, metavar="URL", action="append", help=help_text)

@@ -14,8 +14,8 @@ from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.engine import ledger_errors, ledger_url, open_engine
 from apportion.cost.ledger.migration import check_schema
-from apportion.cost.ledger.schema import metadata
 from apportion.cost.ledger.shipping_tables import NOT_SHIPPED, lease, shipped
+from apportion.cost.ledger.tables import metadata
 
 _CHECK: Final = "shared ledger"
 OLDEST_SERVER: Final = 150_000

@@ -20,6 +20,7 @@ from apportion.collectors import (
     nccl,
     network,
     nvml_families,
+    pod_labels,
     scrape,
     system,
 )
@@ -53,6 +54,7 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *system.FAMILIES,
     *nccl.FAMILIES,
     *kubernetes.FAMILIES,
+    *pod_labels.FAMILIES,
     *scrape.FAMILIES,
     *engine_vocabulary.FAMILIES,
     *nvml_families.FAMILIES,

@@ -12,7 +12,8 @@ from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.migration import revision_of
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.rows import rows
-from apportion.cost.ledger.schema import agent, device, metadata, watermark
+from apportion.cost.ledger.schema import agent, device, watermark
+from apportion.cost.ledger.tables import metadata
 from apportion.cost.period import WallTime
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ replaced as settlement goes on.
                       or per device, category, entity and minute without a span
     settlement        one device from watermark to watermark: the meter's side of the book
     settlement_part   ... and where it went: sums of `charge` and `accrual` must equal these
-    repricing         one device's settled time at another price: the meter's side of adjustments
-    price_rule        ... and what rules of price rows add to the meter, or take back
     accrual           running sums of what is not posted yet
     idle_power        what each device draws at rest, as far as it was seen at rest
     span              every record read from a ring, once
     lost_work         what a restart made vain of a ring's work, posted as `lost` already
+
+Tables of prices are in `price_tables`, those by which a ledger is shipped in `shipping_tables`.
 """
 
 from __future__ import annotations
@@ -316,48 +316,6 @@ settlement_part = Table(
     Column("energy_mj", BigInteger),
     PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "category", "group_key"),
     sqlite_with_rowid=False,
-)
-
-repricing = Table(
-    "repricing",
-    metadata,
-    Column("agent_id", BigInteger, nullable=False),
-    Column("device_key", Integer, nullable=False),
-    Column("start_ns", BigInteger, nullable=False, comment="in one clock hour with end_ns"),
-    Column("posted_ns", BigInteger, nullable=False),
-    Column("end_ns", BigInteger, nullable=False),
-    Column("from_rate_key", Integer, comment="what its time cost before; NULL: no rate"),
-    Column("to_rate_key", Integer, nullable=False),
-    Column("units", BigInteger, nullable=False, comment="what it costs more, or less"),
-    PrimaryKeyConstraint("agent_id", "device_key", "start_ns", "posted_ns"),
-    sqlite_with_rowid=False,
-)
-
-price_rule = Table(
-    "price_rule",
-    metadata,
-    Column("agent_id", BigInteger, nullable=False),
-    Column("device_key", Integer, nullable=False, comment="which the amount stands beside"),
-    Column("category", SmallInteger, nullable=False, comment="commitment_unused, billing_rounding"),
-    Column("start_ns", BigInteger, nullable=False, comment="in one clock hour with end_ns"),
-    Column("end_ns", BigInteger, nullable=False),
-    Column("rate_key", Integer, nullable=False),
-    Column("posted_ns", BigInteger, nullable=False),
-    Column("devices", Integer, nullable=False, comment="whose time it is at most, signed"),
-    Column("units", BigInteger, nullable=False, comment="signed"),
-    PrimaryKeyConstraint(
-        "agent_id", "device_key", "category", "start_ns", "end_ns", "rate_key", "posted_ns"
-    ),
-)
-
-device_share = Table(
-    "device_share",
-    metadata,
-    Column("agent_id", BigInteger, nullable=False),
-    Column("device_key", Integer, nullable=False),
-    Column("since_ns", BigInteger, nullable=False),
-    Column("share", Text, nullable=False, comment="of the device's price, exact: 1/2; no row: 1"),
-    PrimaryKeyConstraint("agent_id", "device_key", "since_ns"),
 )
 
 watermark = Table(

@@ -19,7 +19,8 @@ from apportion.core.errors import LedgerError
 from apportion.cost.ledger.engine import is_file, ledger_url, open_engine, shown
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.rows import rows
-from apportion.cost.ledger.schema import agent, metadata, rate
+from apportion.cost.ledger.schema import agent, rate
+from apportion.cost.ledger.tables import metadata
 
 if TYPE_CHECKING:
     from sqlite3 import Connection as SqliteConnection

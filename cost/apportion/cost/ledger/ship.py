@@ -11,11 +11,12 @@ from apportion.core.errors import LedgerDiverged
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.lease import held
 from apportion.cost.ledger.rows import rows, stream
-from apportion.cost.ledger.schema import agent, metadata, settlement
+from apportion.cost.ledger.schema import agent, settlement
 from apportion.cost.ledger.shipment import Shipment, referred_rows
 from apportion.cost.ledger.shipping_state import NOTHING, CopyReason, NextStep
 from apportion.cost.ledger.shipping_tables import NOT_SHIPPED
 from apportion.cost.ledger.statements import POSTED, row_columns
+from apportion.cost.ledger.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from apportion.core.errors import LedgerError
-from apportion.cost.ledger.schema import accrual, metadata
+from apportion.cost.ledger.schema import accrual
+from apportion.cost.ledger.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from apportion.core.category import Category
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR
+from apportion.cost.ledger.price_tables import device_share, price_rule, repricing
 from apportion.cost.ledger.rate_key import RateKey
 from apportion.cost.ledger.rows import rows, stream
 from apportion.cost.ledger.schema import (
@@ -21,11 +22,8 @@ from apportion.cost.ledger.schema import (
     charge,
     device,
     device_group,
-    device_share,
     entity,
-    price_rule,
     rate,
-    repricing,
     ring,
     settlement,
     watermark,

@@ -1,0 +1,1 @@
+"""Alerts: what `source/` says once, as Prometheus rules, their tests, Grafana's and a runbook."""

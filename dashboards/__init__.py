@@ -1,0 +1,1 @@
+"""Grafana dashboards, made by Grafana's Foundation SDK from lists of panels."""

@@ -1,0 +1,149 @@
+"""Money now: what is spent, on whom, and what is idle."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dashboards.panel import COST, Board, Panel, Query, Row, rate, series, share, spent, total
+
+_RUN: Final = 'run!=""'
+_PAGE: Final = "/d/apportion-{name}?var-workload=${{__field.labels.workload}}&${{__url_time_range}}"
+
+BOARD: Final = Board(
+    "overview",
+    "Overview",
+    "What the devices cost now, who causes it, and what is idle.",
+    (
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Cost an hour",
+                    "What all devices cost at the pace of the last minutes.",
+                    "short",
+                    (Query(f"3600 * {total('', rate(COST))}"),),
+                    "number",
+                    4,
+                ),
+                Panel(
+                    "30 days at this pace",
+                    "The same for 30 days. ApportionBudgetPace compares it with a budget.",
+                    "short",
+                    (Query(f"86400 * 30 * {total('', rate(COST))}"),),
+                    "number",
+                    4,
+                ),
+                Panel(
+                    "Inside steps and requests",
+                    "Share of the cost that is direct.",
+                    "percentunit",
+                    (Query(share("", rate(COST, 'category="direct"'), rate(COST))),),
+                    "number",
+                    4,
+                    steps=((0, "red"), (0.5, "yellow"), (0.8, "green")),
+                ),
+                Panel(
+                    "Idle",
+                    "Share of the cost of devices that do nothing, held or not.",
+                    "percentunit",
+                    (
+                        Query(
+                            share(
+                                "", rate(COST, 'category=~"unallocated|allocated_idle"'), rate(COST)
+                            )
+                        ),
+                    ),
+                    "number",
+                    4,
+                    steps=((0, "green"), (0.2, "yellow"), (0.5, "red")),
+                ),
+                Panel(
+                    "Devices read",
+                    "Devices that are being read, of those that are known.",
+                    "short",
+                    (
+                        Query(total("", series("device_up")), "read"),
+                        Query(f"count({series('device_up')})", "known"),
+                    ),
+                    "number",
+                    4,
+                ),
+                Panel(
+                    "Power",
+                    "Power draw of all devices.",
+                    "watt",
+                    (Query(total("", series("device_power_watts"))),),
+                    "number",
+                    4,
+                ),
+            ),
+        ),
+        Row(
+            "Who",
+            (
+                Panel(
+                    "Cost by category",
+                    "Cost an hour. All of it adds up to what the devices cost.",
+                    "short",
+                    (Query(f"3600 * {total('category', rate(COST))}", "{{category}}"),),
+                    "stack",
+                    12,
+                ),
+                Panel(
+                    "Cost by workload",
+                    "Cost an hour of the ten that cost most. Without a name: nobody's.",
+                    "short",
+                    (Query(f"topk(10, 3600 * {total('workload', rate(COST))})", "{{workload}}"),),
+                    "stack",
+                    12,
+                    link=_PAGE.format(name="inference"),
+                ),
+                Panel(
+                    "Top spenders",
+                    "What each workload and tenant cost in the chosen time.",
+                    "short",
+                    (Query(f"topk(20, {total('workload, tenant', spent(COST))})"),),
+                    "table",
+                    12,
+                ),
+                Panel(
+                    "Runs",
+                    "What each training run cost in the chosen time.",
+                    "short",
+                    (Query(f"topk(20, {total('workload, run', spent(COST, _RUN))})"),),
+                    "table",
+                    12,
+                    link=_PAGE.format(name="training"),
+                ),
+            ),
+        ),
+        Row(
+            "What to look into",
+            (
+                Panel(
+                    "Alerts",
+                    "Alerts of alerts/ that fire now.",
+                    "none",
+                    (Query('ALERTS{alertname=~"Apportion.*", alertstate="firing"}'),),
+                    "table",
+                    12,
+                    needs="the alerting rules in Prometheus, and one that fires",
+                ),
+                Panel(
+                    "Time without a price",
+                    "Seconds a second of devices whose time is settled without an amount.",
+                    "short",
+                    (Query(total("device", rate("device_unpriced_seconds_total")), "{{device}}"),),
+                    span=6,
+                ),
+                Panel(
+                    "Settled until",
+                    "How far each device's cost is known.",
+                    "s",
+                    (Query(series("settlement_lag_seconds"), "{{device}}"),),
+                    span=6,
+                ),
+            ),
+        ),
+    ),
+)
