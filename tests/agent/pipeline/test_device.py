@@ -37,7 +37,9 @@ def reading(energy_mj: int | None, utilization: float | None = None) -> Reading:
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 9 * SECOND), st.none() | st.integers(0, 10**6), st.integers(0, 9 * SECOND)
+            st.integers(0, 9 * SECOND),
+            st.none() | st.integers(0, 10**6),
+            st.integers(0, 9 * SECOND),
         )
     )
 )
