@@ -89,6 +89,16 @@ def published() -> Path:
 
 
 @pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulated libnvidia-ml.so.1, compiled once for all tests and all of xdist's workers."""
+    from apportion.simulator import build  # noqa: PLC0415 - many tests need no simulator
+
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return build(shared / "library")
+
+
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built wheel: the one that `make test` made, or one built now from the tree."""
     given = os.environ.get("APPORTION_WHEEL")

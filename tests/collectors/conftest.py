@@ -12,7 +12,7 @@ import pytest
 from benchmarks.evaluation.cases import fixtures
 from tests.collectors.metrics_server import MetricsServer
 
-from apportion.simulator import PROFILES, Simulator, build, environment
+from apportion.simulator import PROFILES, Simulator, environment
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -40,12 +40,6 @@ def until() -> Until:
             time.sleep(0.01)
 
     return wait
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The simulated libnvidia-ml.so.1, compiled once in this session."""
-    return build(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture

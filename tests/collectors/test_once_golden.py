@@ -116,11 +116,13 @@ def test_on_a_fixture(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_kubernetes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The kubelet is a socket, and a real server is behind it."""
+    """The kubelet is a socket with a real server behind it; the API server a recorded list."""
     answer = pod("ml", "train-0", "main", devices("nvidia.com/gpu", f"{GPU}::0", f"{GPU}::1"))
     answer += pod("ml", "notebook", "lab", devices("nvidia.com/gpu", f"{GPU}::2"))
     with kubelet(answer) as path:
         arguments = ["--collector", "kubernetes", "--kubelet-socket", str(path)]
+        arguments += ["--pod-labels", "team,tier", "--kubernetes-url"]
+        arguments.append(str(FIXTURES / "kubernetes" / "pods.json"))
         compare("kubernetes", told(arguments, capsys, tmp_path))
 
 

@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 from tests.faults.node import Node, SmallFileSystem
 
-from apportion.simulator import Simulator, build
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The simulated libnvidia-ml, compiled once in this session."""
-    return build(tmp_path_factory.mktemp("library"))
+from apportion.simulator import Simulator
 
 
 @pytest.fixture

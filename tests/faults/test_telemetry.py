@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from tests.faults.gpus import Gpus
 from tests.faults.node import Agent, Node
 
 from apportion.core.category import Category
@@ -15,6 +16,8 @@ from apportion.core.units import NS_PER_SECOND
 from apportion.simulator import PROFILES
 
 SETTLED_NS = 3 * NS_PER_SECOND
+PERIOD, GAP, LATENESS = "100ms", "1s", "500ms"
+"""A device is soon unattributed, and its source soon tried again; 1 s is ten readings."""
 
 
 def settled(agent: Agent) -> dict[Category, int]:
@@ -27,20 +30,21 @@ def settled(agent: Agent) -> dict[Category, int]:
     return agent.eventually(look, "a few seconds are settled")
 
 
-@pytest.mark.parametrize("node", [1], indirect=True)
-@pytest.mark.parametrize(
-    ("ratio", "category"), [(0.9, Category.UNINSTRUMENTED), (0.0, Category.UNALLOCATED)]
-)
-def test_a_device_without_a_client(node: Node, ratio: float, category: Category) -> None:
-    """At 90 % all of its time is uninstrumented and none idle; at 0 % all of it is idle."""
-    node.simulator.set_utilization(0, ratio)
-    agent = node.agent().until_ready()
+def test_devices_without_a_client(node: Node) -> None:
+    """At 90 % all of a device's time is uninstrumented and none idle; at 0 % all of it is idle."""
+    node.simulator.set_utilization(0, 0.9)
+    node.simulator.set_utilization(1, 0.0)
+    gpus = Gpus(node, node.agent().until_ready())
 
-    spent = settled(agent)
-    assert agent.stop() == 0, agent.log
+    gpus.agent.eventually(
+        lambda: all(gpus.known_ns(index) > SETTLED_NS for index in (0, 1)),
+        "a few seconds of both are settled",
+    )
+    assert gpus.agent.stop() == 0, gpus.agent.log
 
-    assert set(spent) == {category}
-    assert agent.book.faults() == []
+    assert set(gpus.spent_ns(gpus.ids[0])) == {Category.UNINSTRUMENTED}
+    assert set(gpus.spent_ns(gpus.ids[1])) == {Category.UNALLOCATED}
+    assert gpus.agent.book.faults() == []
 
 
 def kill(pid: int) -> None:
@@ -59,24 +63,34 @@ def stop(pid: int) -> None:
 def test_telemetry_is_cut(node: Node, cut: Callable[[int], None]) -> None:
     """Without readings time is unattributed, never idle; the agent lives, and recovers."""
     node.simulator.set_utilization(0, 0.0)
-    agent = node.agent().until_ready()
+    agent = node.agent(sample_period=PERIOD, telemetry_gap=GAP, lateness=LATENESS).until_ready()
     settled(agent)
     assert agent.children()
 
-    def cut_again() -> bool:
+    def is_read() -> bool:
+        return agent.door.value("apportion_collector_success", collector="nvml") == 1
+
+    def is_cut() -> bool:
+        if cut is kill:  # again and again: another child is soon there
+            cut_all()
+        return not is_read() and "collector nvml" in agent.door.says()
+
+    def cut_all() -> None:
         for pid in agent.children():
             with suppress(ProcessLookupError):
                 cut(pid)
-        return agent.book.device_ns().get(Category.UNATTRIBUTED, 0) > NS_PER_SECOND
 
-    agent.eventually(cut_again, "time is unattributed")
-    assert "collector nvml" in agent.door.says()
-    assert agent.door.value("apportion_collector_success", collector="nvml") == 0
-    idle_ns = agent.book.device_ns()[Category.UNALLOCATED]
+    cut_all()
+    agent.eventually(is_cut, "it says what is the matter")
     agent.eventually(
-        lambda: agent.door.value("apportion_collector_success", collector="nvml") == 1,
-        "readings come again",
+        lambda: (
+            (cut is stop or is_cut())
+            and agent.book.device_ns().get(Category.UNATTRIBUTED, 0) > NS_PER_SECOND
+        ),
+        "time is unattributed",
     )
+    idle_ns = agent.book.device_ns()[Category.UNALLOCATED]
+    agent.eventually(is_read, "readings come again")
     agent.eventually(
         lambda: agent.book.device_ns()[Category.UNALLOCATED] > idle_ns + NS_PER_SECOND,
         "idle time is known again",

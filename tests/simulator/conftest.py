@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from apportion.simulator import build, environment
+from apportion.simulator import environment
 
 NVIDIA_ML_PY_ASK = """
 import json
@@ -39,12 +39,6 @@ def pause():
 
 Ask = Callable[[Path, str], Any]
 AskTwice = Callable[[Path, str, Callable[[], None]], Any]
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library, compiled once in this session."""
-    return build(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture(scope="session")

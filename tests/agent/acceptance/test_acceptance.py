@@ -13,13 +13,13 @@ import pytest
 
 from apportion.agent.acceptance import page
 from apportion.agent.acceptance.nvidia_smi import COMPARED, NvidiaSmi
-from apportion.agent.acceptance.overhead import WorkFailedError, run
+from apportion.agent.acceptance.overhead import Work, WorkFailedError, run
 from apportion.agent.cli import main
 from apportion.collectors.nvml_energy_period import energy_periods
 from apportion.collectors.testing import FakeGpu, FakeNvml
 from apportion.core.clock import ManualClock, SystemClock
 from apportion.core.errors import CollectorError
-from apportion.simulator import Simulator, build, environment
+from apportion.simulator import Simulator, environment
 
 HERE = Path(__file__).parent
 
@@ -37,10 +37,11 @@ def stand_in(folder: Path, **variables: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+def simulated(
+    tmp_path_factory: pytest.TempPathFactory, library: Path
+) -> Iterator[Mapping[str, str]]:
     """Two GPUs, one at 60 %; the variables with which a process reads them."""
     root = tmp_path_factory.mktemp("simulator")
-    library = build(tmp_path_factory.mktemp("library"))
     with Simulator(root / "state", devices=2, pcie_query_ns=0) as simulator:
         simulator.set_utilization(1, 0.6)
         with simulator.running():
@@ -102,13 +103,17 @@ def test_the_whole_of_it(in_simulation: None, tmp_path: Path) -> None:
 
 
 def test_what_does_not_agree_or_is_missing(in_simulation: None, tmp_path: Path) -> None:
-    """A value that is wrong is named and fails; a field that is unknown leaves the rest."""
+    """A value that is wrong is named and fails; what is unknown or does not run leaves the rest."""
     smi = stand_in(tmp_path, NVIDIA_SMI_LIES="memory.total", NVIDIA_SMI_OLD="power.draw.instant")
-    status, document, text = accept(tmp_path, "--accept-for", "2s", "--nvidia-smi", str(smi))
+    status, document, text = accept(
+        tmp_path,
+        *("--accept-for", "1s", "--nvidia-smi", str(smi)),
+        *("--accept-command", "/nonexistent/train --steps 3"),
+    )
     wrong = {row["field"] for row in document["values"]["rows"] if row["agrees"] is False}
     assert (status, wrong, document["disagreements"]) == (1, {"memory.total"}, 2)
     assert document["values"]["unknown_to_nvidia_smi"] == ["power.draw.instant"]
-    assert document["overhead"]["work"].startswith("-m apportion.client.acceptance work ")
+    assert document["overhead"]["missing"].startswith("/nonexistent/train cannot be run")
     assert {row["agrees"] for row in document["energy"]["rows"]} == {None}  # too short to say
     assert "| **no** |" in text
 
@@ -124,6 +129,23 @@ def test_work_that_does_not_run(tmp_path: Path, command: tuple[str, ...], match:
     """It says why, and is then missing in the document."""
     with pytest.raises(WorkFailedError, match=match):
         run(command, SystemClock(), tmp_path)
+
+
+def test_work_of_ours_is_as_long_as_is_asked(tmp_path: Path) -> None:
+    """By a trial on this machine; a person's own command is run as it is."""
+    short = Work(sys.executable).sized(SystemClock(), tmp_path, 1)
+    assert short == (sys.executable, "-m", "apportion.client.acceptance", "work", "1")
+    own = Work(sys.executable, ("train", "--steps", "3"))
+    assert own.sized(SystemClock(), tmp_path, 1) == ("train", "--steps", "3")
+
+
+@pytest.mark.parametrize("command", ["", "train 'without an end"])
+def test_a_command_that_is_none(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused before anything is measured."""
+    assert main(["doctor", "--accept", str(tmp_path), "--accept-command", command]) == 2
+    assert "--accept-command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from apportion.simulator import build, environment
+from apportion.simulator import environment
 
 
 @pytest.mark.slow
-def test_a_day_of_faults_adds_up(tmp_path: Path) -> None:
+def test_a_day_of_faults_adds_up(tmp_path: Path, library: Path) -> None:
     """Whatever failed, came back or was cut by MIG: each instant and each joule is there once."""
     state = tmp_path / "simulator.state"
     done = subprocess.run(
         [sys.executable, "-m", "tests.agent.pipeline.day_of_faults", str(state), "1", "24"],
-        env={**os.environ, **environment(state, build(tmp_path))},
+        env={**os.environ, **environment(state, library)},
         capture_output=True,
         text=True,
         timeout=300,

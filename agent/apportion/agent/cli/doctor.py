@@ -45,7 +45,11 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="an interpreter with PyTorch, for work on the GPU (default: this one)",
     )
     group.add_argument(
-        "--accept-command", metavar="CMD", help="work of your own in place of that; it must end"
+        "--accept-command",
+        type=_words,
+        default=(),
+        metavar="CMD",
+        help="work of your own in place of that; it must end",
     )
     group.add_argument(
         "--nvidia-smi", default=plan.nvidia_smi, metavar="PATH", help="(default: %(default)s)"
@@ -63,13 +67,23 @@ def _duration(text: str) -> Duration:
     return duration
 
 
+def _words(text: str) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from error
+    if not words:
+        raise argparse.ArgumentTypeError("give a command")
+    return words
+
+
 def _accept(options: argparse.Namespace, config: AgentConfig) -> int:
     folder: Path = options.accept
     plan = Plan(
         options.accept_for.ns,
         options.nvidia_smi,
         options.accept_python,
-        shlex.split(options.accept_command or ""),
+        options.accept_command,
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
