@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Table, and_, func, or_, select
+from sqlalchemy import and_, func, or_, select
 
 from apportion.cost.ledger.price_tables import price_rule, repricing
+from apportion.cost.ledger.rollup_tables import rollup_span
 from apportion.cost.ledger.schema import agent, device, idle_power, rate, watermark
 from apportion.cost.rollups.sources import amounts, key_names
 from apportion.cost.rollups.spans import figures, step_ranges
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement, Executable, Subquery
-    from sqlalchemy.sql.selectable import FromClause
 
     from apportion.cost.report_scope import Scope, Source
 
@@ -30,7 +30,8 @@ def quantities(source: Source, names: Sequence[str], *terms: ColumnElement[bool]
 def span_figures(source: Source, names: Sequence[str]) -> Executable:
     """The columns `names` and `kind`, then the sums that `SpanSums.of` reads."""
     keys = [source.row.c[name] for name in (*names, "kind")]
-    if _tells_apart(source.row, (*names, "kind")):
+    if source.row is rollup_span and set(key_names(rollup_span)) <= {*names, "kind"}:
+        # Each of its rows, of one length, is alone in its group.
         return select(*keys, *figures(source.row, summed=False)).where(source.term)
     return select(*keys, *figures(source.row)).where(source.term).group_by(*keys)
 
@@ -45,11 +46,6 @@ def rolled_steps(source: Source, names: Sequence[str]) -> Executable:
 def live_steps(row: Subquery, names: Sequence[str]) -> Executable:
     """The same of spans that are in no rollup."""
     return step_ranges(row, names)
-
-
-def _tells_apart(row: FromClause, names: Sequence[str]) -> bool:
-    """Are rows of a rollup, of one length, each alone in its group? Then nothing is added up."""
-    return isinstance(row, Table) and set(key_names(row)) <= set(names)
 
 
 def spells(source: Source, places: Iterable[tuple[int, int]]) -> Executable:
