@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 def quantities(source: Source, names: Sequence[str], *terms: ColumnElement[bool]) -> Executable:
     """The columns `names` and `lacks`, then the sums that `quantity.summed` reads."""
     keys = [source.row.c[name] for name in (*names, "lacks")]
-    return select(*keys, *amounts(source.row)).where(source.term, *terms).group_by(*keys)
+    sums = amounts(source.row, at_once={"agent_id", "start_ns"} <= set(names))
+    return select(*keys, *sums).where(source.term, *terms).group_by(*keys)
 
 
 def span_figures(source: Source, names: Sequence[str]) -> Executable:

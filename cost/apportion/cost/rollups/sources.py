@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Subquery, case, func, literal, select, union_all
+from sqlalchemy import Subquery, case, func, literal, literal_column, select, union_all
 
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.ledger.rollup_tables import rollup_cost, rollup_meter, rollup_part
 from apportion.cost.ledger.schema import accrual, charge, settlement, settlement_part
 from apportion.cost.quantity import Lacks
-from apportion.cost.sums import Halves, halves, sums_of_halves
+from apportion.cost.sums import Halves, halves, narrow_sums, sums_of_halves
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Table
@@ -121,12 +121,17 @@ SOURCE_OF: Final = {
 """By rollup table, what it is the sum of."""
 
 
-def amounts(row: FromClause) -> list[ColumnElement[Any]]:
+def amounts(row: FromClause, *, at_once: bool = False) -> list[ColumnElement[Any]]:
     """Eight sums over rows of this shape: device_ns, unpriced_ns, units and energy_mj in halves.
 
-    `apportion.cost.quantity.summed` reads them.
+    `apportion.cost.quantity.summed` reads them. `at_once`: rows that are added up start at the same
+    time, so that all but money fits 64 bits whole, and the other half is 0.
     """
     units: Halves = row.c.units_high, row.c.units_low
+    if at_once:
+        high: ColumnElement[Any] = literal_column("0")
+        time, unpriced, energy = narrow_sums(row.c.device_ns, row.c.unpriced_ns, row.c.energy_mj)
+        return [high, time, high, unpriced, *sums_of_halves(units), high, energy]
     times = halves(row.c.device_ns), halves(row.c.unpriced_ns)
     return sums_of_halves(*times, units, halves(row.c.energy_mj))
 

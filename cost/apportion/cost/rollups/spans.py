@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Subquery, and_, case, false, func, null, select, union_all
+from sqlalchemy import (
+    Subquery,
+    and_,
+    case,
+    false,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from apportion.core.category import INPUT_PHASES, Category, SpanKind, SpanStatus
 from apportion.cost.ledger.schema import accrual, charge, span
@@ -52,8 +62,15 @@ class SpanSums(NamedTuple):
     @classmethod
     def of(cls, sums: Sequence[Any]) -> SpanSums:
         """From the columns of `figures`."""
-        wide = (joined(sums[at], sums[at + 1]) for at in range(11, 19, 2))
-        return cls._make((*sums[:11], *wide))
+        return cls._make(
+            (
+                *sums[:11],
+                joined(sums[11], sums[12]),
+                joined(sums[13], sums[14]),
+                joined(sums[15], sums[16]),
+                joined(sums[17], sums[18]),
+            )
+        )
 
     def plus(self, other: SpanSums) -> SpanSums:
         """Both together."""
@@ -131,7 +148,10 @@ def spans_with_cost(
 
 
 def figures(row: FromClause, *, summed: bool = True) -> list[ColumnElement[Any]]:
-    """What `SpanSums.of` reads, of rows with the columns of `rollup_span`: summed, or of each."""
+    """What `SpanSums.of` reads, of rows with the columns of `rollup_span`: summed, or of each.
+
+    What is not summed fits 64 bits whole; the other half is 0.
+    """
     column = row.c
     counts = (column.spans, column.uncharged, column.unnumbered, column.unnumbered_charged)
     tokens = (
@@ -143,13 +163,15 @@ def figures(row: FromClause, *, summed: bool = True) -> list[ColumnElement[Any]]
         column.divided_cached_input_tokens,
         column.divided_output_tokens,
     )
+    zero: ColumnElement[Any] = literal_column("0")
     amounts = (
-        halves(column.duration_ns),
+        halves(column.duration_ns) if summed else (zero, column.duration_ns),
         (column.input_units_high, column.input_units_low),
         (column.units_high, column.units_low),
-        halves(column.unpriced_ns),
+        halves(column.unpriced_ns) if summed else (zero, column.unpriced_ns),
     )
-    columns = [*counts, *tokens, *(half for pair in amounts for half in pair)]
+    columns: list[ColumnElement[Any]] = [*counts, *tokens]
+    columns += [half for pair in amounts for half in pair]
     return narrow_sums(*columns) if summed else columns
 
 
