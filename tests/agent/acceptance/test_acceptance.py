@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from apportion.agent.acceptance import acceptance, page
+from apportion.agent.acceptance import page
 from apportion.agent.acceptance.nvidia_smi import COMPARED, NvidiaSmi
 from apportion.agent.acceptance.overhead import Work, WorkFailedError, run
 from apportion.agent.cli import main
@@ -136,7 +136,6 @@ def test_without_a_gpu_nothing_is_accepted(
 ) -> None:
     """A host whose device is its CPU does not pass for one with GPUs that agree."""
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(acceptance, "_periods", lambda _duration_ns: ({}, "no NVML"))
     command = ("--accept-command", "/nonexistent/train", "--accept-for", "300ms")
     arguments = ("--devices", "cpu", "--sample-period", "100ms", "--ring-dir", str(tmp_path / "no"))
     assert main(["doctor", "--accept", str(tmp_path), *command, *arguments]) == 1
