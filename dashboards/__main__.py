@@ -1,4 +1,4 @@
-"""Writes the dashboards as Grafana's JSON, and the page that lists their panels.
+"""Writes the dashboards as Grafana's JSON, their layouts as SVG, and the page that lists them.
 
     python -m dashboards [--check] [--output FOLDER]
 
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from dashboards import board
+from dashboards import board, layout
 from dashboards.boards import BOARDS
 
 REPOSITORY: Final = Path(__file__).parents[1]
@@ -24,6 +24,7 @@ _MARK: Final = "<!-- From here on made by `make dashboards`; do not edit. -->\n"
 def files(page: str) -> dict[str, str]:
     """The text of each file, by its path; `page` is the page as it is, whose head is kept."""
     made = {f"dashboards/grafana/{each.name}.json": board.text(each) for each in BOARDS}
+    made |= {f"docs/dashboards/{each.name}.svg": layout.picture(each) for each in BOARDS}
     head, _, _ = page.partition(_MARK)
     return {**made, _PAGE: head + _MARK + _listing()}
 
@@ -32,6 +33,7 @@ def _listing() -> str:
     lines: list[str] = []
     for each in BOARDS:
         lines += ["", f"## {each.title}", "", each.description, ""]
+        lines += [f"![Layout of {each.title}](dashboards/{each.name}.svg)", ""]
         lines += ["| panel | shows | needs |", "| --- | --- | --- |"]
         for row in each.rows:
             for panel in row.panels:

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from dashboards.layout import HEIGHTS
 from dashboards.panel import Board, Panel, Query
 
 Picture = timeseries.Panel | stat.Panel | table.Panel
@@ -18,7 +19,6 @@ Picture = timeseries.Panel | stat.Panel | table.Panel
 TAG: Final = "apportion"
 _SOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _ALL: Final = ".*"
-_HEIGHT: Final = {"graph": 8, "stack": 8, "table": 8, "number": 4}
 
 EVENTS: Final = {
     "Restarts": (
@@ -123,7 +123,7 @@ def _panel(panel: Panel) -> Picture:
         picture = _graph(stacked=panel.kind == "stack")
     needs = f" Needs {panel.needs}." if panel.needs else ""
     picture.title(panel.title).description(panel.description + needs).datasource(_SOURCE)
-    picture.unit(panel.unit).span(panel.span).height(_HEIGHT[panel.kind])
+    picture.unit(panel.unit).span(panel.span).height(HEIGHTS[panel.kind])
     if panel.highest is not None:
         picture.max(panel.highest).min(0)
     if panel.steps:

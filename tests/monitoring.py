@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 PATIENCE_S = 60.0
 _LISTENING = re.compile(r'msg="Listening on" address=127\.0\.0\.1:(\d+)')
@@ -65,7 +66,7 @@ class Server:
 
 
 class Prometheus(Server):
-    """Scrapes `targets` as the job `apportion` and evaluates `rules`, both every second."""
+    """Scrapes `targets`, addresses by job, and evaluates `rules`, both every second."""
 
     def __init__(
         self,
@@ -106,6 +107,19 @@ class Prometheus(Server):
         assert answer["status"] == "success", answer
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
+
+    def own(self, name: str) -> float:
+        """The sum of one of its own metrics."""
+        with _direct.open(f"http://{self.address}/metrics", timeout=PATIENCE_S) as answer:
+            text = answer.read().decode()
+        found = [
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        ]
+        assert found, f"Prometheus has no {name}"
+        return sum(found)
 
 
 class Alertmanager(Server):

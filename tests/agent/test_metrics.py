@@ -22,7 +22,7 @@ from apportion.agent.metrics.catalogue import FAMILIES, by_name
 from apportion.agent.metrics.exposition import Emission, Exposition, UndeclaredSampleError
 from apportion.agent.metrics.labels import MAX_CHARACTERS, OTHER, BoundedLabel, LabelFolder, clean
 from apportion.agent.metrics.rendering import MetricsText, accepts_gzip
-from apportion.agent.process_usage import ProcessUsage
+from apportion.agent.process_usage import ProcessUsage, UsageByPart
 from apportion.agent.snapshot import (
     DeviceState,
     LedgerCounts,
@@ -418,3 +418,15 @@ def test_the_usage_of_a_process_is_the_kernels() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
         assert ProcessUsage.read("nvml", gone.pid) is None
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9)), max_size=20))
+def test_cpu_time_of_a_part_goes_on_with_its_next_process(steps: list[tuple[int, int]]) -> None:
+    """A reader that is replaced starts at 0; the counter of its part never falls."""
+    usage, shown, own_ns, pid_before = UsageByPart(), [0], 0, 0
+    for pid, spent_ns in steps:
+        own_ns = own_ns + spent_ns if pid == pid_before else spent_ns
+        pid_before = pid
+        shown.append(usage.of(ProcessUsage("nvml", own_ns, 1), pid).cpu_ns)
+    assert shown == sorted(shown)
+    assert shown[-1] == sum(spent_ns for _, spent_ns in steps)

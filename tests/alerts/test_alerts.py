@@ -15,6 +15,7 @@ from alerts.prometheus import on_target
 from alerts.source import Source, SourceError, load
 from tests.promql import declared, labels_of, selectors, undeclared
 
+from apportion.agent import cli
 from apportion.agent.latency import BOUNDS_NS
 
 MADE = {"category", "model_name"}
@@ -114,6 +115,22 @@ def test_each_alert_leads_to_its_section(repository: Path, folder: Path) -> None
     urls = [r["annotations"]["runbook_url"] for r in rules_of(folder, "*.alerts.yaml")]
     assert sorted(anchors) == sorted(urls)
     assert len(set(urls)) == len(urls)
+
+
+def test_the_runbook_names_commands_that_exist(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who is called at night must not be told to type what there is not."""
+    page = (repository / "docs" / "runbook.md").read_text()
+    commands = sorted(set(re.findall(r"`apportion ([^`]+)`", page)))
+    assert len(commands) > 10
+    for command in commands:
+        words = re.match(r"[a-z]+( [a-z]+)*", command)
+        assert words is not None, command
+        assert cli.main([*words[0].split(), "--help"]) == 0, command
+        said = capsys.readouterr().out
+        for flag in re.findall(r"--[a-z-]+", command):
+            assert flag in said, command
 
 
 def test_rules_name_only_what_the_catalogue_has(source: Source) -> None:

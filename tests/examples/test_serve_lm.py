@@ -109,8 +109,10 @@ def test_a_client_that_hangs_up_cancels_its_request(
     assert server.complete("Still there?", max_tokens=2)["usage"]["completion_tokens"] == 2
 
 
-def test_bad_requests_are_refused_with_a_reason(server: Any) -> None:
-    """A request that cannot be served gets an error that says which part of it is wrong."""
+def test_it_says_what_it_serves_and_why_not(server: Any) -> None:
+    """A client library finds the model, a probe a live server, and an error says what is wrong."""
+    assert server.http.get("/v1/models").json()["data"][0]["id"] == "gpt-small"
+    assert server.http.get("/healthz").json() == {"status": "ok"}
     cases: list[tuple[dict[str, Any], dict[str, str], int, str]] = [
         ({"model": "other"}, {}, 404, "no model 'other'"),
         ({"prompt": "x" * 250, "max_tokens": 10}, {}, 400, "shorten one of them"),
@@ -123,12 +125,6 @@ def test_bad_requests_are_refused_with_a_reason(server: Any) -> None:
         response = server.http.post("/v1/completions", json=body, headers=headers)
         assert response.status_code == status
         assert message in response.json()["error"]["message"]
-
-
-def test_it_says_what_it_serves(server: Any) -> None:
-    """A client library finds the model, and a probe finds the server alive."""
-    assert server.http.get("/v1/models").json()["data"][0]["id"] == "gpt-small"
-    assert server.http.get("/healthz").json() == {"status": "ok"}
 
 
 def test_sigterm_ends_it_with_requests_under_way(server: Any, read_ring: Callable[[], Any]) -> None:

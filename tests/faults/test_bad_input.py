@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.faults.node import PRICES, Node
+
+from apportion.agent.cli import main
 
 TWO_ROWS = PRICES + PRICES.removeprefix("prices:\n")
 PRICE_TABLES = {
@@ -31,31 +34,45 @@ CONFIGS = {
 }
 
 
-def refuse(node: Node, config: Path, file: Path, line: int, text: str) -> None:
-    """The agent must end with status 2 and one line that names `file:line` and the mistake."""
-    done = node.run("agent", "--config", config)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    (sentence,) = done.stderr.splitlines()
-    assert sentence.startswith(f"apportion: {file}:{line}: ")
-    assert text in sentence
+@pytest.fixture
+def refuse(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Path, Path, int, str], None]:
+    """The agent must end with status 2 and one line that names `file:line` and the mistake.
+
+    It ends before it starts anything, so it is called here: a process each takes seconds.
+    """
+
+    def run(config: Path, file: Path, line: int, text: str) -> None:
+        assert main(["agent", "--config", str(config)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        (sentence,) = captured.err.splitlines()
+        assert sentence.startswith(f"apportion: {file}:{line}: ")
+        assert text in sentence
+
+    return run
 
 
 @pytest.mark.parametrize("mistake", PRICE_TABLES)
-def test_malformed_price_table(node: Node, mistake: str) -> None:
+def test_malformed_price_table(
+    node: Node, refuse: Callable[[Path, Path, int, str], None], mistake: str
+) -> None:
     """A price table that is not understood to the last key meters nothing at all."""
     table, line, text = PRICE_TABLES[mistake]
     node.prices.write_text(table)
-    refuse(node, node.config(), node.prices, line, text)
+    refuse(node.config(), node.prices, line, text)
 
 
 @pytest.mark.parametrize("mistake", CONFIGS)
-def test_malformed_configuration(node: Node, mistake: str) -> None:
+def test_malformed_configuration(
+    node: Node, refuse: Callable[[Path, Path, int, str], None], mistake: str
+) -> None:
     """A misspelt key is no default: it is refused where it stands."""
     written, line, text = CONFIGS[mistake]
     config = node.root / "wrong.yaml"
     config.write_text(written)
-    refuse(node, config, config, line, text)
+    refuse(config, config, line, text)
 
 
 def test_missing_price_table(node: Node) -> None:

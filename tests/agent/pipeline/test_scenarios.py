@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 from tests.agent.pipeline.world import DOLLARS, HOUR, SECOND, World, rate
 
 from apportion.core.category import Phase, SpanKind, SpanStatus
@@ -319,6 +320,29 @@ def test_lost_records_leave_time_unattributed_and_charges_incomplete() -> None:
     assert sums["unattributed"] == SECOND
     rows = [*world.rows("charge"), *world.rows("accrual")]
     assert {row["reason"] for row in rows if row["category"] == 9} == {"records_lost"}
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_records_lost_before_the_ring_is_bound_are_remembered(*, restarts: bool) -> None:
+    """What is charged later is marked then, also by the next process of the agent."""
+    world = World([PRICE])
+    llm = world.process("llm", None, started_ns=None)
+    world.read_all(0.9)
+    world.run(2 * SECOND, utilization=0.9)
+    beside = llm.start(SpanKind.REQUEST, world.now_ns)
+    gone = llm.start(SpanKind.REQUEST, world.now_ns)
+    world.clock.advance(SECOND)
+    llm.finish(gone, world.now_ns)
+    world.lose(llm, [gone])
+    world.run(10 * SECOND, utilization=0.9)
+    assert not [row for row in world.rows("charge") if row["number"]]
+    if restarts:
+        world.boot_agent()
+    world.bind(llm, (0,))
+    llm.finish(beside, world.now_ns)
+    world.settle()
+    lines = [row for row in world.rows("charge") if row["number"]]
+    assert [row["incomplete"] for row in lines if row["kind"] == ChargeKind.CHARGE] == [1]
 
 
 def test_a_device_that_never_comes_back_holds_nobody_up() -> None:

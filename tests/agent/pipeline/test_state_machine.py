@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tests.agent.pipeline.oracle import Claim, Due, Payer, Ring, claims, due
@@ -373,7 +374,8 @@ class SettlementMachine(RuleBasedStateMachine):
             steps = [
                 step for ring, step in known if ring in mine and step is not None and step >= 0
             ]
-            said = [p.said.resumed_from_step for p in processes]
+            # What a ring said that was gone before the first commit is known to nobody either.
+            said = [p.said.resumed_from_step for p in processes if p.ring in keys]
             resumed = [step + 1 for step in said if step is not None]
             began.append(min([*resumed, *steps], default=ALWAYS))
         expected: dict[tuple[int, bool], list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -488,9 +490,9 @@ class SettlementMachine(RuleBasedStateMachine):
             assert sum(row["energy_mj"] or 0 for row in rows) == expected_mj
 
 
-TestSettlement = SettlementMachine.TestCase
+TestSettlement = pytest.mark.timeout(600)(SettlementMachine.TestCase)
 TestSettlement.settings = settings(
-    max_examples=50,  # 100 outlast the time limit of a test where both cores are busy
+    max_examples=25,  # a second each; every run of the tests draws others
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import bind
+from apportion.agent.pipeline.device import GIVE_UP_NS
 from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.publisher import Facts, publish
@@ -16,7 +17,7 @@ from apportion.agent.pipeline.readings import take_batch
 from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.core.errors import LedgerUnavailable
-from apportion.core.ids import DeviceId
+from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Engine:
         self._poll: DirectoryPoll | None = None
         self._drops: Counter[str] = Counter()
         self._due = {"tick": 0, "heartbeat": 0, "publish": 0, "bind": 0}
+        self._begun_ns: int = clock.monotonic_ns()
 
     @property
     def settlement(self) -> Settlement:
@@ -180,6 +182,8 @@ class Engine:
             self._settlement.disown(device)
         for sampler in self._samplers:
             for batch in sampler.drain():
+                if batch.devices:  # before the next tick: a ring may have waited for them
+                    self._due["bind"] = 0
                 now_ns = self._clock.monotonic_ns()
                 take_batch(
                     batch,
@@ -244,7 +248,7 @@ class Engine:
         moved = self._time.observe(self._clock)
         if moved is not None:
             self._settlement.wall_moved(*moved)
-        finished = self._intake.finished()
+        finished = self._finished(begun_ns)
         safe_ns = self._intake.safe_ns()
         polled_ns = self._time.of(self._polls[0]) if len(self._polls) == LOOKS else 0
         if safe_ns is not None:
@@ -272,6 +276,16 @@ class Engine:
         self._directory.reap(finished)
         self._intake.forget(finished)
         return outcome
+
+    def _finished(self, now_ns: int) -> list[RingId]:
+        """Rings of dead processes that need not be looked at again.
+
+        Until it is known which devices there are, an unbound one may still be found to use some.
+        """
+        finished = self._intake.finished()
+        if self._seen.infos or now_ns - self._begun_ns > GIVE_UP_NS:
+            return finished
+        return [ring for ring in finished if self._intake.followed[ring].state.bindings]
 
     # -- what goes out ---------------------------------------------------------------------------
     def publish(self) -> None:

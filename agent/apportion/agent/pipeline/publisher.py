@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from apportion.agent.process_usage import ProcessUsage
+from apportion.agent.process_usage import UsageByPart
 from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
 from apportion.core.units import NS_PER_SECOND
 
@@ -49,6 +49,7 @@ class Facts:
     ledger_reason: str | None = None
     residual_units: int = 0
     residual_mj: int = 0
+    usage: UsageByPart = field(default_factory=UsageByPart)
     degraded: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -98,9 +99,9 @@ def publish(
                 up=failure is None and age_ns is not None and age_ns <= telemetry_gap_ns,
             )
         )
-    usages = [ProcessUsage.read("agent", agent_pid)]
+    usages = [facts.usage.read("agent", agent_pid)]
     usages += [
-        ProcessUsage.read(sampler.name, sampler.child_pid)
+        facts.usage.read(sampler.name, sampler.child_pid)
         for sampler in samplers
         if sampler.child_pid is not None
     ]

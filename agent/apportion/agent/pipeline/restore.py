@@ -15,6 +15,7 @@ from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.agent.pipeline.surprises import HISTORY_NS
 from apportion.client.layout import MEMBER
 from apportion.core.category import Phase, PhaseClock, SpanKind, SpanStatus
+from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.ledger.history import RootRow
 from apportion.cost.ledger.schema import span as span_table
@@ -52,6 +53,7 @@ def position_row(ring: RingState, position: str, charged_ns: int | None) -> Row:
         "next_sequence": ring.next_sequence,
         "unapplied": not ring.bindings,
         "open": [span.to_json() for span in ring.open.values()],
+        "losses": [(loss.start_ns, loss.end_ns) for loss in ring.losses_after(charged_ns)],
     }
     return (
         ring.key,
@@ -197,6 +199,7 @@ def _restore_position(ring: RingState, row: Row) -> None:
     ring.admits_from = document.get("admits_from")
     ring.next_sequence = document.get("next_sequence", 1)
     ring.unapplied = document.get("unapplied", False)
+    ring.losses = [Interval(*edges) for edges in document.get("losses", [])]
     for span in document.get("open", []):
         open_root = OpenRoot.from_json(span)
         ring.open[open_root.number] = open_root

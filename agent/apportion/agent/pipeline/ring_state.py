@@ -12,6 +12,7 @@ from apportion.agent.pipeline.spans import Decoded, is_root, roots_of
 from apportion.agent.pipeline.step_gaps import step_gaps
 from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.core.category import Category, SpanKind
+from apportion.core.interval import Interval, union
 from apportion.cost.settlement.work import ROOT, Roots, joined
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apportion.agent.pipeline.open_root import OpenRoot
-    from apportion.core.interval import Interval
 
+MOST_LOSSES: Final = 64
+"""More stretches of lost records are taken for one: rather too much is called incomplete."""
 _ALWAYS_NS: Final = 1 << 62
 NO_ROOTS: Final = np.zeros(0, dtype=ROOT)
 
@@ -133,6 +135,16 @@ class RingState:
         row["open"], row["incomplete"] = False, incomplete
         self._ended.append(row)
         return span
+
+    def lose(self, window: Interval) -> None:
+        """Records of this time were overwritten: what is charged in it is incomplete."""
+        self.losses = union([*self.losses, window])
+        if len(self.losses) > MOST_LOSSES:
+            self.losses = [Interval(self.losses[0].start_ns, self.losses[-1].end_ns)]
+
+    def losses_after(self, charged_ns: int | None) -> list[Interval]:
+        """Those that still matter once what ended up to `charged_ns` is charged; None: nothing."""
+        return [loss for loss in self.losses if charged_ns is None or loss.end_ns > charged_ns]
 
     def restore(self, roots: Roots) -> None:
         """Ended roots from the ledger."""
@@ -253,7 +265,6 @@ class RingState:
             self._forget(ended)
             self.unapplied |= bool(ended.size)
             self.recalled = False
-            self.losses.clear()
             self._ended = []
             return int(ended.size)
         done = ended["end_ns"] <= charged_ns
@@ -267,7 +278,7 @@ class RingState:
             span.held |= charged_ns > span.applied_start_ns
         self.startup_applied = self.startup_end_ns is not None
         self.unapplied = False
-        self.losses = [loss for loss in self.losses if loss.end_ns > charged_ns]
+        self.losses = self.losses_after(charged_ns)
         return 0
 
     def _forget(self, roots: Roots) -> None:

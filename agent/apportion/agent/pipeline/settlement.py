@@ -176,7 +176,7 @@ class Settlement:
 
     def lost(self, ring: RingState, window: Interval) -> None:
         """Records of the ring were overwritten; what is charged in this window is incomplete."""
-        ring.losses.append(window)
+        ring.lose(window)
 
     def position(self, ring: RingState, position: str) -> None:
         """How far the ring has been read, as JSON."""
