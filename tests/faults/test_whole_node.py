@@ -114,9 +114,10 @@ def test_promtool_is_silent(whole: Whole) -> None:
 
 
 def test_nothing_of_a_person_is_told(whole: Whole) -> None:
-    """No command line, environment, prompt, password or request id: on no door, in no log.
+    """No command line, environment, prompt or password: on no door, in no log, ledger or ring.
 
-    The canary is in all of them; the agents write all that they have to say at level debug.
+    The canary is in all of them; the agents write all that they have to say at level debug. Ids of
+    requests are in rings and ledgers, and nowhere else.
     """
     for agent in (whole.by_nvml, whole.by_dcgm):
         agent.until_ready()
@@ -134,9 +135,9 @@ def test_nothing_of_a_person_is_told(whole: Whole) -> None:
     assert all(told.values())
     assert [name for name, text in told.items() if CANARY in text] == []
     assert [name for name, text in told.items() if "burst-" in text] == []
-    ledgers = [path for path in whole.node.root.glob("state-*/ledger.db*") if path.is_file()]
-    assert ledgers
-    assert [path.name for path in ledgers if CANARY.encode() in path.read_bytes()] == []
+    written = [*whole.node.root.glob("state-*/ledger.db*"), *whole.node.rings.iterdir()]
+    assert {path.suffix for path in written} >= {".db", ".ring", ".json"}
+    assert [path.name for path in written if CANARY.encode() in path.read_bytes()] == []
 
 
 def test_the_canary_is_where_it_was_put(whole: Whole) -> None:

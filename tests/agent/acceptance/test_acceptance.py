@@ -131,6 +131,20 @@ def test_work_that_does_not_run(tmp_path: Path, command: tuple[str, ...], match:
         run(command, SystemClock(), tmp_path)
 
 
+def test_without_a_gpu_nothing_is_accepted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose device is its CPU does not pass for one with GPUs that agree."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    command = ("--accept-command", "/nonexistent/train", "--accept-for", "300ms")
+    arguments = ("--devices", "cpu", "--sample-period", "100ms", "--ring-dir", str(tmp_path / "no"))
+    assert main(["doctor", "--accept", str(tmp_path), *command, *arguments]) == 1
+    assert "0 values agree" in capsys.readouterr().out
+    text = (tmp_path / "acceptance.md").read_text()
+    assert "**No GPU was read: nothing is accepted.**" in text
+    assert "Not done: nvidia-smi cannot be asked" in text
+
+
 def test_work_of_ours_is_as_long_as_is_asked(tmp_path: Path) -> None:
     """By a trial on this machine; a person's own command is run as it is."""
     short = Work(sys.executable).sized(SystemClock(), tmp_path, 1)

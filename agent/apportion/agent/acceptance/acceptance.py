@@ -92,6 +92,7 @@ def _devices(watched: Watched) -> list[dict[str, Any]]:
             "device": info.device,
             "name": info.name,
             "index": info.index,
+            "source": info.source,
             "driver_version": info.driver_version,
             "readings": len(watched.readings.get(info.device, ())),
         }

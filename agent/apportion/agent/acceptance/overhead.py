@@ -24,6 +24,10 @@ from apportion.core.clock import Clock
 from apportion.core.errors import ApportionError
 from apportion.core.units import NS_PER_SECOND
 
+PAIRS: Final = 3
+"""How often the work is run without the agent and with it."""
+LEAST_NS: Final = 60 * NS_PER_SECOND
+"""In less time there is one run of each."""
 START_NS: Final = 60 * NS_PER_SECOND
 STOP_S: Final = 20.0
 WORK: Final = ("-m", "apportion.client.acceptance", "work")
@@ -95,7 +99,7 @@ def overhead(
     Raises:
         WorkFailedError: the work or the agent does not run.
     """
-    pairs = 3 if duration_ns >= 60 * NS_PER_SECOND else 1
+    pairs = PAIRS if duration_ns >= LEAST_NS else 1
     command = work.sized(clock, folder, duration_ns // (2 * pairs))
     rings = folder / "rings"
     without: list[float] = []

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Any
 
+from apportion.agent.acceptance.overhead import PAIRS
+
 _MARK = {True: "yes", False: "**no**", None: "-"}
 
 
 def page(document: Mapping[str, Any]) -> str:
     """The document in Markdown."""
-    simulated = bool(document["SIMULATED"])
-    what = "SIMULATED GPUs: nothing here is of real hardware" if simulated else "real GPUs"
     host, devices = document["host"], document["devices"]
     summary = (
-        f"**{what}.** {document['made']}, apportion {document['apportion']}, "
+        f"**{_what(document)}.** {document['made']}, apportion {document['apportion']}, "
         f"{len(devices)} devices, {host['cpus']} CPUs, kernel {host['kernel']}. "
         f"Values that did not agree: {document['disagreements']}."
     )
@@ -30,6 +30,14 @@ def page(document: Mapping[str, Any]) -> str:
     lines += ["", "## Clocks of phases", "", *_clocks(document["phase_clocks"])]
     lines += ["", "## What the agent costs", "", *_overhead(document["overhead"])]
     return "\n".join([*lines, ""])
+
+
+def _what(document: Mapping[str, Any]) -> str:
+    if document["SIMULATED"]:
+        return "SIMULATED GPUs: nothing here is of real hardware"
+    if all(device["source"] == "cpu" for device in document["devices"]):
+        return "No GPU was read: nothing is accepted"
+    return "Real GPUs"
 
 
 def _devices(devices: Iterable[Mapping[str, Any]]) -> Iterable[tuple[object, ...]]:
@@ -105,6 +113,8 @@ def _overhead(cost: Mapping[str, Any]) -> list[str]:
         f"which took {cost['agent_cpu_percent']:.2f} % of a core and "
         f"{cost['agent_resident_bytes'] / 2**20:.0f} MiB."
     )
+    if len(cost["with_s"]) < PAIRS:
+        said += " Of one run of each: that says little; take more time (`--accept-for`)."
     return [said, "", *_table(("", "median", "each"), rows)]
 
 

@@ -94,9 +94,10 @@ def _accept(options: argparse.Namespace, config: AgentConfig) -> int:
     except OSError as error:
         raise ApportionError(f"{error.filename or folder}: {error.strerror}") from error
     simulated = "SIMULATED: " if document["SIMULATED"] else ""
+    agreed = sum(bool(row["agrees"]) for row in document["values"]["rows"])
     disagreements = document["disagreements"]
-    sys.stdout.write(f"{simulated}{written}: {disagreements} values did not agree\n")
-    return 0 if document["devices"] and not disagreements else 1
+    sys.stdout.write(f"{simulated}{written}: {agreed} values agree, {disagreements} do not\n")
+    return 0 if agreed and not disagreements else 1
 
 
 def _run(options: argparse.Namespace) -> int:
