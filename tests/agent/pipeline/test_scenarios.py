@@ -345,6 +345,33 @@ def test_records_lost_before_the_ring_is_bound_are_remembered(*, restarts: bool)
     assert [row["incomplete"] for row in lines if row["kind"] == ChargeKind.CHARGE] == [1]
 
 
+def test_what_is_learnt_while_a_device_is_given_up_is_charged() -> None:
+    """A span of its settled past: its process is read then, another's after the device is back."""
+    world = World([PRICE])
+    both = [world.process(name) for name in ("first", "second")]
+    world.read_all(0.9)
+    for process in both:
+        process.start(SpanKind.STEP, world.now_ns)
+    world.clock.advance(2 * SECOND)
+    for process in both:
+        process.finish(process.open[1], world.now_ns)
+    world.read_all(0.9)
+    world.clock.advance(3 * SECOND)
+    world.tick()
+    first, second = both
+    world.boot_agent()
+    world.clock.advance(1_300 * SECOND)
+    world.deliver(first)
+    world.tick()
+    world.boot_agent()
+    world.read_all(0.9)
+    world.deliver(second)
+    world.settle()
+    sums = world.sums()
+    assert (sums["direct first"], sums["direct second"]) == (SECOND, SECOND)
+    assert audit(world.ledger).holds
+
+
 def test_a_device_that_never_comes_back_holds_nobody_up() -> None:
     """After a restart its group waits ten minutes for it, then goes on with the others."""
     world = World([PRICE], devices=2)

@@ -81,6 +81,11 @@ class MeteredDevices:
         return [*self.devices.values(), *self._ending]
 
     @property
+    def given_up(self) -> list[MeteredDevice]:
+        """Devices that were awaited in vain: no time of theirs is settled, the past may change."""
+        return list(self._gone.values())
+
+    @property
     def remembered(self) -> list[str]:
         """Devices of the ledger that are neither resumed nor disowned yet."""
         return list(self._remembered)

@@ -247,6 +247,7 @@ class Settlement:
             limit_ns,
             self.telemetry_gap_ns,
             self.metered.settling,
+            self.metered.given_up,
             list(self.rings.values()),
             self.registry,
             self.accruals,

@@ -54,6 +54,8 @@ class TickInput:
     limit_ns: int
     patience_ns: int
     devices: Sequence[MeteredDevice]
+    given_up: Sequence[MeteredDevice]
+    """Not settled, but what is learnt of their settled past moves cost as it does elsewhere."""
     rings: Sequence[RingState]
     registry: Registry
     accruals: Mapping[AccrualKey, Accrual]
@@ -143,7 +145,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
             ties=registry.ties,
             in_vain=lambda row: tick.runs.is_vain(row, outcome.lost_work),
         )
-        for surprise in surprises(tick.devices, rings, roots_by_ring, groups)
+        for surprise in surprises([*tick.devices, *tick.given_up], rings, roots_by_ring, groups)
     ]
     own_time = [
         ring.own_time(ring.gaps(roots_by_ring[ring.key], ring.steps_end_ns), startup=True)
