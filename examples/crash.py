@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -252,7 +252,7 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _directory(given: Path | None) -> Iterator[Path]:
+def _directory(given: Path | None) -> Generator[Path]:
     if given is not None:
         given.mkdir(parents=True, exist_ok=True)
         yield given

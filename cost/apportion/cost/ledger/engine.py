@@ -7,7 +7,7 @@ import re
 import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from sqlalchemy import URL, create_engine, event, make_url
@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from apportion.core.errors import LedgerError, LedgerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
     from sqlite3 import Connection as SqliteConnection
 
     from sqlalchemy import Connection, Engine
@@ -61,7 +61,8 @@ _REFUSED: Final = (
 
 # For each None that it is given, Python's sqlite3 looks whether something adapts it, and not
 # finding anything takes five times as long as binding a number; most rows of `span` have a dozen.
-sqlite3.register_adapter(type(None), cast("Callable[[None], None]", {}.get))
+_NOTHING: Final[dict[None, None]] = {}
+sqlite3.register_adapter(type(None), _NOTHING.get)
 
 
 def ledger_url(path_or_url: str | Path) -> URL:
