@@ -22,8 +22,9 @@ UNPACKED = REPOSITORY / "build" / "debian"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 # No deadline: how long an example takes is the machine's business, never a test's verdict.
-settings.register_profile("apportion", deadline=None, print_blob=True)
-settings.load_profile("apportion")
+settings.register_profile("apportion", deadline=None, print_blob=True, max_examples=50)
+settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "apportion"))
 
 
 def pytest_configure() -> None:

@@ -88,7 +88,7 @@ def test_two_agents_on_one_ledger_refuse_the_second(node: Node) -> None:
     writer.say(10)
 
     assert second.process.wait(60) == 2, second.log
-    assert "belongs to another agent" in second.log.splitlines()[-1]
+    assert "an agent that runs on this host uses" in second.log.splitlines()[-1]
     assert "Traceback" not in second.log
     first.eventually(lambda: first.book.count("span") == 20, "the second spans")
     assert writer.end() == (0, "")

@@ -71,8 +71,11 @@ class _Page:
     def _head(self) -> list[str]:
         report = self._report
         currency = self._currency if report.currency else "no price is known"
+        if not report.devices:
+            currency = "none"
         start, end = _instant(report.start_unix_ns), _instant(report.end_unix_ns)
-        settled = f"  settled until  {_instant(report.settled_until_unix_ns) or 'never'}"
+        settled_until = _instant(report.settled_until_unix_ns) or "nothing is, in this period"
+        settled = f"  settled until  {settled_until}"
         if report.as_of_unix_ns is not None:
             settled = f"  as of          {_instant(report.as_of_unix_ns)}; later lines are left out"
         return [

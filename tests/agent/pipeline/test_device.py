@@ -146,6 +146,17 @@ def test_another_source_of_energy_begins_anew() -> None:
     assert totals == [0, 500, 500, 600]
 
 
+def test_a_counter_that_did_not_begin_at_zero_charges_nothing() -> None:
+    """Another device under the same id, or a counter that is kept elsewhere: no terajoules."""
+    metered = device()
+    metered.add(reading(9_000_000_000), 0, "boot")
+    assert metered.add(reading(8_000_000_000), 30 * SECOND, "boot") == Knot(
+        30 * SECOND, 0, 0, None, {}, 8_000_000_000, "boot"
+    )
+    metered.add(reading(60_000), 60 * SECOND, "another boot")
+    assert [knot.reset_mj for knot in metered.knots] == [0, 0, 60_000]
+
+
 def test_knots_survive_the_ledger() -> None:
     """A restart goes on from the same counter."""
     metered = device()

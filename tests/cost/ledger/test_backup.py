@@ -146,13 +146,13 @@ def test_no_restore_under_an_agent(path: Path, tmp_path: Path) -> None:
     for place in path.parent.glob("ledger.db*"):
         if not place.name.endswith(".lock"):
             place.unlink()
-    with pytest.raises(LedgerError, match="belongs to another agent"):
+    with pytest.raises(LedgerError, match="an agent that runs on this host uses"):
         restore(copy, path)
     assert not path.exists()
     lock.release()
     restore(copy, path)
     lock = LedgerLock.take(path)
-    with pytest.raises(LedgerError, match="belongs to another agent"):
+    with pytest.raises(LedgerError, match="an agent that runs on this host uses"):
         vacuum(path)
     lock.release()
     lock = LedgerLock.take(path, COMMAND)

@@ -239,6 +239,21 @@ def test_full_ledger_is_tried_again(ledger: Ledger, path: Path) -> None:
     assert count(path, "charge") == 4_999
 
 
+def test_moved_away_nothing_is_lost(ledger: Ledger, path: Path) -> None:
+    """Not to an orphan: a commit waits for the file, and no new one is begun meanwhile."""
+    ledger.commit(TickBatch(inserted={"span": [span_row(1, 1)]}))
+    away = path.with_name("old.db")
+    path.rename(away)
+    batch = TickBatch(inserted={"span": [span_row(1, 2)]})
+    with pytest.raises(LedgerUnavailable, match="was moved or deleted"):
+        ledger.commit(batch)
+    with pytest.raises(LedgerError, match=r"put ledger\.db back"):
+        open_ledger(path)
+    away.rename(path)
+    ledger.commit(batch)
+    assert count(path, "span") == 2
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB of its own."""

@@ -7,6 +7,7 @@ Exit status: 0 done, 1 done and something is wrong (an audit that is not clean, 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -33,6 +34,8 @@ MODULES: Final = {
 """The commands and their help; each is a module of this package, imported when it is asked for."""
 ELSEWHERE: Final = {"simulator": "run SIMULATED GPUs for tests and demos, and give them faults"}
 """Commands of `apportion` that are no part of the agent: the dispatcher runs them."""
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; so that Python does not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        sys.stderr.write(f"{PROGRAM}: cannot write: {error.strerror}\n")
+        return 1
     except KeyboardInterrupt:
         return 130
     return status

@@ -24,10 +24,15 @@ def unix_ns_of(text: str, now_unix_ns: int) -> int:
     `2026-05-01T12:00:00+02:00`), or how long before now (`90m`, `24h`, `7d`), or `now`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these, or too far away.
     """
-    if text == "now":
-        return now_unix_ns
+    unix_ns = now_unix_ns if text == "now" else _parsed(text, now_unix_ns)
+    if not 0 <= unix_ns < 1 << 63:
+        raise ConfigError(f"{text!r} is not between 1970 and 2262")
+    return unix_ns
+
+
+def _parsed(text: str, now_unix_ns: int) -> int:
     days = _DAYS.fullmatch(text)
     try:
         if days:

@@ -93,6 +93,8 @@ def _run(options: argparse.Namespace) -> int:
         None if text is None else unix_ns_of(text, now_ns)
         for text in (options.since, options.until, options.as_of)
     )
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise ConfigError("the period of the report is empty: --since must be before --until")
     if options.mtbf is not None and options.run is None:
         raise ConfigError("--mtbf is about the checkpoints of a run: name it with --run")
     if options.run is not None:

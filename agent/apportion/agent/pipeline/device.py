@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 GIVE_UP_NS: Final = 10 * NS_PER_MINUTE
 """A device that was metered before the start of this process is awaited for so long."""
+MOST_POWER_W: Final = 2_000
+"""No device draws more. A counter that fell and shows more than that since the last reading did not
+begin at 0, so nobody knows what was used."""
+_NS_PER_MJ: Final = 1_000_000
+"""At one watt."""
+SLACK_NS: Final = NS_PER_MINUTE
+"""Counters lag behind their readings, and were reset some time before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,7 @@ class Knot:
     """What settlement keeps of a reading, in node time.
 
     `total_mj` is the energy counter made continuous over resets; `reset_mj` is what the counter
-    showed after a reset: energy of unknown time.
+    showed after a reset: energy of unknown time; 0 where it cannot have begun at 0.
     """
 
     time_ns: int
@@ -101,7 +108,9 @@ class MeteredDevice:
         sources = {self.energy_source, reading.energy_source} - {None}
         if len(sources) > 1:
             self._raw_mj = None  # another source counts from another zero
-        total_mj, reset_mj = self._advance(reading.energy_mj, boot)
+        before_ns = self.knots[-1].time_ns if self.knots else time_ns
+        most_mj = MOST_POWER_W * (time_ns - before_ns + SLACK_NS) // _NS_PER_MJ
+        total_mj, reset_mj = self._advance(reading.energy_mj, boot, most_mj)
         knot = Knot(
             time_ns,
             total_mj,
@@ -130,13 +139,13 @@ class MeteredDevice:
             if knot.total_mj is not None:
                 self._total_mj, self._raw_mj, self._boot = knot.total_mj, knot.raw_mj, knot.boot
 
-    def _advance(self, raw_mj: int | None, boot: str) -> tuple[int | None, int]:
+    def _advance(self, raw_mj: int | None, boot: str, most_mj: int) -> tuple[int | None, int]:
         if raw_mj is None:
             return None, 0
         reset_mj = 0
         if self._raw_mj is not None:
             if boot != self._boot or raw_mj < self._raw_mj:
-                reset_mj = raw_mj
+                reset_mj = raw_mj if raw_mj <= most_mj else 0
             else:
                 self._total_mj += raw_mj - self._raw_mj
         self._raw_mj, self._boot = raw_mj, boot

@@ -116,10 +116,18 @@ def make_file(url: URL) -> None:
 
     Raises:
         LedgerUnavailable: the file or its directory cannot be made.
+        LedgerError: a file was moved away without its -wal.
     """
     path = Path(str(url.database))
     if path.exists():
         return
+    left = Path(f"{path}-wal")
+    if left.exists() and left.stat().st_size:
+        message = (
+            f"{left} is there without its ledger, and has what the ledger lacks: put {path.name} "
+            "back beside it, or move the two away together"
+        )
+        raise LedgerError(message)
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)

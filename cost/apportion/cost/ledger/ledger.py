@@ -71,6 +71,7 @@ class Ledger(LedgerReader):
         self.agent_id: Final = agent_id
         self.outbox: Final = Outbox(engine, name, agent_id, clock)
         self._statements = Statements(agent_id)
+        self._inode = _inode(name)
 
     @classmethod
     def open(
@@ -156,10 +157,17 @@ class Ledger(LedgerReader):
         """Write a tick: everything in `batch` or nothing. After an error it can be given again.
 
         Raises:
-            LedgerUnavailable: locked, full or gone for now.
+            LedgerUnavailable: locked, full, moved or gone for now.
             LedgerError: a row contradicts what is posted: above all a second settlement of a
                 device from the same instant, which would charge its time twice.
         """
+        if self._inode is not None and _inode(self.name) != self._inode:
+            # SQLite would go on writing to the moved file's -wal, where nobody looks for it.
+            message = (
+                f"ledger {self.name} was moved or deleted while it is in use: put it back, or "
+                "restart the agent with another one"
+            )
+            raise LedgerUnavailable(message)
         try:
             with ledger_errors(self.name, "commit a tick"):
                 writing = self._engine.connect().execution_options(**{WRITES: True})
@@ -267,6 +275,14 @@ class Ledger(LedgerReader):
             query = query.where(table.c.agent_id == self.agent_id)
         order = [table.c[column] for column in key_columns(table)]
         return rows(connection, query.order_by(*order))
+
+
+def _inode(name: str) -> int | None:
+    """Which file has that name now; None: there is none, or the ledger lies in memory."""
+    try:
+        return Path(name).stat().st_ino
+    except OSError:
+        return None
 
 
 class _Conflict(Exception):

@@ -52,8 +52,8 @@ class LedgerLock:
         except OSError as error:
             os.close(fd)
             message = (
-                f"ledger {url.database} belongs to another agent that runs on this host: "
-                "stop that one, or give this one a `state_dir` of its own"
+                f"an agent that runs on this host uses ledger {url.database}: stop it, or give "
+                "another agent a `state_dir` of its own"
                 if ending == AGENT
                 else f"another command writes to ledger {url.database}: wait until it has ended"
             )

@@ -55,7 +55,8 @@ class LedgerReader:
         url = ledger_url(path_or_url)
         name = shown(url)
         if is_file(url) and not Path(name).is_file():
-            message = f"ledger {name} does not exist: give the path that the agent's config names"
+            what = "is no file" if Path(name).exists() else "does not exist"
+            message = f"ledger {name} {what}: give the path that the agent's config names"
             raise LedgerUnavailable(message)
         engine = open_engine(url, read_only=True, busy_timeout_ms=busy_timeout_ms)
         try:

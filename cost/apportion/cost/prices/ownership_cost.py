@@ -14,6 +14,7 @@ from typing import Final
 
 HOURS_PER_YEAR: Final = Decimal(8_760)
 HOURS_PER_MONTH: Final = Decimal(730)
+MOST_YEARS: Final = 100
 _PLACES: Final = Decimal("0.000000000001")
 _DIGITS: Final = 60
 
@@ -45,8 +46,10 @@ class OwnedHardware:
         """
         if self.devices < 1:
             raise ValueError("devices must be 1 or more")
-        if self.life_years <= 0:
-            raise ValueError("the life must be longer than 0 years")
+        if not 0 < self.life_years <= MOST_YEARS:
+            raise ValueError(f"the life must be longer than 0 years, and at most {MOST_YEARS}")
+        if self.cost_of_capital_ratio > 1:
+            raise ValueError("the cost of capital is a ratio a year: 0.08 is 8 %")
         if self.pue < 1:
             raise ValueError("PUE is total power over IT power: 1 or more")
         if self.salvage > self.capital_cost:

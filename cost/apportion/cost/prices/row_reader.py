@@ -165,7 +165,8 @@ class _RowReader:
     def _matched(self, key: str, entry: Marked) -> str:
         text = entry.text if isinstance(entry.value, int | float | bool) else entry.value
         if not isinstance(text, str) or not text.strip():
-            raise self._error(f"match: {key} must be text, this is {entry.kind}", entry)
+            kind = "empty" if isinstance(text, str) else entry.kind
+            raise self._error(f"match: {key} must be text, this is {kind}", entry)
         if len(text) > MAX_TEXT or not (key + text).isprintable():
             raise self._error(
                 f"match: {key!r} must be one line of at most {MAX_TEXT} characters", entry
@@ -222,7 +223,8 @@ class _RowReader:
     def _text(self, key: str) -> str:
         field = self._fields[key]
         if not isinstance(field.value, str) or not field.value.strip():
-            raise self._error(f"{key} must be text, this is {field.kind}", field)
+            kind = "empty" if isinstance(field.value, str) else field.kind
+            raise self._error(f"{key} must be text, this is {kind}", field)
         if len(field.value) > MAX_TEXT or not field.value.isprintable():
             raise self._error(f"{key} must be one line of at most {MAX_TEXT} characters", field)
         return field.value
@@ -242,8 +244,8 @@ class _RowReader:
         return self._parse(
             key,
             instant_ns,
-            "a date or time such as 2026-05-01 or 2026-05-01T12:00:00Z, from 1970 to 2261; leave "
-            "it out where it is open",
+            "a date or time such as 2026-05-01 or 2026-05-01T12:00:00Z, from 1970 to 2261, to the "
+            "microsecond at most; leave it out where it is open",
         )
 
     def _parse(self, key: str, parse: Callable[[str], _Parsed], expected: str) -> _Parsed:
