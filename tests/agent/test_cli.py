@@ -74,6 +74,29 @@ def test_a_refusal_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert captured.err.count("\n") == 1
 
 
+def test_an_empty_period_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A report of no time would look like one of a ledger without cost."""
+    assert main(["report", "--since", "2026-11-27", "--until", "2026-11-26"]) == 2
+    assert "--since must be before --until" in capsys.readouterr().err
+
+
+def test_no_room_for_the_output_is_said() -> None:
+    """A full disk under a report is no traceback."""
+    program = "import sys; from apportion.agent.cli import main; sys.exit(main(['prices', 'list']))"
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "apportion: cannot write: No space left on device\n",
+    )
+
+
 def test_check_config_shows_every_key_and_its_origin(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

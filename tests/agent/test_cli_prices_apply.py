@@ -160,6 +160,7 @@ def test_the_first_price_decides_the_currency(
         (["--ledger", "sqlite:////nowhere/ledger.db"], "does not exist"),
         (["--ledger", "postgresql://host/x"], "give the SQLite ledger on the node itself"),
         (["--since", "yesterday"], "is not an instant"),
+        (["--since", "99999999d"], "is not between 1970 and 2262"),
     ],
 )
 def test_refusals(

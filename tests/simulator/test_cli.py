@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from apportion.simulator import Simulator
-from apportion.simulator.cli import default_state
+from apportion.simulator.cli import default_state, main
 
 Ask = Callable[[Path, str], Any]
 Start = Callable[..., tuple["subprocess.Popen[str]", list[str]]]
@@ -215,6 +215,17 @@ def test_a_fault_without_a_simulator_says_how_to_start_one(tmp_path: Path) -> No
     done = command("fault", "lost", "--gpu", "0", "--state", str(tmp_path / "none"))
     assert done.returncode == 1
     assert "start the devices first with `apportion simulator`" in done.stderr
+
+
+def test_the_folder_of_a_user_is_made(
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine where it was never run it needs no preparation."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("APPORTION_SIMULATOR_STATE", raising=False)
+    monkeypatch.setattr(Simulator, "run", lambda _simulator, _stop: None)
+    assert main(["--gpus", "1", "--library-dir", str(library.parent.parent)]) == 0
+    assert (tmp_path / "apportion").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace, stop: threading.Event) -> int:
     profile = PROFILES[options.profile]
     library = build(options.library_dir)
-    if options.state == default_state({}, os.geteuid()):
+    if options.state == default_state(os.environ, os.geteuid()):
         options.state.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with Simulator(
         options.state, profile=profile, devices=options.gpus, seed=options.seed

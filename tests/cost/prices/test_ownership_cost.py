@@ -62,13 +62,15 @@ def test_the_annuity_pays_back_the_capital(ratio: Decimal, years: int) -> None:
     [
         {"devices": 0},
         {"life_years": Decimal(0)},
+        {"life_years": Decimal("1e9")},
+        {"cost_of_capital_ratio": Decimal(8)},
         {"pue": Decimal("0.9")},
         {"salvage": Decimal(300_000)},
     ],
 )
 def test_what_no_hardware_can_be_is_refused(change: dict[str, Decimal | int]) -> None:
     """A rate from an impossible input would look like any other."""
-    with pytest.raises(ValueError, match=r"devices|life|PUE|salvage"):
+    with pytest.raises(ValueError, match=r"devices|life|capital|PUE|salvage"):
         replace(NODE, **change)  # type: ignore[arg-type]
 
 
