@@ -82,23 +82,23 @@ class Book:
 
     def groups(self) -> dict[int, tuple[str, ...]]:
         """The devices of each device group, in their order."""
+        groups = self.rows("select group_key, device_keys from device_group")
+        # After them, because the agent goes on: what a row names is there by now.
         names: dict[int, str] = dict(self.rows("select device_key, device from device"))
-        return {
-            group: tuple(names[int(key)] for key in keys.split(","))
-            for group, keys in self.rows("select group_key, device_keys from device_group")
-        }
+        return {group: tuple(names[int(key)] for key in keys.split(",")) for group, keys in groups}
 
     def bindings(self) -> dict[str, tuple[tuple[str, ...], str]]:
         """By workload and rank (`name` or `name/rank`): the last devices and the source."""
-        groups = self.groups()
         query = """
             select json_extract(identity, '$.workload'), json_extract(identity, '$.rank'),
                    group_key, source
             from binding join ring using (agent_id, ring_key) order by since_ns
         """
+        rows = self.rows(query)
+        groups = self.groups()
         return {
             workload if rank is None else f"{workload}/{rank}": (groups[group], source)
-            for workload, rank, group, source in self.rows(query)
+            for workload, rank, group, source in rows
         }
 
     def faults(self) -> list[str]:

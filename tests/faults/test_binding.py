@@ -47,12 +47,13 @@ def until_bound(agent: Agent, source: str) -> dict[str, tuple[tuple[str, ...], s
 
 def paid(agent: Agent) -> dict[str, set[tuple[str, ...]]]:
     """By workload, the device groups that its direct time was charged to."""
-    groups = agent.book.groups()
-    found: dict[str, set[tuple[str, ...]]] = {}
-    for workload, group in agent.book.rows(
+    rows = agent.book.rows(
         "select distinct workload, group_key from charge join entity using (agent_id, entity_key) "
         "where ring_key is not null"
-    ):
+    )
+    groups = agent.book.groups()  # after them: the agent goes on
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for workload, group in rows:
         found.setdefault(workload, set()).add(groups[group])
     return found
 
