@@ -21,6 +21,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 UNPACKED = REPOSITORY / "build" / "debian"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
+# A thread each: PyTorch's pool waits actively, and other tests want the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # No deadline: how long an example takes is the machine's business, never a test's verdict.
 settings.register_profile("apportion", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=1_000)
