@@ -492,8 +492,20 @@ class SettlementMachine(RuleBasedStateMachine):
 
 TestSettlement = pytest.mark.timeout(600)(SettlementMachine.TestCase)
 TestSettlement.settings = settings(
-    max_examples=25,  # a second each; every run of the tests draws others
+    max_examples=settings().max_examples // 4,  # a second each; every run draws others
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+def test_a_rank_that_is_read_after_its_attempt_hung() -> None:
+    """The waiting of an attempt is posted once, whoever turns out to have been of it."""
+    machine = SettlementMachine()
+    machine.begin(price=PRICES[0])
+    machine.something_goes_wrong(fault="no price", number=0)
+    machine.a_process_dies(pick=173, noticed=True)
+    machine.the_run_restarts((0, 1), 1, kept=4586, said=False, noticed=False, steps=0)
+    machine.a_span_starts(pick=2547, kind=SpanKind.STEP, admitted=True)
+    machine.the_agent_dies_after_a_commit()
+    machine.teardown()

@@ -168,7 +168,8 @@ class Runs:
         for place, (attempt, fate) in enumerate(zip(attempts, fates(attempts), strict=True)):
             rings = tuple(process.key.ring for process in attempt.processes)
             is_over = fate.followed and attempt.outcome is Outcome.INTERRUPTED
-            if not is_over or attempt.end_ns is None or self._hung.issuperset(rings):
+            # One ring tells for all: the waiting is that of the attempt, whoever is found later.
+            if not is_over or attempt.end_ns is None or not self._hung.isdisjoint(rings):
                 continue
             posted_ns = attempt.end_ns + 2 * NS_PER_MINUTE
             if all(charged_ns(ring) >= posted_ns for ring in rings):
