@@ -46,7 +46,7 @@ def said(
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=7)
 @given(
     seed=st.integers(0, 10**9),
     ticks=st.integers(1, 10),
@@ -66,7 +66,7 @@ def test_rolled_up_or_not(
         assert said(pair.rolled, by, period) == said(pair.plain, by, period)
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 10**9), by=st.sampled_from(BY), keeps=st.booleans())
 def test_as_of_is_what_was_said_then(seed: int, by: tuple[str, ...], keeps: bool) -> None:
     """Of hours that were complete a later report as of that time says the same, whatever came.
@@ -117,7 +117,7 @@ def test_as_of_leaves_out_what_was_not_over() -> None:
         assert "had no line yet at that time" in early.warnings[0]
 
 
-@settings(max_examples=6)
+@settings(max_examples=3)
 @given(
     seed=st.integers(0, 10**9),
     top=st.integers(1, 5),
