@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,11 @@ def test_the_folder_of_a_user_is_made(
     """On a machine where it was never run it needs no preparation."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("APPORTION_SIMULATOR_STATE", raising=False)
-    monkeypatch.setattr(Simulator, "run", lambda _simulator, _stop: None)
+
+    def run(_simulator: Simulator, _stop: threading.Event) -> None:
+        """Ends at once."""
+
+    monkeypatch.setattr(Simulator, "run", run)
     assert main(["--gpus", "1", "--library-dir", str(library.parent.parent)]) == 0
     assert (tmp_path / "apportion").is_dir()
 
