@@ -44,6 +44,7 @@ class NvmlNews:
         self._gpus: dict[DeviceId, int] = {}
         self._places: dict[int, DeviceId] = {}
         self._failing: dict[int, str] = {}
+        self._late: set[DeviceId | None] = set()
         self._pids: dict[DeviceId, frozenset[int]] = {}
         self._awaited: frozenset[int] = frozenset()
         self._awaited_since: dict[int, int] = {}
@@ -81,18 +82,24 @@ class NvmlNews:
                 failure = replace(failure, device=self.gpu_at(failure.index))
             self._failures.append(failure)
             self._failed(failure)
+        elif answer.gpu is None:
+            self._late.add(self.gpu_at(answer.index))
         elif answer.readings and self._failing.pop(answer.index, None) is not None:
             _LOG.info("NVML: GPU %d (%s) answers again", answer.index, answer.gpu)
 
     def swept(
         self, end: End, readable: frozenset[DeviceId], left_out: tuple[DeviceFailure, ...]
     ) -> None:
-        """A sweep is over: known GPUs that were not in it have failed too."""
+        """A sweep is over: known GPUs that were not in it have failed too.
+
+        Those of which nothing is known yet are late, and that is no failure.
+        """
         self._failures += left_out
         for failure in left_out:
             self._failed(failure)
         self.missing = frozenset(self._gpus) - readable
-        told = {failure.device for failure in self._failures}
+        told = {failure.device for failure in self._failures} | self._late
+        self._late.clear()
         self._failures += (
             DeviceFailure(
                 gpu,

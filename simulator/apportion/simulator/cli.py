@@ -73,6 +73,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _simulate(options: argparse.Namespace, stop: threading.Event) -> int:
     profile = PROFILES[options.profile]
+    beyond = [device for device, _ in options.mig if device >= options.gpus]
+    if beyond:
+        raise ValueError(
+            f"--mig names GPU {beyond[0]}: with --gpus {options.gpus} the last is "
+            f"{options.gpus - 1}"
+        )
     library = build(options.library_dir)
     if options.state == default_state(os.environ, os.geteuid()):
         options.state.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from apportion.core.errors import ConfigError
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -20,8 +21,17 @@ AFTER_NS: Final = 10 * NS_PER_SECOND
 
 
 def boot_id(proc_root: Path = Path("/proc")) -> str:
-    """The kernel's random id of this boot."""
-    return (proc_root / "sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    """The kernel's random id of this boot.
+
+    Raises:
+        ConfigError: there is no procfs at `proc_root`.
+    """
+    path = proc_root / "sys/kernel/random/boot_id"
+    try:
+        return path.read_text().strip().replace("-", "")
+    except OSError as error:
+        message = f"{path} cannot be read ({error.strerror}): is `proc_root` a procfs?"
+        raise ConfigError(message) from error
 
 
 @dataclass(slots=True)
