@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from tests.faults.node import PRICES, Node
 
 from apportion.agent.cli import main
 
+Refuse = Callable[[Path, Path, int, str], None]
+"""Configuration, the file and line that are wrong, and what must be said."""
 TWO_ROWS = PRICES + PRICES.removeprefix("prices:\n")
 PRICE_TABLES = {
     "unknown key": (PRICES.replace("basis:", "bases:"), 6, "unknown key 'bases'"),
@@ -35,9 +38,7 @@ CONFIGS = {
 
 
 @pytest.fixture
-def refuse(
-    node: Node, capsys: pytest.CaptureFixture[str]
-) -> Callable[[Path, Path, int, str], None]:
+def refuse(node: Node, capsys: pytest.CaptureFixture[str]) -> Iterator[Refuse]:
     """The agent must end with status 2 and one line that names `file:line` and the mistake.
 
     It ends before it starts anything, so it is called here: a process each takes seconds.
@@ -51,13 +52,15 @@ def refuse(
         assert sentence.startswith(f"apportion: {file}:{line}: ")
         assert text in sentence
 
-    return run
+    logger = logging.getLogger()
+    handlers, level = list(logger.handlers), logger.level
+    yield run
+    logger.handlers[:] = handlers  # the agent logs to a stream that ends with this test
+    logger.setLevel(level)
 
 
 @pytest.mark.parametrize("mistake", PRICE_TABLES)
-def test_malformed_price_table(
-    node: Node, refuse: Callable[[Path, Path, int, str], None], mistake: str
-) -> None:
+def test_malformed_price_table(node: Node, refuse: Refuse, mistake: str) -> None:
     """A price table that is not understood to the last key meters nothing at all."""
     table, line, text = PRICE_TABLES[mistake]
     node.prices.write_text(table)
@@ -65,9 +68,7 @@ def test_malformed_price_table(
 
 
 @pytest.mark.parametrize("mistake", CONFIGS)
-def test_malformed_configuration(
-    node: Node, refuse: Callable[[Path, Path, int, str], None], mistake: str
-) -> None:
+def test_malformed_configuration(node: Node, refuse: Refuse, mistake: str) -> None:
     """A misspelt key is no default: it is refused where it stands."""
     written, line, text = CONFIGS[mistake]
     config = node.root / "wrong.yaml"
