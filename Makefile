@@ -2,7 +2,7 @@
 # newer, a C compiler and the package registries.
 #   PYTHON=python3.12   the interpreter for the virtual environment (.venv)
 #   ARGS="-k ring -x"   more arguments for pytest
-#   WORKERS=3           pytest's processes
+#   WORKERS=2           pytest's processes
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-WORKERS ?= 3
+WORKERS ?= 2
 ARGS ?=
 
 VENV := .venv
