@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 from tests.faults.node import Node, sleep_until
 
-SPANS = 50_000
-PER_SECOND = 1_200
+SPANS = 100_000
+PER_SECOND = 2_000
 KILLS = 10
 LONGEST_LIFE_S = 3.0
 IN_ITS_START = 5

@@ -135,6 +135,7 @@ class NvmlNews:
         """Nobody reads NVML now: what was so a moment ago is not said again."""
         self._samples = None
         self._of_gpu.clear()
+        self._late.clear()
         self.missing = frozenset()
 
     def gpu_at(self, index: int) -> DeviceId | None:

@@ -8,6 +8,8 @@ import pytest
 from tests.agent.pipeline.world import DOLLARS, HOUR, SECOND, World, rate
 
 from apportion.core.category import Phase, SpanKind, SpanStatus
+from apportion.core.reading import Reading
+from apportion.core.units import Millijoules, MonotonicNs
 from apportion.cost.audit import audit
 from apportion.cost.ledger.batch import ChargeKind
 from apportion.cost.meter import Meter
@@ -369,6 +371,35 @@ def test_what_is_learnt_while_a_device_is_given_up_is_charged() -> None:
     world.settle()
     sums = world.sums()
     assert (sums["direct first"], sums["direct second"]) == (SECOND, SECOND)
+    assert audit(world.ledger).holds
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_reading_from_a_settled_silence_loses_no_energy(*, restarts: bool) -> None:
+    """An exporter that was away tells of settled time; the ledger keeps it where it counts."""
+    world = World([PRICE])
+    world.read_all(0.5)
+    world.run(5 * SECOND, utilization=0.5)
+    before_mj = world.energy_mj[world.infos[0].device]
+    world.clock.advance(20 * SECOND)
+    world.tick()
+    old = Reading(
+        world.infos[0].device,
+        MonotonicNs(world.now_ns - 8 * SECOND),
+        energy_mj=Millijoules(before_mj + 900_000),
+        energy_source=world.energy_source,
+    )
+    (settled_ns,) = [row["settled_ns"] for row in world.rows("watermark")]
+    world.settlement.read(world.infos[0], old)
+    world.tick()
+    assert settled_ns + 1 in {row["time_ns"] for row in world.rows("reading")}
+    world.energy_mj[old.device] = before_mj + 900_000
+    if restarts:
+        world.boot_agent()
+    world.settle()
+    used_mj = world.energy_mj[old.device] - 7_000
+    settled_mj = sum(row["energy_mj"] or 0 for row in world.rows("settlement"))
+    assert used_mj - settled_mj in range(5_000)  # what is after the watermark, or before the first
     assert audit(world.ledger).holds
 
 

@@ -116,7 +116,7 @@ class MeteredDevices:
         if not device.priced:
             self._price(device)
         knot = device.add(reading, time_ns, self._time.boot)
-        return None if knot is None else (device.key, time_ns, knot.to_json())
+        return None if knot is None else (device.key, knot.time_ns, knot.to_json())
 
     def key(self, info: DeviceInfo) -> int:
         """The ledger's key of a device that was found."""
