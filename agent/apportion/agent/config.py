@@ -22,6 +22,7 @@ from pydantic_settings import (
 from apportion.agent.config_values import (
     HOST_PORT,
     ByName,
+    Collectors,
     Numbers,
     OptionalPeriod,
     Paths,
@@ -86,7 +87,7 @@ class AgentConfig(BaseSettings):
         "dcgm-exporter where `dcgm_urls` names one, and the host's CPU only where sysfs shows no "
         "NVIDIA device at all.",
     )
-    collectors: Words = Field(
+    collectors: Collectors = Field(
         (DEFAULT,),
         description="Sources of facts beside the devices, by name; `default` stands for those "
         "that run without being asked for. Empty: none.",
