@@ -82,7 +82,7 @@ def test_telemetry_is_cut(node: Node, cut: Callable[[int], None]) -> None:
     agent.eventually(is_cut, "it says what is the matter")
     agent.eventually(
         lambda: (
-            is_cut()
+            (cut is stop or is_cut())  # a child that hangs is given up slowly enough
             and agent.book.device_ns().get(Category.UNATTRIBUTED, 0) > NS_PER_SECOND
         ),
         "time is unattributed",
