@@ -30,6 +30,7 @@ NAMES = (
     "ledger_commit",
     "report_year",
     "metrics_latency",
+    "scrapers",
     "exposition_parse",
     "agent_cost",
     "trace_breakdown",

@@ -84,7 +84,10 @@ def test_handed_over_in_peace_and_after_a_death(node: Node, shared_url: str) -> 
     second.eventually(
         lambda: second.door.value("apportion_leases_refused") == 2, "both leases are refused"
     )
-    assert "the agent on first holds its lease in the shared ledger" in second.door.says()
+    second.eventually(
+        lambda: "the agent on first holds its lease in the shared ledger" in second.door.says(),
+        "it says who holds them",
+    )
     assert owned(second) == 0
     until_more(first, "settlement")
     assert second.book.count("settlement") == 0

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from apportion.agent.config import AgentConfig
+from apportion.agent.config_budgets import made_of
 from apportion.collectors.target import parse_targets
 from apportion.core.errors import ConfigError, PriceTableError
 from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE, built_in_table
@@ -16,8 +17,8 @@ def config_problems(config: AgentConfig) -> list[str]:
     """Sentences, each with what to do; empty where the daemon could start with it."""
     problems: list[str] = []
     try:
-        load_prices(config)
-    except PriceTableError as refusal:
+        made_of(config.budgets, load_prices(config).currency)
+    except (PriceTableError, ConfigError) as refusal:
         problems.append(str(refusal))
     problems += _url_problems("dcgm_urls", config.dcgm_urls)
     problems += _url_problems("engine_urls", config.engine_urls)
