@@ -45,6 +45,7 @@ check: lint type layers docs-check ## Everything that can be said without runnin
 
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## Measure, beside the peers; writes benchmarks/results
+	@packaging/install-debian.sh packaging/debian-packages-bench.txt
 	$(VENV)/bin/python -m benchmarks
 
 .PHONY: eval

@@ -30,9 +30,11 @@ NAMES = (
     "ledger_commit",
     "report_year",
     "metrics_latency",
+    "scrapers",
     "exposition_parse",
     "agent_cost",
     "trace_breakdown",
+    "flame_svg",
 )
 RESULTS = Path(__file__).parent / "results"
 WHOLE_FROM = 1000

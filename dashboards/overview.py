@@ -9,6 +9,13 @@ from dashboards.panel import COST, Board, Panel, Query, Row, rate, series, share
 _RUN: Final = 'run!=""'
 _PAGE: Final = "/d/apportion-{name}?var-workload=${{__field.labels.workload}}&${{__url_time_range}}"
 
+_BUDGETS: Final = "`budgets` in the configuration"
+_SPENT: Final = total("budget", series("budget_spent_${currency}"))
+_AMOUNT: Final = f"max by (budget) ({series('budget_amount_${currency}')})"
+_PACE: Final = total("budget", f"clamp_min(deriv({series('budget_spent_${currency}')}[6h]), 0)")
+_LEFT: Final = f"max by (budget) ({series('budget_period_end_timestamp_seconds')} - time())"
+_PASSED: Final = ((0, "green"), (0.8, "yellow"), (1, "red"))
+
 BOARD: Final = Board(
     "overview",
     "Overview",
@@ -27,7 +34,7 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     "30 days at this pace",
-                    "The same for 30 days. ApportionBudgetPace compares it with a budget.",
+                    "The same for 30 days, whatever the budgets are.",
                     "short",
                     (Query(f"86400 * 30 * {total('', rate(COST))}"),),
                     "number",
@@ -114,6 +121,37 @@ BOARD: Final = Board(
                     "table",
                     12,
                     link=_PAGE.format(name="training"),
+                ),
+            ),
+        ),
+        Row(
+            "Budgets",
+            (
+                Panel(
+                    "Spent",
+                    "Share of each budget that is spent in its present period.",
+                    "percentunit",
+                    (Query(f"{_SPENT} / {_AMOUNT}", "{{budget}}"),),
+                    span=8,
+                    needs=_BUDGETS,
+                    steps=_PASSED,
+                ),
+                Panel(
+                    "At the end of the period",
+                    "The share that will be spent by then, at the pace of the last six hours.",
+                    "percentunit",
+                    (Query(f"({_SPENT} + {_PACE} * {_LEFT}) / {_AMOUNT}", "{{budget}}"),),
+                    span=8,
+                    needs=_BUDGETS,
+                    steps=_PASSED,
+                ),
+                Panel(
+                    "Left",
+                    "What is left of each budget until its period ends.",
+                    "short",
+                    (Query(f"{_AMOUNT} - {_SPENT}", "{{budget}}"),),
+                    span=8,
+                    needs=_BUDGETS,
                 ),
             ),
         ),

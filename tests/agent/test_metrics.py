@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apportion.agent.metrics import docs
 from apportion.agent.metrics.catalogue import FAMILIES, by_name
-from apportion.agent.metrics.exposition import Emission, Exposition, UndeclaredSampleError
+from apportion.agent.metrics.emission import Emission, UndeclaredSampleError
+from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.metrics.labels import MAX_CHARACTERS, OTHER, BoundedLabel, LabelFolder, clean
 from apportion.agent.metrics.rendering import MetricsText, accepts_gzip
 from apportion.agent.process_usage import ProcessUsage, UsageByPart
@@ -265,7 +266,7 @@ def test_an_undeclared_sample_is_left_out_and_counted_in_production(
     """A mistake in the exporter costs one sample and a counter, not the scrape."""
     without = tuple(f for f in FAMILIES if f.name != "apportion_rings_attached")
     declared = {family.name: family for family in without}
-    monkeypatch.setattr("apportion.agent.metrics.exposition.by_name", lambda: declared)
+    monkeypatch.setattr("apportion.agent.metrics.emission.by_name", lambda: declared)
     strict = Exposition(_board(full_snapshot()), "0.1.0", strict=True)
     with pytest.raises(UndeclaredSampleError, match="rings_attached"):
         list(strict.collect())

@@ -90,6 +90,8 @@ def test_metrics_carry_the_numbers_of_the_binding() -> None:
 
 PROGRAM = """
 import json, sys, time
+from contextlib import suppress
+from apportion.collectors.nvml_error import NvmlEmpty
 from apportion.collectors.nvml_library import SAMPLES_POWER
 from apportion.collectors.nvml_pynvml import PynvmlLibrary
 library = PynvmlLibrary()
@@ -97,7 +99,10 @@ library.init()
 handle = library.device_get_handle_by_index(0)
 gpm = library.gpm_query(handle, [1, 999])
 samples = library.device_sample_query(handle, SAMPLES_POWER)
-first = [gpm.read(), len(samples.read()) > 0]
+first = [gpm.read(), False]
+while not first[1]:  # a GPU that has just been started has no sample yet
+    with suppress(NvmlEmpty):
+        first[1] = len(samples.read()) > 0
 time.sleep(0.5)
 metrics, watts = gpm.read(), samples.read()
 again = gpm.read()

@@ -147,8 +147,11 @@ class Gpus:
 
 
 @contextmanager
-def metered(root: Path, library: Path, *, devices: int) -> Generator[Gpus]:
-    """A node with so many GPUs, all read by an agent. In the end the ledger adds up."""
+def metered(root: Path, library: Path, *, devices: int, **keys: object) -> Generator[Gpus]:
+    """A node with so many GPUs, all read by an agent. In the end the ledger adds up.
+
+    `keys` are more of the agent's configuration.
+    """
     with Simulator(root / "simulator.state", devices=devices, pcie_query_ns=0) as simulator:
         for index in range(devices):
             simulator.set_utilization(index, 0.0)
@@ -159,7 +162,11 @@ def metered(root: Path, library: Path, *, devices: int) -> Generator[Gpus]:
                 kmsg = root / "kmsg"
                 kmsg.touch()
                 agent = node.agent(
-                    sample_period="100ms", lateness="500ms", telemetry_gap="1s", kmsg=str(kmsg)
+                    sample_period="100ms",
+                    lateness="500ms",
+                    telemetry_gap="1s",
+                    kmsg=str(kmsg),
+                    **keys,
                 )
                 gpus = Gpus(node, agent)
                 gpus.until_read()

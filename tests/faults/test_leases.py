@@ -61,14 +61,14 @@ def until_shipped(agent: Agent) -> None:
 
 
 def reported(node: Node, url: str) -> dict[str, object]:
-    done = node.run("report", "--ledger", url, "--by", "node", "--format", "json")
+    done = node.ask("report", "--ledger", url, "--by", "node", "--format", "json")
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
 
 def audited(node: Node, url: str) -> None:
-    done = node.run("audit", "--ledger", url)
+    done = node.ask("audit", "--ledger", url)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
@@ -84,7 +84,10 @@ def test_handed_over_in_peace_and_after_a_death(node: Node, shared_url: str) -> 
     second.eventually(
         lambda: second.door.value("apportion_leases_refused") == 2, "both leases are refused"
     )
-    assert "the agent on first holds its lease in the shared ledger" in second.door.says()
+    second.eventually(
+        lambda: "the agent on first holds its lease in the shared ledger" in second.door.says(),
+        "it says who holds them",
+    )
     assert owned(second) == 0
     until_more(first, "settlement")
     assert second.book.count("settlement") == 0

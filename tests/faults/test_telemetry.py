@@ -71,8 +71,7 @@ def test_telemetry_is_cut(node: Node, cut: Callable[[int], None]) -> None:
         return agent.door.value("apportion_collector_success", collector="nvml") == 1
 
     def is_cut() -> bool:
-        if cut is kill:  # again and again: another child is soon there
-            cut_all()
+        cut_all()  # again and again: another child is soon there
         return not is_read() and "collector nvml" in agent.door.says()
 
     def cut_all() -> None:
@@ -80,11 +79,10 @@ def test_telemetry_is_cut(node: Node, cut: Callable[[int], None]) -> None:
             with suppress(ProcessLookupError):
                 cut(pid)
 
-    cut_all()
     agent.eventually(is_cut, "it says what is the matter")
     agent.eventually(
         lambda: (
-            (cut is stop or is_cut())
+            (cut is stop or is_cut())  # a child that hangs is given up slowly enough
             and agent.book.device_ns().get(Category.UNATTRIBUTED, 0) > NS_PER_SECOND
         ),
         "time is unattributed",

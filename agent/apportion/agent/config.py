@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from apportion.agent.config_budgets import MOST, Budgets
 from apportion.agent.config_values import (
     HOST_PORT,
     ByName,
@@ -122,6 +123,12 @@ class AgentConfig(BaseSettings):
         None,
         pattern=_CURRENCY,
         description="The currency that the price table must have. Unset: the table's own.",
+    )
+    budgets: Budgets = Field(
+        (),
+        max_length=MOST,
+        description="What workloads, runs, tenants or models may cost in a period: a list of "
+        "mappings, as JSON outside of the file.",
     )
     placement: ByName = Field(
         default_factory=dict[str, str],

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from apportion.agent.config import AgentConfig
+from apportion.agent.config_budgets import made_of
 from apportion.agent.config_layers import LoadedConfig
 from apportion.collectors.target import parse_targets
 from apportion.core.errors import ConfigError, PriceTableError
@@ -21,8 +22,8 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
     config = loaded.config
     problems: list[str] = []
     try:
-        load_prices(config)
-    except PriceTableError as refusal:
+        made_of(config.budgets, load_prices(config).currency)
+    except (PriceTableError, ConfigError) as refusal:
         problems.append(str(refusal))
     problems += _problem_of(
         "dcgm_urls", lambda: parse_targets(config.dcgm_urls, os.environ), loaded

@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent.budget_watch import BudgetWatch
+from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
 from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
@@ -59,6 +61,7 @@ def run(config: AgentConfig) -> int:
     _log_to_stderr(config.log_level)
     clock = SystemClock()
     prices = load_prices(config)
+    budgets = made_of(config.budgets, prices.currency)
     if config.prices == BUILT_IN:
         _LOG.warning("prices: the built-in estimates; name what you pay in a table, `prices`")
     source = DeviceSource.of(config)
@@ -110,6 +113,7 @@ def run(config: AgentConfig) -> int:
         for each in beside(config)
     ]
     board = SnapshotBoard()
+    watch = BudgetWatch(config.ledger_location, budgets, clock) if budgets else None
     engine = Engine(
         state,
         ledger,
@@ -130,6 +134,7 @@ def run(config: AgentConfig) -> int:
         tick_period_ns=config.tick_period.ns,
         heartbeat=Heartbeat(config.ring_dir, clock, version=_version(), pid=os.getpid()),
         shipper=shipper,
+        budgets=watch,
     )
     stuck_ns = max(STUCK_TICKS * config.tick_period.ns, 60 * NS_PER_SECOND)
     health = Health(board, clock, stuck_after_ns=stuck_ns)
@@ -142,7 +147,8 @@ def run(config: AgentConfig) -> int:
     upkeep = Upkeep(config.ledger_location, ledger.agent_id, keep, clock)
     # Stopped after the settlement: it ships what that committed last.
     shippers = [] if shipper is None else [shipper]
-    services: list[Named] = [server, upkeep, *shippers, engine, *samplers]
+    watches = [] if watch is None else [watch]
+    services: list[Named] = [server, upkeep, *watches, *shippers, engine, *samplers]
     group = RunGroup(services, clock, drain_ns=config.drain.ns)
     try:
         return group.run(on_stopping=board.stop)

@@ -22,6 +22,7 @@ from apportion.core.category import Category, Phase, SpanStatus
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo, Reading
 from apportion.core.sample import Sample
+from apportion.cost.budget import Spent
 from apportion.cost.rate import Rate
 
 
@@ -173,6 +174,7 @@ class Snapshot:
     tokens: Mapping[TokenKey, int] = field(default_factory=lambda: MappingProxyType({}))
     latencies: Mapping[LatencyKey, Latency] = field(default_factory=lambda: MappingProxyType({}))
     moved_units: Mapping[MoveKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    budgets: tuple[Spent, ...] = ()
     residual_units: int = 0
     residual_mj: int = 0
     rings: RingCounts = field(default_factory=RingCounts)

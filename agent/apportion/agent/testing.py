@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timezone
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
@@ -41,6 +41,7 @@ from apportion.core.units import (
     MonotonicNs,
     Nanoseconds,
 )
+from apportion.cost.budget import Budget, Spent
 from apportion.cost.rate import Rate
 
 GPU: Final = DeviceId("GPU-00000000-0000-0000-0000-000000000001")
@@ -100,6 +101,14 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
                     )
                 },
             }
+        ),
+        budgets=(
+            Spent(
+                Budget("search", 5_000 * 10**12, "month", timezone.utc, {}),
+                UNIX_NS - 10 * 86_400 * NS_PER_SECOND,
+                UNIX_NS + 20 * 86_400 * NS_PER_SECOND,
+                1_250 * 10**12,
+            ),
         ),
         moved_units=MappingProxyType(
             {MoveKey(Category.UNATTRIBUTED, Category.DIRECT, "late_record"): 1_500 * scale}

@@ -52,6 +52,8 @@ BOUNDS: Final = {
     "phase": "the 12 phases and `rest`",
     "status": "ok, error, cancelled, lost",
     "token_type": "input, cached_input, output, training",
+    "budget": "`budgets`, at most 50",
+    "period": "day, week, month",
     "from": "the 12 categories",
     "to": "the 12 categories",
     "reason": "closed, named in the source",

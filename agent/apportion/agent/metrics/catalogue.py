@@ -30,6 +30,7 @@ from apportion.core.family import Family, Kind
 DEVICE: Final = ("device",)
 SPEND: Final = ("workload", "run", "model", "tenant", "category")
 PHASE: Final = ("workload", "phase")
+BUDGET: Final = ("budget", "period")
 
 
 def _device(name: str, unit: str, text: str, *, labels: tuple[str, ...] = ()) -> Family:
@@ -191,6 +192,27 @@ FAMILIES: Final = (
         "joules",
         (),
         "Energy that settlement could not place. Anything but 0 is a fault.",
+    ),
+    # -- budgets --------------------------------------------------------------------------
+    _settled("budget_amount_{currency}", "currency", BUDGET, "What may be spent in each period."),
+    _settled(
+        "budget_spent_{currency}",
+        "currency",
+        BUDGET,
+        "What this node's ledger has spent of it in the present period, with later moves and new "
+        "prices; add up the nodes. Absent: nothing that was used has a price.",
+    ),
+    _settled(
+        "budget_period_start_timestamp_seconds",
+        "seconds",
+        BUDGET,
+        "When the present period began, as unix time.",
+    ),
+    _settled(
+        "budget_period_end_timestamp_seconds",
+        "seconds",
+        BUDGET,
+        "When the present period ends, as unix time.",
     ),
     # -- workloads ------------------------------------------------------------------------
     _settled(

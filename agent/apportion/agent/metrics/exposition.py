@@ -12,35 +12,18 @@ from datetime import datetime, time, timezone
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    Exemplar,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import Exemplar, Metric
 
 from apportion.agent.latency import BOUNDS_NS, Example, Latency, LatencyKey
-from apportion.agent.metrics.catalogue import FAMILIES, by_name
+from apportion.agent.metrics.emission import Emission, UndeclaredSampleError
 from apportion.agent.snapshot import DeviceState, Snapshot, SnapshotBoard, Spend
 from apportion.core.category import Phase
-from apportion.core.family import Family
 from apportion.core.reading import Reading
 from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY, joules, seconds
 
 _LOG: Final = logging.getLogger(__name__)
-_NONE: Final[Mapping[str, str]] = {}
-_OF_KIND: Final = {
-    "counter": CounterMetricFamily,
-    "gauge": GaugeMetricFamily,
-    "histogram": HistogramMetricFamily,
-}
 _REST: Final = "rest"
 """The label of a span's time that is in no phase."""
-
-
-class UndeclaredSampleError(ValueError):
-    """A sample that the catalogue does not declare. Raised in tests, counted in production."""
 
 
 class Exposition:
@@ -76,70 +59,6 @@ class Exposition:
             self._undeclared += len(emission.undeclared)
         emission.put("undeclared_samples_total", self._undeclared)
         yield from emission.metrics()
-
-
-class Emission:
-    """Collects samples by declared family and refuses the rest."""
-
-    def __init__(self, currency: str | None) -> None:
-        self._currency = currency
-        self._declared = {
-            name: (family, labels)
-            for family in by_name().values()
-            for name, labels in family.sample_labels.items()
-        }
-        self._metrics: dict[str, Metric] = {}
-        self.undeclared: list[str] = []
-
-    def put(
-        self,
-        name: str,
-        value: float | None,
-        labels: Mapping[str, str] = _NONE,
-        *,
-        simulated: bool = False,
-        exemplar: Exemplar | None = None,
-    ) -> None:
-        """Add a sample of `apportion_<name>`, unless `value` is None.
-
-        `name` is a family's; for a histogram with `_bucket`, `_sum` or `_count` after it.
-        """
-        if value is None:
-            return
-        declared_name = f"apportion_{name}"
-        declared = self._declared.get(declared_name)
-        if declared is None:
-            self.undeclared.append(f"family {declared_name} is not in the catalogue")
-            return
-        family, known = declared
-        full_name = family.name_in(self._currency)
-        if full_name is None:
-            return
-        if any(label not in known for label in labels):
-            extra = ", ".join(sorted(set(labels) - set(known)))
-            self.undeclared.append(f"{full_name} has undeclared labels: {extra}")
-            return
-        given = {label: text for label, text in labels.items() if text}
-        if simulated and family.simulated:
-            given["simulated"] = "true"
-        part = declared_name.removeprefix(family.name)
-        self._metric(family, full_name).add_sample(
-            f"{full_name}{part}", given, value, exemplar=exemplar
-        )
-
-    def metrics(self) -> Iterator[Metric]:
-        """The families that have samples, in the catalogue's order."""
-        for family in FAMILIES:
-            if family.name in self._metrics:
-                yield self._metrics[family.name]
-
-    def _metric(self, family: Family, full_name: str) -> Metric:
-        metric = self._metrics.get(family.name)
-        if metric is None:
-            of_kind = _OF_KIND[family.kind]
-            metric = of_kind(full_name, family.help)
-            self._metrics[family.name] = metric
-        return metric
 
 
 def emit(snapshot: Snapshot, to: Emission) -> None:
@@ -242,6 +161,15 @@ def _settled(snapshot: Snapshot, to: Emission) -> None:
     for move, units in snapshot.moved_units.items():
         labels = {"from": move.source.label, "to": move.target.label, "reason": move.reason}
         to.put("moved_cost_{currency}_total", _money(units), labels, simulated=simulated)
+    for spent in snapshot.budgets:
+        labels = {"budget": spent.budget.name, "period": spent.budget.every}
+        for name, value in (
+            ("amount_{currency}", _money(spent.budget.amount_units)),
+            ("spent_{currency}", _money(spent.units)),
+            ("period_start_timestamp_seconds", seconds(spent.start_unix_ns)),
+            ("period_end_timestamp_seconds", seconds(spent.end_unix_ns)),
+        ):
+            to.put(f"budget_{name}", value, labels, simulated=simulated)
     to.put("conservation_residual_units", snapshot.residual_units, simulated=simulated)
     to.put("conservation_residual_joules", joules(snapshot.residual_mj), simulated=simulated)
 

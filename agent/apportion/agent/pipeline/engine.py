@@ -23,6 +23,7 @@ from apportion.core.units import NS_PER_SECOND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.device import MeteredDevice
@@ -77,8 +78,9 @@ class Engine:
         tick_period_ns: int,
         numbered: bool = True,
         shipper: Shipper | None = None,
+        budgets: BudgetWatch | None = None,
     ) -> None:
-        self._shipper = shipper
+        self._shipper, self._budgets = shipper, budgets
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
@@ -307,6 +309,7 @@ class Engine:
                 samplers=self._samplers,
                 sample_period_ns=self._sample_period_ns,
                 shipper=self._shipper,
+                budgets=self._budgets,
                 telemetry_gap_ns=self._settlement.telemetry_gap_ns,
                 poll=self._poll,
                 drops=self._drops,

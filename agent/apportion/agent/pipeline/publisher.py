@@ -15,6 +15,7 @@ from apportion.core.units import NS_PER_SECOND
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest.directory import DirectoryPoll
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.intake import Intake
@@ -69,6 +70,7 @@ def publish(
     samplers: Sequence[Sampler],
     sample_period_ns: int,
     shipper: Shipper | None,
+    budgets: BudgetWatch | None,
     telemetry_gap_ns: int,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
@@ -130,6 +132,7 @@ def publish(
         steps=MappingProxyType(dict(totals.steps)),
         tokens=MappingProxyType(dict(totals.tokens)),
         latencies=totals.latencies.frozen(time.unix),
+        budgets=() if budgets is None else budgets.latest,
         moved_units=MappingProxyType(dict(totals.moved)),
         residual_units=facts.residual_units,
         residual_mj=facts.residual_mj,
@@ -153,6 +156,7 @@ def publish(
             *_degraded(facts, infos, locks, samplers, poll, prices, unix_ns),
             *_failing(seen.failures(monotonic_ns - stale_ns), locks, infos),
             *(() if shipper is None or shipper.complaint is None else [shipper.complaint]),
+            *(() if budgets is None or budgets.complaint is None else [budgets.complaint]),
         ),
     )
 
