@@ -34,6 +34,7 @@ NAMES = (
     "exposition_parse",
     "agent_cost",
     "trace_breakdown",
+    "flame_svg",
 )
 RESULTS = Path(__file__).parent / "results"
 WHOLE_FROM = 1000

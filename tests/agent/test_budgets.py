@@ -12,7 +12,7 @@ from tests.cost.test_report import T0, fleet
 from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.config import AgentConfig
 from apportion.agent.config_budgets import made_of
-from apportion.agent.config_layers import load_config
+from apportion.agent.config_layers import LoadedConfig, load_config
 from apportion.agent.config_problems import config_problems
 from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.snapshot import SnapshotBoard
@@ -33,10 +33,14 @@ budgets:
 """
 
 
-def loaded(tmp_path: Path, text: str, **flags: str) -> AgentConfig:
+def layers(tmp_path: Path, text: str, **flags: str) -> LoadedConfig:
     path = tmp_path / "apportion.yaml"
     path.write_text(text)
-    return load_config(path, {}, flags, uid=0, host_name="node").config
+    return load_config(path, {}, flags, uid=0, host_name="node")
+
+
+def loaded(tmp_path: Path, text: str, **flags: str) -> AgentConfig:
+    return layers(tmp_path, text, **flags).config
 
 
 def test_budgets_are_read(tmp_path: Path) -> None:
@@ -50,7 +54,7 @@ def test_budgets_are_read(tmp_path: Path) -> None:
     assert loaded(tmp_path, "", budgets=again).budgets == config.budgets[:1]
     shown: Any = config.effective()["budgets"]
     assert shown[0] == {"name": "all", "amount": "100", "currency": "USD"}
-    assert config_problems(config) == []
+    assert config_problems(layers(tmp_path, GOOD)) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
             made_of(budgets, currency)
     with pytest.raises(ConfigError, match="two are called 'all'"):
         made_of((*budgets, budgets[0]), "USD")
-    (problem,) = config_problems(loaded(tmp_path, f"prices: none\n{GOOD}"))
+    (problem,) = config_problems(layers(tmp_path, f"prices: none\n{GOOD}"))
     assert "all is in USD, but there is no price table" in problem
 
 

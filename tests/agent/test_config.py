@@ -114,7 +114,11 @@ def test_the_address_is_taken_apart() -> None:
         ("labels:\n  max_model: 5\n", 2, "did you mean 'labels.max_models'?"),
         ("zzz: 1\n", 1, "docs/configuration.md"),
         ("mode: cluster\n", 1, "'node' or 'pod'"),
-        ("\nlisten: 9477\n", 2, "valid string"),
+        ("\nlisten: 9477\n", 2, "listen: give text"),
+        ("engine_urls: {a: b}\n", 1, "engine_urls: give a list, such as [one, two]"),
+        ("own: 3\n", 1, "own: give a list"),
+        ("models: [a]\n", 1, "models: give a mapping, such as {name: value}"),
+        ("state_dir: [a]\n", 1, "state_dir: give a path"),
         ("listen: localhost\n", 1, "127.0.0.1:9477"),
         ("listen: localhost:70000\n", 1, "127.0.0.1:9477"),
         ("tick_period: 5 parsecs\n", 1, "500ms"),
@@ -210,9 +214,9 @@ def test_a_password_in_a_url_of_metrics_is_never_shown() -> None:
     effective = config.effective()
     assert effective["engine_urls"] == ["node:8000", "http://***@node:9400/metrics?***"]
     assert "hunter2" not in f"{effective}{config!r}"
-    wrong = _load(flags={"dcgm_urls": url.replace("http", "ftp")}).config
+    wrong = _load(flags={"dcgm_urls": url.replace("http", "ftp")})
     (problem,) = config_problems(wrong)
-    assert problem.startswith("dcgm_urls: ")
+    assert problem.startswith("--dcgm-urls: dcgm_urls: ")
     assert "hunter2" not in problem
 
 
@@ -274,8 +278,8 @@ def test_less_than_a_nanosecond_is_refused() -> None:
 
 def test_problems_are_found_before_the_daemon_starts(tmp_path: Path) -> None:
     """A price table that is missing or in another currency is a problem with a remedy."""
-    assert config_problems(_load().config) == []
-    missing = _load(None, NOTHING, {"prices": str(tmp_path / "absent.yaml")}).config
+    assert config_problems(_load()) == []
+    missing = _load(None, NOTHING, {"prices": str(tmp_path / "absent.yaml")})
     assert "cannot be read" in config_problems(missing)[0]
     prices = tmp_path / "prices.yaml"
     prices.write_text(PRICES, encoding="utf-8")
@@ -296,13 +300,35 @@ def test_without_a_table_the_built_in_estimates_hold(tmp_path: Path) -> None:
     ):
         assert (load_prices(config).rates, config.effective()["prices"]) == ((), "none")
     assert load_prices(_load(_file(tmp_path, "prices: none\n")).config).rates == ()
-    euros = _load(None, NOTHING, {"currency": "EUR"}).config
+    euros = _load(None, NOTHING, {"currency": "EUR"})
     assert "built-in: the table is in USD but `currency` is EUR" in config_problems(euros)[0]
-    assert config_problems(_load(None, NOTHING, {"currency": "EUR", "prices": "none"}).config) == []
-    named = _load(None, NOTHING, {"prices": "./none"}).config
+    assert config_problems(_load(None, NOTHING, {"currency": "EUR", "prices": "none"})) == []
+    named = _load(None, NOTHING, {"prices": "./none"})
     assert "cannot be read" in config_problems(named)[0]
-    late = _load(None, NOTHING, {"lateness": "100ms"}).config
+    late = _load(None, NOTHING, {"lateness": "100ms"})
     assert "two sample periods" in config_problems(late)[0]
+
+
+def test_a_collector_that_there_is_not_is_refused_where_it_was_named(tmp_path: Path) -> None:
+    """With the ones that there are: a source of devices is none of them."""
+    path = _file(tmp_path, "mode: node\ncollectors: [default, infiniband]\n")
+    assert str(_refusal(path)).startswith(
+        f"{path}:2: collectors: there is no 'infiniband' to run; known are default, engines, kmsg, "
+    )
+    assert str(_refusal(flags={"collectors": "nvml"})).startswith("--collectors: collectors: ")
+    assert _load(flags={"collectors": "system,network"}).config.collectors == ("system", "network")
+
+
+def test_a_model_that_nobody_knows_is_a_problem_where_it_was_named(tmp_path: Path) -> None:
+    """By a name that is none, or a file that is not there; the known names are told."""
+    path = _file(tmp_path, "lateness: 2s\nmodels:\n  mine: llama-77b\n")
+    (problem,) = config_problems(_load(path))
+    assert problem.startswith(f"{path}:2: models: 'mine': model 'llama-77b' is not known (")
+    absent = tmp_path / "config.json"
+    (problem,) = config_problems(_load(flags={"models": f"mine={absent}"}))
+    assert problem.startswith(f"--models: models: 'mine': {absent}")
+    known = {"models": "mine=llama-3.1-8b"}
+    assert config_problems(_load(flags=known)) == []
 
 
 def test_every_key_is_documented(repository: Path) -> None:

@@ -55,10 +55,18 @@ def test_collectors_get_what_they_need() -> None:
     assert options.period_ns == 5 * SECOND
 
 
+def test_what_nobody_named_may_be_absent() -> None:
+    """A default place is looked at; one that somebody has named is expected to be there."""
+    options = collector_options(config(), SECOND)
+    assert (options.kubelet_socket, options.kmsg) == (None, None)
+    named = collector_options(config(kubelet_socket="/run/k.sock", kmsg="/run/kmsg"), SECOND)
+    assert (str(named.kubelet_socket), str(named.kmsg)) == ("/run/k.sock", "/run/kmsg")
+
+
 def test_naming_an_engine_runs_its_collector() -> None:
     """Beside those that run anyway, and also where those are turned off."""
     assert "engines" not in {each.name for each in beside(config())}
     assert "engines" in {each.name for each in beside(config(engine_urls="a:1"))}
     assert [each.name for each in beside(config(engine_urls="a:1", collectors=""))] == ["engines"]
     with pytest.raises(ConfigError, match="dcgm"):
-        beside(config(collectors="dcgm"))
+        config(collectors="dcgm")

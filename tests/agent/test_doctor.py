@@ -167,6 +167,55 @@ def test_the_heartbeat_says_whether_an_agent_runs(
     assert examine_heartbeat(tmp_path, ManualClock(NOW_NS)).level is level
 
 
+def test_the_doctor_tries_what_the_agent_would(tmp_path: Path) -> None:
+    """Sockets and paths that the configuration names fail where they are not there, by name."""
+    absent = {
+        name: str(tmp_path / name)
+        for name in ("kubelet_socket", "job_mapping_dir", "nccl_dirs", "kmsg", "sys_root")
+    }
+    config = _load(tmp_path, **absent, engine_urls="127.0.0.1:1", devices="auto")
+    by_check = {each.check: each for each in examine(config, SystemClock(), uid=os.geteuid())}
+    assert by_check["config"].found.startswith("read from --devices, --engine-urls, ")
+    found = {
+        check.removeprefix("collector "): finding.found
+        for check, finding in by_check.items()
+        if finding.level is Level.FAIL
+    }
+    assert set(found) >= {"devices", "engines", "kmsg", "kubernetes", "nccl", "network", "slurm"}
+    for name, key in (
+        *(("kubernetes", "kubelet_socket"), ("slurm", "job_mapping_dir"), ("nccl", "nccl_dirs")),
+        *(("kmsg", "kmsg"), ("network", "sys_root"), ("devices", "sys_root")),
+    ):
+        assert absent[key] in found[name]
+
+
+def test_the_doctor_runs_the_collectors_of_the_configuration(tmp_path: Path) -> None:
+    """Those alone; one that is not here is no failure unless it was asked for by name."""
+    config = _load(tmp_path, collectors="system,slurm")
+    found = {each.check: each for each in examine(config, SystemClock(), uid=os.geteuid())}
+    assert [check for check in found if check.startswith("collector ")] == [
+        "collector slurm",
+        "collector system",
+    ]
+    assert found["collector system"].found.endswith(" series")
+    assert found["collector slurm"].level is Level.FAIL
+    some = _load(tmp_path, collectors="default")
+    found = {each.check: each for each in examine(some, SystemClock(), uid=os.geteuid())}
+    assert found["collector slurm"].found.startswith("nothing to read here: no directory of job")
+    assert found["collector slurm"].level is Level.OK
+
+
+def test_locks_that_procfs_does_not_tell_of(tmp_path: Path) -> None:
+    """As in another container: who holds them is unknown, and that is said."""
+    loaded = _load(tmp_path, proc_root=str(tmp_path / "proc"))
+    (finding,) = examine_ownership(loaded.config, [])
+    assert finding.found == f"no agent has made a lock in {tmp_path / 'locks'}"
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks" / "GPU-7.lock").touch()
+    (finding,) = examine_ownership(loaded.config, [])
+    assert "shows nobody who holds one of the 1 locks" in finding.found
+
+
 def test_a_held_lock_names_its_process(tmp_path: Path) -> None:
     """Who meters a device already is seen without taking the lock."""
     loaded = _load(tmp_path, own="cpu:node-a,GPU-7")

@@ -173,8 +173,10 @@ def test_the_command_refuses_what_it_cannot_do(
     """Times that are none or too long, and a directory that is not there."""
     assert run(tmp_path, "--for", "25h") == 2
     assert run(tmp_path, "--for", "0s") == 2
+    assert run(tmp_path, "--for", "1ms") == 2
+    assert "1ms: give from 1s to 24h" in capsys.readouterr().err
     assert run(tmp_path, "--for", "soon") == 2
     assert run(tmp_path / "none") == 2
-    assert "run as the agent's user" in capsys.readouterr().err
+    assert "none is not there: no agent has run with this state_dir" in capsys.readouterr().err
     assert run(tmp_path, "--end") == 0
     assert capsys.readouterr().out == "nothing was let go\n"

@@ -85,7 +85,15 @@ def test_auto_takes_a_named_exporter_only_where_nvml_cannot_be_read(tree: Tree) 
     assert "nvidiactl is absent" in found.reason
     shutil.rmtree(root)
     assert on(root, "auto", has_dcgm=True).collector == "dcgm"
-    assert on(root, "auto").collector == "host"
+
+
+@pytest.mark.parametrize("name", ["", "sys"])
+def test_without_sysfs_nobody_knows_whether_there_are_gpus(tmp_path: Path, name: str) -> None:
+    """It is not there, or an empty directory as in an image: no reason to meter the CPU."""
+    (tmp_path / name).mkdir(exist_ok=True)
+    with pytest.raises(ConfigError, match=r"no sysfs at .*/sys: mount the host's /sys there"):
+        on(tmp_path, "auto")
+    assert on(tmp_path, "cpu").collector == "host"
 
 
 def test_the_simulator_says_so(tree: Tree) -> None:

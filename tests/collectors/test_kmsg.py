@@ -85,12 +85,28 @@ def test_series_are_bounded(tmp_path: Path) -> None:
     log.write_text("")
 
 
-def test_a_log_that_is_not_there_or_no_log(tmp_path: Path) -> None:
-    """The source is absent, which is no failure; a directory is one."""
+def test_a_log_that_is_not_there_or_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual one is absent, which is no failure; one that somebody named must be a log."""
+    monkeypatch.setattr("apportion.collectors.kmsg.USUAL_LOG", tmp_path / "none")
     with pytest.raises(NoData, match="XIDs come from NVML alone"):
+        Kmsg(None, tmp_path, ManualClock()).collect()
+    with pytest.raises(CollectorError, match="No such file") as caught:
         Kmsg(tmp_path / "none", tmp_path, ManualClock()).collect()
+    assert not isinstance(caught.value, NoData)
     with pytest.raises(CollectorError, match="directory"):
         Kmsg(tmp_path, tmp_path, ManualClock()).collect()
+
+
+def test_a_log_without_any_message_is_no_log(tmp_path: Path) -> None:
+    """The kernel always has something to say: nothing was read."""
+    log = tmp_path / "log"
+    log.write_text("")
+    collector = Kmsg(log, tmp_path, ManualClock())
+    with pytest.raises(NoData, match="has no message of the kernel"):
+        collector.collect()
+    log.write_text("6,1,5000000,-;hello\n")
+    assert collector.collect().samples == ()
+    collector.close()
 
 
 @pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="the kernel's log takes root")

@@ -64,13 +64,19 @@ def test_no_pods_is_an_answer() -> None:
         assert Kubernetes(path).collect().allocations == ()
 
 
-def test_without_a_kubelet_there_is_no_data(tmp_path: Path) -> None:
-    """Bare hosts have none: no fault, no warning."""
+def test_without_a_kubelet_there_is_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bare hosts have none: no fault, no warning. One that somebody has named must be there."""
+    monkeypatch.setattr("apportion.collectors.kubernetes.USUAL_SOCKET", tmp_path / "kubelet.sock")
     with pytest.raises(NoData, match="no kubelet here"):
-        Kubernetes(tmp_path / "kubelet.sock").collect()
+        Kubernetes().collect()
     (tmp_path / "kubelet.sock").write_text("")
     with pytest.raises(NoData):
+        Kubernetes().collect()
+    with pytest.raises(CollectorError, match="no kubelet here") as caught:
         Kubernetes(tmp_path / "kubelet.sock").collect()
+    assert not isinstance(caught.value, NoData)
 
 
 def test_a_kubelet_that_fails_is_explained() -> None:

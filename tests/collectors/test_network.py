@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from apportion.collectors.network import MOST_INTERFACES, Network, interfaces
 from apportion.collectors.once import collect_once
-from apportion.core.errors import NoData
+from apportion.core.errors import CollectorError, NoData
 
 Tree = Callable[[str], Path]
 PUBLISHED = Path(__file__).parents[3] / "shared" / "fixtures"
@@ -113,10 +113,18 @@ def test_an_interface_that_is_down_has_no_rate(sys_root: Path) -> None:
 
 def test_nothing_at_all_is_no_fault(tmp_path: Path) -> None:
     """A machine without a network has no data, which is logged at debug level."""
+    (tmp_path / "class").mkdir()
     with pytest.raises(NoData):
         Network(tmp_path).collect()
     result = collect_once("network", {"sys_root": str(tmp_path), "connect_deadline": "0.1"})
     assert (result["success"], result["absent"]) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["", "nonexistent"])
+def test_without_a_sysfs_it_says_so(tmp_path: Path, name: str) -> None:
+    """A mount that is missing, or an empty place of it, is no machine without a network."""
+    with pytest.raises(CollectorError, match=r"there is no sysfs at .*: mount the host's /sys"):
+        Network(tmp_path / name).collect()
 
 
 def peers(text: str) -> Iterator[tuple[tuple[str, ...], float]]:

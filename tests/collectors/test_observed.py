@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from apportion.collectors.collector import Batch, DeviceFailure
+from apportion.collectors.collector import Batch, DeviceFailure, FailureKind
 from apportion.collectors.observed import CollectorStatus, Observed
 from apportion.core.clock import ManualClock
 from apportion.core.errors import NoData, SourceLost
@@ -73,6 +73,19 @@ def test_failure_and_recovery(error: Exception, absent: bool) -> None:
     assert (status.last_success_ns, status.consecutive_failures) == (107, 2)
     observed.collect()
     assert observed.status == succeeded(128)
+
+
+def test_a_source_that_somebody_asked_for_may_not_be_absent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is said in the log once, at a level that everybody sees; and why, in a word."""
+    clock = ManualClock()
+    gone = NoData("unloaded", kind="no_driver")
+    observed = Observed(Scripted(clock, ONE, gone, gone), clock, required=True)
+    for _ in range(3):
+        observed.collect()
+    assert (observed.status.absent, observed.status.kind) == (False, FailureKind.NO_DRIVER)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_a_defect_is_contained(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ import pytest
 from apportion.collectors.process_owner import process_owner
 from apportion.collectors.slurm import Slurm
 from apportion.core.allocation import Allocation
-from apportion.core.errors import NoData
+from apportion.core.errors import CollectorError, NoData
 from apportion.core.ids import DeviceId
 
 GPU = "GPU-aaaaaaaa-0000-0000-0000-000000000001"
@@ -39,11 +39,27 @@ def test_what_is_no_mapping_is_left_out(tmp_path: Path) -> None:
     assert Slurm(tmp_path).collect().allocations == ()
 
 
-@pytest.mark.parametrize("directory", [None, Path("/nonexistent")])
-def test_without_a_directory_there_is_no_data(directory: Path | None) -> None:
-    """Most nodes have no Slurm."""
-    with pytest.raises(NoData):
-        Slurm(directory).collect()
+def test_without_a_directory_there_is_no_data() -> None:
+    """Most nodes have no Slurm; a directory that somebody has named must be there."""
+    with pytest.raises(NoData, match="set `job_mapping_dir`"):
+        Slurm(None).collect()
+    with pytest.raises(CollectorError, match="/nonexistent: No such file") as caught:
+        Slurm(Path("/nonexistent")).collect()
+    assert not isinstance(caught.value, NoData)
+
+
+def test_a_directory_of_other_things_is_none_of_jobs(tmp_path: Path) -> None:
+    """It never had a mapping; one that has lost its last is a node without a job."""
+    slurm = Slurm(tmp_path)
+    with pytest.raises(NoData, match="none of 0 files"):
+        slurm.collect()
+    (tmp_path / "passwd").write_text("1234\n")
+    with pytest.raises(NoData, match="none of 1 files in it is called by a GPU's index or UUID"):
+        slurm.collect()
+    (tmp_path / "0").write_text("1234\n")
+    assert len(slurm.collect().allocations or ()) == 1
+    (tmp_path / "0").unlink()
+    assert slurm.collect().allocations == ()
 
 
 @pytest.mark.parametrize(

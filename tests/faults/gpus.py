@@ -65,6 +65,10 @@ class Gpus:
         """/metrics as it is now."""
         return Look(self.agent.door.text())
 
+    def reason(self, index: int) -> str:
+        """Why a GPU cannot be read, in a word; empty where it can."""
+        return self.look().failure(self.ids[index])
+
     def until_read(self, *indexes: int) -> None:
         """Wait until these GPUs, or all, are read and shown."""
         wanted = [self.ids[index] for index in indexes or range(len(self.ids))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -15,6 +17,7 @@ import yaml
 from tests.faults.book import Book
 from tests.faults.door import Door
 
+from apportion.agent.cli import main
 from apportion.simulator import Simulator, environment
 
 PATIENCE_S: Final = 60.0
@@ -239,9 +242,16 @@ class Node:
             check=False,
         )
 
+    def ask(self, name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """The same of a command that only reads a ledger, in this process: a second less each."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = main([name, *map(str, arguments)])
+        return subprocess.CompletedProcess([name], status, out.getvalue(), err.getvalue())
+
     def audit(self, book: Book) -> list[str]:
         """What does not add up in a ledger, by `apportion audit` and by the book's own sums."""
-        done = self.run("audit", "--ledger", book.path)
+        done = self.ask("audit", "--ledger", book.path)
         said = [] if (done.returncode, done.stderr) == (0, "") else [done.stdout, done.stderr]
         return [*said, *book.faults()]
 

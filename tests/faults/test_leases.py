@@ -61,14 +61,14 @@ def until_shipped(agent: Agent) -> None:
 
 
 def reported(node: Node, url: str) -> dict[str, object]:
-    done = node.run("report", "--ledger", url, "--by", "node", "--format", "json")
+    done = node.ask("report", "--ledger", url, "--by", "node", "--format", "json")
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, object] = json.loads(done.stdout)
     return found
 
 
 def audited(node: Node, url: str) -> None:
-    done = node.run("audit", "--ledger", url)
+    done = node.ask("audit", "--ledger", url)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 

@@ -16,7 +16,11 @@ def test_spans_are_kept_without_a_device(node: Node) -> None:
     agent = node.agent(variables={"LD_LIBRARY_PATH": str(broken)}).until_ready()
     agent.eventually(lambda: "collector nvml" in agent.door.says(), "it says what is missing")
     assert agent.door.value("apportion_collector_success", collector="nvml") == 0
+    assert agent.door.value("apportion_collector_absent", collector="nvml") == 0
     assert agent.door.value("apportion_device_info") is None
+    absent = "apportion_collector_absent"
+    agent.eventually(lambda: agent.door.value(absent, collector="slurm") == 1, "no Slurm here")
+    assert "collector slurm" not in agent.door.says()
     writer = node.workload("bursts", "serve", "0", 4096)
     writer.say(SPANS)
     agent.eventually(lambda: agent.book.count("span") == SPANS, "the spans are kept")

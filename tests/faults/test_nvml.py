@@ -57,20 +57,25 @@ def test_one_gpu_takes_the_process_with_it(gpus: Gpus, fault: str, reason: str) 
 
 
 @pytest.mark.parametrize(
-    ("fault", "sentence"),
+    ("fault", "sentence", "reason"),
     [
-        ("hang", "none of 4 GPUs answers"),
-        ("crash", "SIGSEGV"),
-        ("driver-mismatch", "the driver was upgraded"),
-        ("driver-unloaded", "driver"),
+        ("hang", "none of 4 GPUs answers", "hanging"),
+        ("crash", "SIGSEGV", ""),
+        ("driver-mismatch", "the driver was upgraded", "driver_mismatch"),
+        ("driver-unloaded", "driver is not loaded", "no_driver"),
     ],
 )
-def test_all_gpus_are_gone(gpus: Gpus, writer: Workload, fault: str, sentence: str) -> None:
+def test_all_gpus_are_gone(
+    gpus: Gpus, writer: Workload, fault: str, sentence: str, reason: str
+) -> None:
     """Rings, settlement and /metrics go on; what no ring explains is unattributed meanwhile."""
     gpus.simulator.fault(fault)
     door, book = gpus.agent.door, gpus.agent.book
     gpus.agent.eventually(lambda: sentence in door.says(), f"it says: {sentence}")
     assert door.value("apportion_collector_success", collector="nvml") == 0
+    assert door.value("apportion_collector_absent", collector="nvml") == 0
+    if reason:
+        gpus.agent.eventually(lambda: gpus.reason(FAULTY) == reason, f"the reason is {reason}")
     before = gpus.look().value("device_kernel_xid_errors_total", device=KERNELS) or 0
     with (gpus.node.root / "kmsg").open("a") as log:
         log.write("3,1,5000000,-;NVRM: Xid (PCI:0000:17:00): 79, GPU has fallen off the bus.\n")
@@ -132,6 +137,7 @@ def test_release(gpus: Gpus) -> None:
     assert gpus.agent.children() == []
     gpus.agent.eventually(lambda: "apportion release" in gpus.agent.door.says(), "it says why")
     gpus.until_unattributed(*ALL)
+    gpus.agent.eventually(lambda: gpus.reason(FAULTY) == "released", "the reason is a word")
     done = gpus.node.run("release", "--end", *config)
     assert (done.returncode, done.stdout) == (0, "the agent reads NVML again\n")
     gpus.until_read()

@@ -90,7 +90,7 @@ def finish(node: Node, agent: Agent, shared: Shared) -> None:
     assert agent.stop() == 0, agent.log
     assert node.audit(agent.book) == []
     assert same_report(node, str(agent.book.path), shared.url)
-    done = node.run("audit", "--ledger", shared.url)
+    done = node.ask("audit", "--ledger", shared.url)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
@@ -98,7 +98,7 @@ def same_report(node: Node, path: str, url: str) -> bool:
     """All of a report but the ledger's name."""
     texts: list[list[str]] = []
     for ledger in (path, url):
-        done = node.run("report", "--ledger", ledger, "--by", "node,workload,tenant,model")
+        done = node.ask("report", "--ledger", ledger, "--by", "node,workload,tenant,model")
         assert (done.returncode, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
         texts.append([line for line in lines if not line.startswith("Cost report of ")])
@@ -190,9 +190,9 @@ def test_two_nodes(node: Node, shared: Shared, tmp_path: Path) -> None:
     for agent in agents:
         until_shipped(agent)
         assert agent.stop() == 0, agent.log
-    done = node.run("audit", "--ledger", shared.url)
+    done = node.ask("audit", "--ledger", shared.url)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    done = node.run("report", "--ledger", shared.url, "--by", "node", "--format", "csv")
+    done = node.ask("report", "--ledger", shared.url, "--by", "node", "--format", "csv")
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == ["node", "node-0", "node-1"]
     assert shared.count("settlement") == sum(agent.book.count("settlement") for agent in agents)
 

@@ -16,16 +16,16 @@ def test_money_at_once_and_marked_as_an_estimate(node: Node) -> None:
     assert agent.process.wait(60) == 0, agent.log
 
     ledger = ("--ledger", agent.book.path)
-    text = node.run("report", *ledger).stdout
+    text = node.ask("report", *ledger).stdout
     assert "USD*" in text
     assert "estimated: rests on assumed prices of NVIDIA H100 80GB HBM3" in text
     assert "list-estimate, as of 2026-01-01, from Nebius on demand" in " ".join(text.split())
-    found = json.loads(node.run("report", *ledger, "--format", "json").stdout)
+    found = json.loads(node.ask("report", *ledger, "--format", "json").stdout)
     assert found["estimated"] is True
     assert found["proof"]["metered"]["units"] > 0
     assert any("is an estimate (source: Nebius" in warning for warning in found["warnings"])
     assert any("days old (as of 2026-01-01)" in warning for warning in found["warnings"])
-    header, *rows = node.run("report", *ledger, "--format", "csv").stdout.splitlines()
+    header, *rows = node.ask("report", *ledger, "--format", "csv").stdout.splitlines()
     column = header.split(",").index("price_bases")
     assert {row.split(",")[column] for row in rows} == {"list-estimate"}
     assert node.audit(agent.book) == []
@@ -38,7 +38,7 @@ def test_none_is_no_money(node: Node) -> None:
     agent.process.terminate()
     assert agent.process.wait(60) == 0, agent.log
     ledger = ("--ledger", agent.book.path, "--format", "json")
-    found = json.loads(node.run("report", *ledger).stdout)
+    found = json.loads(node.ask("report", *ledger).stdout)
     assert (found["estimated"], found["currency"]) == (False, None)
     assert found["proof"]["metered"]["units"] is None
     assert found["proof"]["metered"]["device_ns"] > 0

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from apportion.core.clock import SystemClock
 from apportion.simulator import Simulator
 from apportion.simulator.cli import default_state, main
+from apportion.simulator.faults import FaultBoard, Switch
 
 Ask = Callable[[Path, str], Any]
 Start = Callable[..., tuple["subprocess.Popen[str]", list[str]]]
@@ -162,6 +164,14 @@ def test_a_state_that_cannot_be_made_is_an_error(tmp_path: Path, library: Path) 
     assert "Traceback" not in result.stderr
 
 
+def run_main(*arguments: str) -> int:
+    """The command line in this process: its exit status, also where argparse ends it."""
+    try:
+        return main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`apportion simulator` with these words, through the dispatcher."""
     return subprocess.run(
@@ -199,16 +209,67 @@ def test_faults_by_command_while_it_runs(tmp_path: Path, ask: Ask, start: Start)
         (["fault", "lost"], "lost cannot be a fault of the whole library"),
         (["fault", "lost", "--gpu", "9"], "no GPU 9: there are 1"),
         (["fault", "xid", "--gpu", "0"], "an xid needs --gpu and --value"),
-        (["fault", "lost", "--gpu", "0", "--for", "0"], "give seconds, such as 10s"),
+        (["fault", "lost", "--gpu", "0", "--for", "0"], "give up to a day, such as 500ms, 10s"),
+        (["fault", "hang", "--for", "abc"], "abc: give up to a day, such as 500ms, 10s or 10m"),
+        (["fault", "slow", "--value", "-5"], "slow takes a number from 1 to 1000000000, not -5"),
+        (["fault", "slow", "--value", "0"], "slow takes a number from 1 to 1000000000, not 0"),
+        (["fault", "lost", "--gpu", "0", "--value", "7"], "lost takes no number"),
+        (["fault", "xid", "--gpu", "0", "--value", "-3"], "from 1 to 99999, not -3"),
     ],
 )
-def test_faults_that_cannot_be(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_faults_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
     """One line says what would be right."""
     with Simulator(tmp_path / "state") as simulator:
-        done = command(*arguments, "--state", str(simulator.state))
-    assert done.returncode > 0
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+        status = run_main(*arguments, "--state", str(simulator.state))
+    assert status > 0
+    assert words in capsys.readouterr().err
+
+
+def test_times_of_faults_have_units(tmp_path: Path) -> None:
+    """As everywhere else; a bare number is seconds."""
+    clock = SystemClock()
+    with Simulator(tmp_path / "state") as simulator:
+        for text, seconds in (("500ms", 0.5), ("90", 90), ("10m", 600), ("1.5h", 5_400)):
+            before_ns = clock.monotonic_ns()
+            assert (
+                run_main("fault", "lost", "--gpu=0", f"--for={text}", f"--state={simulator.state}")
+                == 0
+            )
+            board = FaultBoard(simulator.state)
+            just_before_ns = before_ns + int(seconds * 10**9) - 1
+            assert Switch.ANSWER in board.in_force(0, just_before_ns)
+            just_after_ns = clock.monotonic_ns() + int(seconds * 10**9)
+            assert Switch.ANSWER not in board.in_force(0, just_after_ns)
+            board.close()
+
+
+def test_one_simulator_publishes_in_a_state_file(
+    tmp_path: Path, library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second one would take the first one's readers away; once that has ended it may."""
+    state = str(tmp_path / "state")
+    again = ("--gpus=1", f"--state={state}", f"--library-dir={library.parent.parent}")
+    with Simulator(tmp_path / "state", devices=2):
+        before = (tmp_path / "state").stat().st_ino
+        assert run_main(*again) == 1
+        assert "another simulator publishes there" in capsys.readouterr().err
+        assert (tmp_path / "state").stat().st_ino == before
+    with Simulator(tmp_path / "state") as third:
+        assert third.state.stat().st_ino != before
+
+
+def test_a_fault_of_a_simulator_that_has_ended_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody would act on it, nor see it."""
+    with Simulator(tmp_path / "state") as simulator:
+        state = f"--state={simulator.state}"
+        assert run_main("fault", "lost", "--gpu=0", state) == 0
+    for given in (["fault", "lost", "--gpu=0"], ["clear"]):
+        assert run_main(*given, state) == 1
+        assert "the simulator that made it has ended" in capsys.readouterr().err
 
 
 def test_a_fault_without_a_simulator_says_how_to_start_one(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from apportion.agent.config_budgets import MOST, Budgets
 from apportion.agent.config_values import (
     HOST_PORT,
     ByName,
+    Collectors,
     Numbers,
     OptionalPeriod,
     Paths,
@@ -87,7 +88,7 @@ class AgentConfig(BaseSettings):
         "dcgm-exporter where `dcgm_urls` names one, and the host's CPU only where sysfs shows no "
         "NVIDIA device at all.",
     )
-    collectors: Words = Field(
+    collectors: Collectors = Field(
         (DEFAULT,),
         description="Sources of facts beside the devices, by name; `default` stands for those "
         "that run without being asked for. Empty: none.",

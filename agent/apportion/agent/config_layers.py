@@ -25,6 +25,14 @@ CLIENT_VARIABLES: Final = frozenset(
 )
 """Variables with the prefix that are not keys: the file's path, the client's, the simulator's."""
 
+_WANTED: Final = {
+    "tuple_type": "give a list, such as [one, two]",
+    "dict_type": "give a mapping, such as {name: value}",
+    "model_type": "give a mapping, such as {name: value}",
+    "string_type": "give text",
+    "path_type": "give a path",
+}
+"""What to write where pydantic would name a type of Python."""
 _KUBERNETES: Final = re.compile(rf"{PREFIX}(.+_)?(SERVICE_(HOST|PORT)(_.+)?|PORT(_.+)?)")
 """What Kubernetes injects for a Service whose name begins with `apportion`."""
 
@@ -208,7 +216,7 @@ def _refusal(failure: ValidationError, layers: _Layers) -> ConfigError:
         (name for name in (".".join(location[:2]), *location[:1]) if name in keys()),
         ".".join(location),
     )
-    message = complaint["msg"].removeprefix("Value error, ")
+    message = _WANTED.get(complaint["type"], complaint["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     origin = layers.origins.get(key) or _origin_of_named(message, layers)
     said = f"{key}: {message}" if key else message

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from apportion.agent.config import AgentConfig
 from apportion.agent.config_budgets import made_of
+from apportion.agent.config_layers import LoadedConfig
 from apportion.collectors.target import parse_targets
 from apportion.core.errors import ConfigError, PriceTableError
+from apportion.cost.methods.model_catalogue import model_facts
+from apportion.cost.methods.model_facts import ModelFacts
 from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE, built_in_table
 from apportion.cost.rate import PriceTable
 
 
-def config_problems(config: AgentConfig) -> list[str]:
-    """Sentences, each with what to do; empty where the daemon could start with it."""
+def config_problems(loaded: LoadedConfig) -> list[str]:
+    """Sentences, each with where it was written; empty where the daemon could start with it."""
+    config = loaded.config
     problems: list[str] = []
     try:
         made_of(config.budgets, load_prices(config).currency)
     except (PriceTableError, ConfigError) as refusal:
         problems.append(str(refusal))
-    problems += _url_problems("dcgm_urls", config.dcgm_urls)
-    problems += _url_problems("engine_urls", config.engine_urls)
+    problems += _problem_of(
+        "dcgm_urls", lambda: parse_targets(config.dcgm_urls, os.environ), loaded
+    )
+    problems += _problem_of(
+        "engine_urls", lambda: parse_targets(config.engine_urls, os.environ), loaded
+    )
+    problems += _problem_of("models", lambda: load_models(config), loaded)
     if config.lateness < config.sample_period:
         problems.append(
             f"lateness ({config.lateness}) is shorter than sample_period "
@@ -31,12 +41,28 @@ def config_problems(config: AgentConfig) -> list[str]:
     return problems
 
 
-def _url_problems(key: str, urls: tuple[str, ...]) -> list[str]:
+def _problem_of(key: str, use: Callable[[], object], loaded: LoadedConfig) -> list[str]:
     try:
-        parse_targets(urls, os.environ)
+        use()
     except ConfigError as refusal:
-        return [f"{key}: {refusal}"]
+        return [f"{loaded.origins[key]}: {key}: {refusal}"]
     return []
+
+
+def load_models(config: AgentConfig) -> dict[str, ModelFacts]:
+    """The facts about models that the configuration points at, by the name in requests.
+
+    Raises:
+        ConfigError: one of them is no known model and no `config.json`.
+    """
+    return {name: _model(name, where) for name, where in config.models.items()}
+
+
+def _model(name: str, where: str) -> ModelFacts:
+    try:
+        return model_facts(where)
+    except ConfigError as refusal:
+        raise ConfigError(f"{name!r}: {refusal}") from refusal
 
 
 def load_prices(config: AgentConfig) -> PriceTable:

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_settings import NoDecode
 
 from apportion.agent.duration import Duration
-from apportion.core.errors import LedgerError
+from apportion.collectors.registry import built_in
+from apportion.core.errors import ConfigError, LedgerError
 from apportion.cost.ledger.engine import is_postgres, ledger_url
 
 HOST_PORT: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s\[\]:/]+)):(\d{1,5})", re.ASCII)
@@ -31,6 +32,15 @@ def by_name(value: object) -> object:
     if not all(name.strip() and text.strip() for name, _, text in pairs):
         raise ValueError("give pairs such as my-model=/models/my-model/config.json, with commas")
     return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def checked_collectors(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of collectors that run beside the devices."""
+    try:
+        built_in().beside(names)
+    except ConfigError as refusal:
+        raise ValueError(str(refusal)) from None
+    return names
 
 
 def checked_address(value: object) -> object:
@@ -65,6 +75,7 @@ OptionalPeriod = Annotated[
     PlainSerializer(lambda value: None if value is None else str(value)),
 ]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(listed)]
+Collectors = Annotated[Words, AfterValidator(checked_collectors)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(listed)]
 ByName = Annotated[dict[str, str], NoDecode, BeforeValidator(by_name)]
 Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], NoDecode, BeforeValidator(listed)]

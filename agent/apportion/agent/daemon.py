@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.config_budgets import made_of
-from apportion.agent.config_problems import load_prices
+from apportion.agent.config_problems import load_models, load_prices
 from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import ClockPair, Heartbeat, Position, RingDirectory
@@ -39,7 +39,6 @@ from apportion.cost.keeping import Keep
 from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
-from apportion.cost.methods.model_catalogue import model_facts
 from apportion.cost.prices.built_in import BUILT_IN
 
 if TYPE_CHECKING:
@@ -99,14 +98,18 @@ def run(config: AgentConfig) -> int:
     release = Release(config.state_dir, clock, time.boot)
     samplers = [
         Sampler(
-            Observed(make(options, clock), clock),
+            Observed(make(options, clock), clock, required=True),
             clock,
             period_ns=period_ns,
             release=release if source.found.collector == "nvml" else None,
         )
     ]
     samplers += [
-        Sampler(Observed(each.factory(options, clock), clock), clock, period_ns=each.period_ns)
+        Sampler(
+            Observed(each.factory(options, clock), clock, required=each.name in config.collectors),
+            clock,
+            period_ns=each.period_ns,
+        )
         for each in beside(config)
     ]
     board = SnapshotBoard()
@@ -120,7 +123,7 @@ def run(config: AgentConfig) -> int:
         clock=clock,
         locks=locks,
         prices=prices,
-        models={name: model_facts(where) for name, where in config.models.items()},
+        models=load_models(config),
         processes=Processes(config.proc_root),
         folder=folder,
         board=board,

@@ -47,12 +47,16 @@ class DeviceSource:
 
 
 def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
-    """What the configuration says to any collector."""
+    """What the configuration says to any collector.
+
+    What only the defaults name may be absent: see `CollectorOptions`.
+    """
+    named = config.model_fields_set
     return CollectorOptions(
         proc_root=config.proc_root,
         sys_root=config.sys_root,
-        kmsg=config.kmsg,
-        kubelet_socket=config.kubelet_socket,
+        kmsg=config.kmsg if "kmsg" in named else None,
+        kubelet_socket=config.kubelet_socket if "kubelet_socket" in named else None,
         pod_labels=config.pod_labels,
         kubernetes_url=config.kubernetes_url,
         service_account_dir=config.service_account_dir,

@@ -17,8 +17,8 @@ usage: apportion COMMAND ...
 Who caused the GPU's cost: money and joules per request, per token and per training step.
 
 The base install holds the client alone. The commands (agent, report, prices, replay, audit,
-doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` with
-`profiles`:
+doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` and
+`flamegraph` with `profiles`:
 
     pip install 'apportion[agent,profiles]'
 
@@ -28,6 +28,7 @@ doctor, once, check-config, ledger, release, simulator) come with the extra `age
 _AGENT: Final = "apportion.agent.cli"
 _OWN: Final = {"simulator": "apportion.simulator.cli"}
 """Commands that are no part of the agent, by their first word."""
+_OF_PROFILES: Final = frozenset({"trace", "flamegraph"})
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments or arguments[0] in {"-h", "--help", "help"}:
             sys.stdout.write(_HELP)
             return 0
-        extra = "profiles" if arguments[0] == "trace" else "agent"
+        extra = "profiles" if arguments[0] in _OF_PROFILES else "agent"
         sys.stderr.write(
             f"apportion {arguments[0]}: this command needs the extra `{extra}` "
             f"(there is no module {missing}): pip install 'apportion[{extra}]'\n"

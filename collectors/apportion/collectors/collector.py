@@ -26,6 +26,10 @@ class FailureKind(str, Enum):
     HANGING = "hanging"
     LEFT_OUT = "left_out"
     VANISHED = "vanished"
+    NO_DRIVER = "no_driver"
+    MISMATCH = "driver_mismatch"
+    STALE = "stale"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from apportion.collectors.collector import Batch, DeviceFailure, DeviceSources
+from apportion.collectors.collector import Batch, DeviceFailure, DeviceSources, FailureKind
 from apportion.collectors.dcgm_fields import WANTED
 from apportion.collectors.dcgm_gpu import DcgmGpu, GpuTold
 from apportion.collectors.dcgm_rows import GpuRows, gpu_rows
@@ -103,7 +103,8 @@ class Dcgm:
                     told[uuid] = self._read(gpu, scraped, target)
         stale = self._stale(told)
         if not told or len(stale) == len(told):
-            raise self._complaints.all_of({**errors, **stale})
+            kind = FailureKind.STALE if told else None
+            raise self._complaints.all_of({**errors, **stale}, kind)
         if not self._is_named:
             self._scrapes = [each for each in self._scrapes if each.target.name not in errors][:1]
             errors = {}
@@ -160,12 +161,13 @@ class Dcgm:
     ) -> Iterator[DeviceFailure]:
         """Devices that were shown before and are not now, or not as they are."""
         for uuid, known in self._known.items():
-            reason = stale.get(uuid)
+            reason, kind = stale.get(uuid), FailureKind.STALE
             if uuid not in told:
+                kind = FailureKind.SILENT
                 reason = errors.get(known.target) or f"{known.target} shows the GPU no longer"
             if reason is not None:
                 for info in known.devices:
-                    yield DeviceFailure(info.device, info.index, reason)
+                    yield DeviceFailure(info.device, info.index, reason, kind)
 
 
 def _sources(reading: Reading) -> DeviceSources:

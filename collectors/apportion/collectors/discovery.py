@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from apportion.collectors.sysfs import is_sysfs, no_sysfs
 from apportion.core.errors import ConfigError
 
 NVIDIA_VENDOR: Final = 0x10DE
@@ -56,7 +57,8 @@ def discover(
     """Apply the rule to this machine. `has_dcgm`: the configuration names a dcgm-exporter.
 
     Raises:
-        ConfigError: `choice` is none of `DeviceChoice`.
+        ConfigError: `choice` is none of `DeviceChoice`, or nothing here tells whether there are
+            GPUs.
     """
     try:
         wanted = DeviceChoice(choice)
@@ -77,6 +79,11 @@ def discover(
         reason = f"NVML cannot be read here ({'; '.join(missing)}): dcgm-exporter is"
         return Discovery(wanted, "dcgm", reason, addresses, missing)
     if not addresses and not (proc_root / "driver/nvidia").exists():
+        if not is_sysfs(sys_root):
+            raise ConfigError(
+                f"devices: `auto` cannot tell whether this host has GPUs: {no_sysfs(sys_root)}, or "
+                "say `devices` (nvml, dcgm, cpu)"
+            )
         return Discovery(
             wanted,
             "host",

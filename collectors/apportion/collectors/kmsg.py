@@ -44,6 +44,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
 )
 
 PERIOD_NS: Final = 2 * NS_PER_SECOND
+USUAL_LOG: Final = Path("/dev/kmsg")
 MOST_KEYS: Final = 64
 _XID: Final = re.compile(
     r"NVRM: Xid \((?:PCI:)?([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2})[^)]*\): (\d{1,5})"
@@ -63,10 +64,12 @@ class Xid(NamedTuple):
 
 
 class Kmsg:
-    """The `kmsg` collector."""
+    """The `kmsg` collector. `path` None: the usual one, which few users may read."""
 
-    def __init__(self, path: Path, proc_root: Path, clock: Clock) -> None:
-        self._log = KernelLog(path)
+    def __init__(self, path: Path | None, proc_root: Path, clock: Clock) -> None:
+        self._is_named = path is not None
+        self._log = KernelLog(path or USUAL_LOG)
+        self._has_read = False
         self._gpus = proc_root / "driver" / "nvidia" / "gpus"
         self._clock = clock
         self._counts: Counter[Xid] = Counter()
@@ -86,17 +89,20 @@ class Kmsg:
         """Everything that was counted so far.
 
         Raises:
-            NoData: there is no such log here, or this user may not read it.
-            CollectorError: it cannot be read.
+            NoData: there is no such log here, this user may not read it, or nothing is in it.
+            CollectorError: it cannot be read; or a person has named it, and it is not there.
         """
         try:
             for record in self._log.read():
+                self._has_read = True
                 self._take(record.text, record.uptime_ns)
-        except (FileNotFoundError, PermissionError) as error:
-            message = f"{self._log.path}: {error.strerror}; XIDs come from NVML alone"
-            raise NoData(message) from error
         except OSError as error:
-            raise CollectorError(f"{self._log.path}: {error.strerror}") from error
+            is_absent = isinstance(error, (FileNotFoundError, PermissionError))
+            kind = NoData if is_absent and not self._is_named else CollectorError
+            message = f"{self._log.path}: {error.strerror}; XIDs come from NVML alone"
+            raise kind(message) from error
+        if not self._has_read:
+            raise NoData(f"{self._log.path} has no message of the kernel")
         self._is_news = True
         return Batch(samples=tuple(self._samples()))
 

@@ -34,13 +34,18 @@ FAMILIES: Final[tuple[Family, ...]] = (
     ),
 )
 PERIOD_NS: Final = 10 * NS_PER_SECOND
+USUAL_SOCKET: Final = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 
 
 class Kubernetes:
-    """Asks the kubelet. gRPC is loaded only where there is a socket to speak to."""
+    """Asks the kubelet. gRPC is loaded only where there is a socket to speak to.
 
-    def __init__(self, socket: Path, labels: PodLabels | None = None) -> None:
-        self._socket = socket
+    `socket` None: the usual one, which most hosts do not have.
+    """
+
+    def __init__(self, socket: Path | None = None, labels: PodLabels | None = None) -> None:
+        self._is_named = socket is not None
+        self._socket = socket or USUAL_SOCKET
         self._labels = labels
 
     @property
@@ -56,10 +61,12 @@ class Kubernetes:
 
         Raises:
             NoData: there is no kubelet's socket on this machine.
-            CollectorError: it is there, but gRPC is not installed or the kubelet is silent.
+            CollectorError: it is there, but gRPC is not installed or the kubelet is silent; or a
+                person has named it, and it is not there.
         """
         if not self._socket.is_socket():
-            raise NoData(f"{self._socket} is no socket: there is no kubelet here, or not mounted")
+            kind = CollectorError if self._is_named else NoData
+            raise kind(f"{self._socket} is no socket: there is no kubelet here, or not mounted")
         try:
             from apportion.collectors.pod_resources import list_allocations  # noqa: PLC0415
         except ImportError as error:

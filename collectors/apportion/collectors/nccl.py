@@ -8,9 +8,9 @@ the `network` collector and the devices.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -112,6 +112,7 @@ MOST_FILES: Final = 1_024
 READ_BYTES: Final = 4 << 20
 """Of one log at a time: what is left comes at the next look."""
 ABANDONED_NS: Final = 10 * NS_PER_MINUTE
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -145,6 +146,7 @@ class Nccl:
         self._unreadable = 0
         self._cost_ns = 0
         self._found = False
+        self._unlisted: dict[Path, str] = {}
 
     @property
     def name(self) -> str:
@@ -159,21 +161,21 @@ class Nccl:
 
         Raises:
             NoData: no process has left anything yet.
+            CollectorError: nothing that was left can be read.
         """
         dumps: list[Path] = []
         for directory in self._dirs:
-            for path in _files(directory):
+            for path in self._listed(directory):
                 if path.suffix == ".log":
                     self._read_log(path)
                 else:
                     dumps.append(path)
         if self._ring_dir is not None:
-            dumps += [path for path in _files(self._ring_dir) if path.suffix == DUMP_SUFFIX]
+            dumps += _dumps(self._ring_dir)
         for path in dumps:
             self._read_recorder(path)
         if not self._found:
-            places = ", ".join(map(str, (self._ring_dir, *self._dirs)))
-            raise NoData(f"no dump of a Flight Recorder and no log of an Inspector in {places}")
+            raise self._nothing()
         samples = [
             *self._totals.samples(),
             Sample("nccl_unreadable_total", self._unreadable),
@@ -183,6 +185,33 @@ class Nccl:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _listed(self, directory: Path) -> list[Path]:
+        """The files of a directory that a person has named; why it cannot be read is kept."""
+        try:
+            paths = sorted(directory.iterdir())[:MOST_FILES]
+        except OSError as error:
+            sentence = f"nccl_dirs: {directory}: {error.strerror}"
+            if self._unlisted.get(directory) != sentence:
+                _LOG.warning("collector %s: %s", self.name, sentence)
+            self._unlisted[directory] = sentence
+            return []
+        self._unlisted.pop(directory, None)
+        return paths
+
+    def _nothing(self) -> CollectorError:
+        """Why there is nothing to tell."""
+        places = [*([self._ring_dir] if self._ring_dir else []), *self._dirs]
+        told = ", ".join(map(str, places))
+        if not places:
+            return NoData("no directory to look in is named: set `ring_dir` or `nccl_dirs`")
+        if self._unlisted:
+            return CollectorError("; ".join(self._unlisted.values()))
+        if self._unreadable:
+            return CollectorError(
+                f"none of {self._unreadable} files in {told} is a dump of a Flight Recorder"
+            )
+        return NoData(f"no dump of a Flight Recorder and no log of an Inspector in {told}")
 
     # -- the Inspector's logs --------------------------------------------------------------------
     def _read_log(self, path: Path) -> None:
@@ -230,12 +259,12 @@ class Nccl:
                 return
             recorder.stamp = stamp
             data = file.read(MOST_BYTES + 1)
-        self._found = True
         try:
             dump = read_dump(data)
         except CollectorError:
             self._unreadable += 1
             return
+        self._found = True
         self._cost_ns += dump.cost_ns or 0
         if dump.pid is None or dump.pid not in self._inspected:
             self._take(path, recorder, dump)
@@ -262,12 +291,14 @@ class Nccl:
             self._recorders.pop(path, None)
 
 
-def _files(directory: Path) -> Iterator[Path]:
-    """The files of a directory, in order; none where it cannot be read."""
+def _dumps(ring_dir: Path) -> list[Path]:
+    """The clients' dumps beside their rings, in order; none where there are no rings yet."""
     try:
-        yield from sorted(directory.iterdir())[:MOST_FILES]
+        return sorted(path for path in ring_dir.iterdir() if path.suffix == DUMP_SUFFIX)[
+            :MOST_FILES
+        ]
     except OSError:
-        return
+        return []
 
 
 def _open(path: Path) -> tuple[int, os.stat_result] | None:

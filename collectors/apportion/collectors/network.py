@@ -14,9 +14,9 @@ from apportion.collectors.options import CollectorOptions
 from apportion.collectors.rdma_port import FAMILIES as RDMA_FAMILIES
 from apportion.collectors.rdma_port import rdma_ports, read_port
 from apportion.collectors.registry import BUILT_IN
-from apportion.collectors.sysfs import number_in
+from apportion.collectors.sysfs import is_sysfs, no_sysfs, number_in
 from apportion.core.clock import Clock
-from apportion.core.errors import NoData
+from apportion.core.errors import CollectorError, NoData
 from apportion.core.family import Family
 from apportion.core.sample import Sample
 
@@ -81,7 +81,10 @@ class Network:
 
         Raises:
             NoData: the node has neither.
+            CollectorError: there is no sysfs.
         """
+        if not is_sysfs(self._sys_root):
+            raise CollectorError(no_sysfs(self._sys_root))
         samples = [each for port in rdma_ports(self._sys_root) for each in read_port(port)]
         for interface in interfaces(self._sys_root):
             samples += read_interface(interface)

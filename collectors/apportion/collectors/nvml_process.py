@@ -44,6 +44,13 @@ _MOST_UNDEAD: Final = 3
 _END_GRACE_NS: Final = NS_PER_SECOND
 _CRASH_GRACE_NS: Final = NS_PER_SECOND // 20
 _ABSENT: Final = frozenset({NvmlState.NO_LIBRARY, NvmlState.NO_DRIVER})
+_KINDS: Final = {
+    NvmlState.STALLED: FailureKind.HANGING,
+    NvmlState.NO_LIBRARY: FailureKind.NO_DRIVER,
+    NvmlState.NO_DRIVER: FailureKind.NO_DRIVER,
+    NvmlState.MISMATCH: FailureKind.MISMATCH,
+}
+"""Why no device is read, in a word, by the state; else it is silent."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -152,7 +159,8 @@ class NvmlProcess:
         self._try_all(now_ns)
         batch = self._news.batch()
         if not batch.readings and self._state not in {NvmlState.OK, NvmlState.CONNECTING}:
-            raise NoData(self._reason) if self._state in _ABSENT else SourceLost(self._reason)
+            failure = NoData if self._state in _ABSENT else SourceLost
+            raise failure(self._reason, kind=_KINDS.get(self._state))
         return batch
 
     def close(self) -> None:

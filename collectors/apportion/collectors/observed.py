@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from apportion.collectors.collector import Batch, Collector
+from apportion.collectors.collector import Batch, Collector, FailureKind
 from apportion.core.clock import Clock
 from apportion.core.errors import CollectorError, NoData
 from apportion.core.units import MonotonicNs, Nanoseconds
@@ -20,7 +20,8 @@ _NO_TIME: Final = Nanoseconds(0)
 class CollectorStatus:
     """How the last call of a collector went. `error` is its sentence, None after a success.
 
-    `absent` tells a source that is not on this machine from one that failed.
+    `absent` tells a source that is not on this machine from one that failed; `kind` is why, in
+    one word, for devices that cannot be read because of it.
     `last_success_ns` is host monotonic, None before the first success.
     """
 
@@ -30,15 +31,20 @@ class CollectorStatus:
     last_success_ns: MonotonicNs | None = None
     error: str | None = None
     absent: bool = False
+    kind: FailureKind = FailureKind.SILENT
     consecutive_failures: int = 0
 
 
 class Observed:
-    """A collector whose calls never raise: they are timed, counted and explained."""
+    """A collector whose calls never raise: they are timed, counted and explained.
 
-    def __init__(self, collector: Collector, clock: Clock) -> None:
+    `required`: somebody has asked for this source, so that to be absent is to fail.
+    """
+
+    def __init__(self, collector: Collector, clock: Clock, *, required: bool = False) -> None:
         self._collector = collector
         self._clock = clock
+        self._required = required
         self._status = CollectorStatus(collector.name)
 
     @property
@@ -67,7 +73,8 @@ class Observed:
     def rest(self, reason: str) -> None:
         """Let go of the source for this reason, until `start`."""
         self.close()
-        self._failed(CollectorError(reason), self._clock.monotonic_ns())
+        released = CollectorError(reason, kind=FailureKind.RELEASED)
+        self._failed(released, self._clock.monotonic_ns())
 
     def close(self) -> None:
         """Let go of the source; a failure to do so is logged."""
@@ -103,16 +110,19 @@ class Observed:
         before = self._status
         expected = isinstance(error, (CollectorError, OSError))
         sentence = str(error) if expected else f"{type(error).__name__}: {error}"
+        absent = isinstance(error, NoData) and not self._required
+        kind = error.kind if isinstance(error, CollectorError) else None
         self._status = replace(
             before,
             success=False,
             duration_ns=Nanoseconds(self._clock.monotonic_ns() - begun_ns),
             error=sentence,
-            absent=isinstance(error, NoData),
+            absent=absent,
+            kind=FailureKind.SILENT if kind is None else FailureKind(kind),
             consecutive_failures=before.consecutive_failures + 1,
         )
         if sentence != before.error:
-            level = logging.DEBUG if isinstance(error, NoData) else logging.WARNING
+            level = logging.DEBUG if absent else logging.WARNING
             _LOG.log(
                 level,
                 "collector %s failed: %s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,6 +19,9 @@ from apportion.core.reading import DeviceInfo, Reading
 from apportion.core.units import NS_PER_SECOND
 
 _LOOK_NS: Final = NS_PER_SECOND // 20
+
+# The result says what went wrong: where nobody has set up logging, Python would print it besides.
+logging.getLogger("apportion.collectors").addHandler(logging.NullHandler())
 
 
 def collect_once(

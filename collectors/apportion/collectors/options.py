@@ -20,13 +20,15 @@ class CollectorOptions:
     (`connect_deadline_ns` before its first reading) is abandoned and opened again.
     `environment` replaces the whole environment of child processes; None inherits ours. `dcgm_urls`
     and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`).
-    `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them.
+    `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them,
+    `kubelet_socket` and `kmsg` where they are on most hosts: nobody has asked for them, so that
+    they may be absent.
     """
 
     proc_root: Path = Path("/proc")
     sys_root: Path = Path("/sys")
     host_name: str | None = None
-    kubelet_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+    kubelet_socket: Path | None = None
     job_mapping_dir: Path | None = None
     ring_dir: Path | None = None
     nccl_dirs: tuple[Path, ...] = ()
@@ -36,7 +38,7 @@ class CollectorOptions:
     environment: Mapping[str, str] | None = None
     dcgm_urls: tuple[str, ...] = ()
     engine_urls: tuple[str, ...] = ()
-    kmsg: Path = Path("/dev/kmsg")
+    kmsg: Path | None = None
     pod_labels: tuple[str, ...] = ()
     kubernetes_url: str | None = None
     service_account_dir: Path | None = None

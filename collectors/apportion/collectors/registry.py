@@ -100,7 +100,7 @@ class Registry:
                 chosen.add(name)
             else:
                 known = ", ".join((DEFAULT, *others))
-                raise ConfigError(f"collectors: there is no {name!r} to run; known are {known}")
+                raise ConfigError(f"there is no {name!r} to run; known are {known}")
         return tuple(others[name] for name in sorted(chosen))
 
     def get(self, name: str) -> Registration:

@@ -180,10 +180,10 @@ class Complaints:
             _LOG.info("collector %s: %s answers again", self._collector, target)
         self._errors = dict(errors)
 
-    def all_of(self, errors: Mapping[str, str]) -> SourceLost:
+    def all_of(self, errors: Mapping[str, str], kind: str | None = None) -> SourceLost:
         """All targets failed now: the error to raise, which whoever called says."""
         self._errors = {}
-        return SourceLost("; ".join(list(errors.values())[:_SAID]))
+        return SourceLost("; ".join(list(errors.values())[:_SAID]), kind=kind)
 
 
 def look_at_all(scrapes: Sequence[Scrape], clock: Clock, patience_ns: int) -> list[Scraped]:

@@ -8,7 +8,7 @@ index in NVML's order, holding one job id a line. It is the convention of dcgm-e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from apportion.collectors.options import CollectorOptions
 from apportion.collectors.registry import BUILT_IN
 from apportion.core.allocation import Allocation
 from apportion.core.clock import Clock
-from apportion.core.errors import NoData
+from apportion.core.errors import CollectorError, NoData
 from apportion.core.ids import DeviceId
 
 MOST_BYTES: Final = 65_536
@@ -32,6 +32,7 @@ class Slurm:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
+        self._has_read = False
 
     @property
     def name(self) -> str:
@@ -45,29 +46,42 @@ class Slurm:
         """The allocations as they are now.
 
         Raises:
-            NoData: no directory is configured, or it is not there.
+            NoData: no directory is configured, or it has never had a mapping.
+            CollectorError: it cannot be read.
         """
-        if self._directory is None or not self._directory.is_dir():
-            raise NoData(f"there is no directory of job mappings ({self._directory})")
-        allocations = tuple(self._allocations(self._directory))
+        if self._directory is None:
+            raise NoData("no directory of job mappings is named: set `job_mapping_dir`")
+        try:
+            paths = sorted(self._directory.iterdir())
+        except OSError as error:
+            raise CollectorError(
+                f"the job mappings cannot be read: {self._directory}: {error.strerror}"
+            ) from error
+        mappings = [path for path in paths if _DEVICE.fullmatch(path.name)]
+        self._has_read = self._has_read or bool(mappings)
+        if not self._has_read:
+            raise NoData(
+                f"{self._directory} has no job mapping: none of {len(paths)} files in it is called "
+                "by a GPU's index or UUID"
+            )
+        allocations = tuple(_allocations(mappings))
         return Batch(samples=allocation_samples(allocations), allocations=allocations)
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _allocations(self, directory: Path) -> Iterator[Allocation]:
-        for path in sorted(directory.iterdir()):
-            if not _DEVICE.fullmatch(path.name):
-                continue
-            try:
-                with path.open(errors="replace") as file:
-                    text = file.read(MOST_BYTES)
-            except OSError:  # cleared by the epilog just now
-                continue
-            # A line with anything beside a job's id is none: its words are not ours to tell.
-            for line in sorted({line.strip() for line in text.splitlines()}):
-                if _JOB.fullmatch(line):
-                    yield Allocation(DeviceId(path.name), f"slurm:{line}")
+
+def _allocations(mappings: Iterable[Path]) -> Iterator[Allocation]:
+    for path in mappings:
+        try:
+            with path.open(errors="replace") as file:
+                text = file.read(MOST_BYTES)
+        except OSError:  # cleared by the epilog just now
+            continue
+        # A line with anything beside a job's id is none: its words are not ours to tell.
+        for line in sorted({line.strip() for line in text.splitlines()}):
+            if _JOB.fullmatch(line):
+                yield Allocation(DeviceId(path.name), f"slurm:{line}")
 
 
 @BUILT_IN.register("slurm", default=True, devices=False)

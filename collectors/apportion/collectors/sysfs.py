@@ -5,6 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def is_sysfs(root: Path) -> bool:
+    """Whether anything is there: an image without the mount has an empty directory, or none."""
+    try:
+        return any(root.iterdir())
+    except OSError:
+        return False
+
+
+def no_sysfs(root: Path) -> str:
+    """What to say, and what to do, where `root` is no sysfs."""
+    return f"there is no sysfs at {root}: mount the host's /sys there, or set `sys_root`"
+
+
 def text_in(path: Path) -> str | None:
     """A file's content; None where there is none, or the driver refuses to read it."""
     try:

@@ -59,7 +59,14 @@ class RingError(ApportionError):
 
 
 class CollectorError(ApportionError):
-    """A source of facts failed; its series stop and a metric says so."""
+    """A source of facts failed; its series stop and a metric says so.
+
+    `kind` is why, in one word, of a source of devices that knows it.
+    """
+
+    def __init__(self, message: str = "", *, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class NoData(CollectorError):

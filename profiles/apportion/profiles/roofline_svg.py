@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
-from xml.sax.saxutils import escape
 
 from apportion.profiles.roofline import Measured, Roof
+from apportion.profiles.xml_text import xml_text
 
 WIDTH: Final = 960
 HEIGHT: Final = 560
@@ -126,18 +126,12 @@ def _figures(one: Measured) -> str:
         lines.append(f"{one.intensity:,.3g} FLOP/byte, {_flop(one.flop_per_s)}/s")
     if one.of_attainable is not None:
         lines.append(f"{100 * one.of_attainable:.1f} % of attainable, bound by {one.bound}")
-    return "\n".join(map(_safe, lines))
+    return "\n".join(map(xml_text, lines))
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "#333333") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{_safe(text)}</text>'
-    )
-
-
-def _safe(text: str) -> str:
-    """Text of a trace as text of XML, which has no control characters."""
-    return escape("".join(letter if letter.isprintable() else "�" for letter in text))
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{colour}">{xml_text(text)}</text>'
 
 
 def _flop(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Final
 
 from apportion.core.clock import SystemClock
 from apportion.core.errors import ApportionError
-from apportion.core.units import NS_PER_SECOND
+from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.simulator.build import build, environment
 from apportion.simulator.controller import Simulator
 from apportion.simulator.faults import KINDS, Fault, FaultBoard, FaultError
@@ -23,8 +24,17 @@ from apportion.simulator.identity import STATE_VARIABLE
 from apportion.simulator.mirror import Mirror
 from apportion.simulator.profiles import PROFILES
 from apportion.simulator.state import MAX_DEVICES, NO_END
+from apportion.simulator.state_lock import is_simulated
 
 XID: Final = "xid"
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)?", re.ASCII)
+_UNITS_NS: Final = {
+    "ms": NS_PER_SECOND // 1_000,
+    "s": NS_PER_SECOND,
+    "m": 60 * NS_PER_SECOND,
+    "h": NS_PER_HOUR,
+}
+_LONGEST_NS: Final = 24 * NS_PER_HOUR
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,11 +109,22 @@ def _simulate(options: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
+def _board(state: Path) -> FaultBoard:
+    """The faults of what a simulator publishes now: of one that has ended nobody acts on them."""
+    board = FaultBoard(state)
+    if not is_simulated(state):
+        board.close()
+        raise FaultError(
+            f"{state}: the simulator that made it has ended; start one with `apportion simulator`"
+        )
+    return board
+
+
 def _fault(options: argparse.Namespace) -> int:
-    board = FaultBoard(options.state)
+    board = _board(options.state)
     until_ns = NO_END
     if options.duration is not None:
-        until_ns = SystemClock().monotonic_ns() + int(options.duration * NS_PER_SECOND)
+        until_ns = SystemClock().monotonic_ns() + options.duration
     try:
         if options.name != XID:
             board.inject(options.name, options.gpu, value=options.value, until_ns=until_ns)
@@ -117,7 +138,7 @@ def _fault(options: argparse.Namespace) -> int:
 
 
 def _clear(options: argparse.Namespace) -> int:
-    board = FaultBoard(options.state)
+    board = _board(options.state)
     try:
         board.clear(options.gpu)
     finally:
@@ -153,12 +174,13 @@ def _gpu_and_profiles(text: str) -> tuple[int, list[str]]:
     return int(gpu), [profile for profile in profiles.split(",") if profile]
 
 
-def _duration_s(text: str) -> float:
-    """Seconds, with or without their unit."""
-    seconds = float(text.removesuffix("s"))
-    if not 0 < seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"{text}: give seconds, such as 10s")
-    return seconds
+def _duration_ns(text: str) -> int:
+    """A time with its unit, or seconds without one."""
+    found = _DURATION.fullmatch(text.strip())
+    duration_ns = int(float(found[1]) * _UNITS_NS[found[2] or "s"]) if found else 0
+    if not 0 < duration_ns <= _LONGEST_NS:
+        raise argparse.ArgumentTypeError(f"{text}: give up to a day, such as 500ms, 10s or 10m")
+    return duration_ns
 
 
 def _ratio(text: str) -> float:
@@ -208,8 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     fault.add_argument(
         "--for",
         dest="duration",
-        type=_duration_s,
-        metavar="SECONDS",
+        type=_duration_ns,
+        metavar="TIME",
         help="how long (default: until `apportion simulator clear`)",
     )
     return parser

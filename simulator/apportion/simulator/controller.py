@@ -23,6 +23,7 @@ from apportion.simulator.profiles import PROFILES, Profile
 from apportion.simulator.publication import Moment, ProcessLoad
 from apportion.simulator.state import NO_END
 from apportion.simulator.state_file import StateFile
+from apportion.simulator.state_lock import StateLock
 
 PCIE_QUERY_NS: Final = 20_000_000
 """How long nvmlDeviceGetPcieThroughput measures, as nvml.h documents it."""
@@ -39,6 +40,9 @@ class Simulator:
         seed: UUIDs, serials and the counters' first values depend on it and on nothing else.
         clock: what time it is.
         pcie_query_ns: how long a call for the PCIe throughput blocks.
+
+    Raises:
+        StateTakenError: another simulator publishes in that file.
     """
 
     def __init__(
@@ -69,12 +73,17 @@ class Simulator:
             )
             for index, uuid in enumerate(self.uuids)
         ]
-        self._file = StateFile(
-            state,
-            identity.header(profile, seed, devices, pcie_query_ns),
-            [identity.facts(profile, seed, index) for index in range(devices)],
-        )
-        self._faults = FaultBoard(state)
+        self._lock_file = StateLock(state, self._clock)
+        try:
+            self._file = StateFile(
+                state,
+                identity.header(profile, seed, devices, pcie_query_ns),
+                [identity.facts(profile, seed, index) for index in range(devices)],
+            )
+            self._faults = FaultBoard(state)
+        except BaseException:
+            self._lock_file.close()
+            raise
         self.advance()
 
     def __enter__(self) -> Simulator:
@@ -210,6 +219,7 @@ class Simulator:
                 self._closed = True
                 self._file.close()
                 self._faults.close()
+                self._lock_file.close()
 
     def _publish(self, device: int, now_ns: int) -> None:
         moment = Moment(now_ns, now_ns - self._origin_ns, self._clock.realtime_ns())

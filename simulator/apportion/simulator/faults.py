@@ -34,6 +34,8 @@ from apportion.simulator.state import (
     Header,
 )
 
+MOST_VALUE: Final = 10**9
+MOST_XID: Final = 99_999
 XID_EVENT: Final = 0x8
 """nvmlEventTypeXidCriticalError; its data is the XID."""
 ECC_STORM_EVENT: Final = 0x200
@@ -147,7 +149,8 @@ class FaultBoard:
         `device` None: of the whole library. `value` is the number that some faults take.
 
         Raises:
-            FaultError: there is no such fault or device, or the fault cannot be that of it.
+            FaultError: there is no such fault or device, the fault cannot be that of it, or it
+                takes no such number.
         """
         fault = KINDS.get(name)
         if fault is None:
@@ -155,6 +158,10 @@ class FaultBoard:
         if not (fault.whole if device is None else fault.single):
             whose = "the whole library" if device is None else "one GPU"
             raise FaultError(f"{name} cannot be a fault of {whose}")
+        if value is not None and fault.default is None:
+            raise FaultError(f"{name} takes no number")
+        if value is not None and not 1 <= value <= MOST_VALUE:
+            raise FaultError(f"{name} takes a number from 1 to {MOST_VALUE}, not {value}")
         number = fault.code or value or fault.default or 0
         with self._locked():
             if name == "driver-reload":
@@ -177,7 +184,13 @@ class FaultBoard:
             self._push(device, kind, data)
 
     def xid(self, device: int, number: int) -> None:
-        """The driver reports an XID of a device."""
+        """The driver reports an XID of a device.
+
+        Raises:
+            FaultError: there is no such device, or no XID has that number.
+        """
+        if not 1 <= number <= MOST_XID:
+            raise FaultError(f"an XID has a number from 1 to {MOST_XID}, not {number}")
         self.event(device, XID_EVENT, number)
 
     def in_force(self, device: int, now_ns: int) -> dict[Switch, int]:

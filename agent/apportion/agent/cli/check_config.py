@@ -25,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
     sys.stdout.write(render(rows, ("key", "value", "origin"), options.format))
     for warning in loaded.warnings:
         sys.stderr.write(f"warning: {warning}\n")
-    problems = config_problems(loaded.config)
+    problems = config_problems(loaded)
     for problem in problems:
         sys.stderr.write(f"problem: {problem}\n")
     return 1 if problems else 0

@@ -24,6 +24,7 @@ MODULES: Final = {
     "prices": "import, list, quote, compare, check and apply price tables",
     "replay": "apportion a recorded trace, without an agent",
     "trace": "divide profilers' traces: steps, communication, roofline",
+    "flamegraph": "draw, compare and rank profiles' stacks: time, energy, money",
     "audit": "prove that the ledger adds up, to the unit",
     "ledger": "create, migrate, look at, back up or restore a ledger",
     "once": "run one collector once and print what it read",

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def _accept(options: argparse.Namespace, config: AgentConfig) -> int:
         options.accept_python,
         options.accept_command,
     )
+    if shutil.which(plan.nvidia_smi) is None:
+        sys.stderr.write(
+            f"{plan.nvidia_smi} is not here, so no value of ours is compared; the other parts are "
+            "done. Name it with --nvidia-smi to compare.\n"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         document = accept(config, SystemClock(), plan)
@@ -97,6 +103,8 @@ def _accept(options: argparse.Namespace, config: AgentConfig) -> int:
     agreed = sum(bool(row["agrees"]) for row in document["values"]["rows"])
     disagreements = document["disagreements"]
     sys.stdout.write(f"{simulated}{written}: {agreed} values agree, {disagreements} do not\n")
+    if missing := document["values"]["missing"]:
+        sys.stderr.write(f"values were not compared: {missing}\n")
     return 0 if agreed and not disagreements else 1
 
 

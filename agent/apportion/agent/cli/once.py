@@ -79,13 +79,19 @@ def _run(options: argparse.Namespace) -> int:
             ]
             columns = _SAMPLE_COLUMNS
         sys.stdout.write(render(rows, columns, options.format))
-        if result["error"]:
-            sys.stderr.write(f"{options.collector}: {result['error']}\n")
+    for failure in result["failures"]:
+        sys.stderr.write(f"{failure.get('device', failure['index'])}: {failure['reason']}\n")
+    if result["error"]:
+        sys.stderr.write(f"{options.collector}: {result['error']}\n")
+    elif not result["readings"] and not result["samples"]:
+        sys.stderr.write(f"{options.collector}: it was read, and has nothing to tell now\n")
     return 0 if result["success"] else 1
 
 
 COMMAND = Command(
-    "Prints what one collector reads, as JSON in full or as a short table. Exit status 1: nothing.",
+    "Prints what one collector reads, as JSON in full or as a short table. Exit status 1: its "
+    "source is not there, cannot be read or never had anything; one that is there and has nothing "
+    "to tell now is 0 and says so.",
     _configure,
     _run,
 )

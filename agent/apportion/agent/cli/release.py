@@ -20,6 +20,8 @@ from apportion.core.units import NS_PER_SECOND
 
 PATIENCE_NS: Final = 15 * NS_PER_SECOND
 """An agent answers within a reading and the second that its child may take to end."""
+SHORTEST_NS: Final = NS_PER_SECOND
+"""A request that is over before an agent looks is never answered."""
 _LOOK_NS: Final = NS_PER_SECOND // 20
 
 Seen = TypeVar("Seen")
@@ -32,7 +34,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=_duration,
         default=Duration(600 * NS_PER_SECOND),
         metavar="TIME",
-        help="for how long at most, up to 24h (default: %(default)s)",
+        help="for how long at most, from 1s to 24h (default: %(default)s)",
     )
     parser.add_argument("--end", action="store_true", help="take the GPUs back now")
     add_config_options(parser)
@@ -43,8 +45,8 @@ def _duration(text: str) -> Duration:
         duration = Duration.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if not 0 < duration.ns <= LONGEST_NS:
-        raise argparse.ArgumentTypeError(f"{text}: give more than 0 and at most 24h")
+    if not SHORTEST_NS <= duration.ns <= LONGEST_NS:
+        raise argparse.ArgumentTypeError(f"{text}: give from 1s to 24h")
     return duration
 
 
@@ -55,6 +57,10 @@ def _run(options: argparse.Namespace) -> int:
         if options.end:
             return _end(release, clock)
         return _ask(release, options.duration, clock)
+    except FileNotFoundError as error:
+        raise ApportionError(
+            f"{config.state_dir} is not there: no agent has run with this state_dir"
+        ) from error
     except OSError as error:
         message = f"{error.filename or config.state_dir}: {error.strerror}; run as the agent's user"
         raise ApportionError(message) from error

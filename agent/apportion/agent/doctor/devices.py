@@ -12,7 +12,7 @@ from apportion.agent.device_source import DeviceSource, collector_options
 from apportion.agent.doctor.finding import Finding, Level
 from apportion.collectors.once import collect_once
 from apportion.core.clock import Clock
-from apportion.core.errors import PriceTableError
+from apportion.core.errors import ConfigError, PriceTableError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.price_row import ESTIMATE, OLD_PRICE_DAYS
 from apportion.cost.prices.built_in import BUILT_IN, NO_TABLE
@@ -26,7 +26,10 @@ def examine_devices(
     config: AgentConfig, clock: Clock
 ) -> tuple[list[Mapping[str, Any]], list[Finding]]:
     """The devices that the configuration would meter, as `collect_once` gives them."""
-    found = DeviceSource.of(config).found
+    try:
+        found = DeviceSource.of(config).found
+    except ConfigError as refusal:
+        return [], [Finding("devices", Level.FAIL, str(refusal), "see the message")]
     options = replace(
         collector_options(config, _PERIOD_NS),
         host_name=config.node,

@@ -11,6 +11,7 @@ from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
 from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
 from apportion.agent.doctor.shared_ledger import examine_shared_ledger
+from apportion.agent.doctor.sources import examine_sources
 from apportion.core.clock import Clock
 
 
@@ -26,6 +27,7 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
         *examine_ring_directory(config.ring_dir, uid),
         examine_heartbeat(config.ring_dir, clock),
         *findings,
+        *examine_sources(config, clock),
         *(examine_price(device, config, clock) for device in devices),
         *examine_ownership(config, devices),
         *examine_ledger(config.ledger_location, config.masked_ledger),
@@ -38,12 +40,19 @@ def _shared_ledger(location: str | None, clock: Clock) -> list[Finding]:
 
 
 def _config(loaded: LoadedConfig) -> list[Finding]:
-    source = "defaults only" if loaded.path is None else str(loaded.path)
     findings = [
         Finding("config", Level.WARN, warning, "rename or unset it") for warning in loaded.warnings
     ]
     findings += [
         Finding("config", Level.FAIL, problem, "see `apportion check-config`")
-        for problem in config_problems(loaded.config)
+        for problem in config_problems(loaded)
     ]
-    return findings or [Finding("config", Level.OK, f"read from {source}")]
+    return findings or [Finding("config", Level.OK, f"read from {_sources(loaded)}")]
+
+
+def _sources(loaded: LoadedConfig) -> str:
+    """Where keys were set: the file, variables, flags."""
+    file = [] if loaded.path is None else [str(loaded.path)]
+    origins = {origin for origin in loaded.origins.values() if origin != "default"}
+    others = sorted(each for each in origins if not file or not each.startswith(f"{file[0]}:"))
+    return ", ".join([*file, *others]) or "defaults only"

@@ -29,19 +29,33 @@ def examine_ownership(config: AgentConfig, devices: list[Mapping[str, Any]]) -> 
     if not os.access(existing, os.W_OK | os.X_OK):
         findings.append(Finding(check, Level.FAIL, f"{existing} is not writable", "set `lock_dir`"))
         return findings
-    holders = _lock_holders(path, config.proc_root)
+    inodes = _lock_files(path)
+    if not inodes:
+        return [*findings, Finding(check, Level.OK, f"no agent has made a lock in {path}")]
+    known_by = config.proc_root / "locks"
+    holders = _lock_holders(inodes, known_by)
     if not holders:
-        findings.append(Finding(check, Level.OK, f"no agent holds a device by {path}"))
+        unknown = f"{known_by} shows nobody who holds one of the {len(inodes)} locks in {path}"
+        findings.append(
+            Finding(check, Level.OK, f"{unknown}; of another container it would not show it")
+        )
     for name, pid in sorted(holders.items()):
         findings.append(Finding(check, Level.OK, f"process {pid} holds {path / name}"))
     return findings
 
 
-def _lock_holders(directory: Path, proc_root: Path) -> dict[str, int]:
+def _lock_files(directory: Path) -> dict[int, str]:
+    """The names of lock files by inode."""
+    try:
+        return {entry.inode(): entry.name for entry in os.scandir(directory)}
+    except OSError:
+        return {}
+
+
+def _lock_holders(inodes: Mapping[int, str], known_by: Path) -> dict[str, int]:
     """Lock file names to the pid that holds each. Looks at procfs: taking a lock would disturb."""
     try:
-        inodes = {entry.inode(): entry.name for entry in os.scandir(directory)}
-        lines = (proc_root / "locks").read_text(encoding="ascii").splitlines()
+        lines = known_by.read_text(encoding="ascii").splitlines()
     except OSError:
         return {}
     holders: dict[str, int] = {}

@@ -195,6 +195,13 @@ FAMILIES: Final = (
         "collectors",
     ),
     _own(
+        "collector_absent",
+        "boolean",
+        ("collector",),
+        "Whether its source is not on this machine, and nobody has asked for it: no failure.",
+        "collectors",
+    ),
+    _own(
         "collector_duration_seconds",
         "seconds",
         ("collector",),

@@ -296,6 +296,7 @@ def _agent(snapshot: Snapshot, to: Emission) -> None:
     for status in snapshot.collectors:
         labels = {"collector": status.name}
         to.put("collector_success", int(status.success), labels)
+        to.put("collector_absent", int(status.absent), labels)
         to.put("collector_duration_seconds", seconds(status.duration_ns), labels)
         if status.last_success_ns is not None:
             last = seconds(snapshot.unix_of(status.last_success_ns))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from apportion.agent.process_usage import UsageByPart
 from apportion.agent.recent import Recent
 from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
+from apportion.collectors.collector import DeviceFailure
 from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_SECOND
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.seen import Seen
     from apportion.agent.pipeline.settlement import Settlement
     from apportion.agent.shipping.shipper import Shipper
-    from apportion.collectors.collector import DeviceFailure
+    from apportion.collectors.observed import CollectorStatus
     from apportion.core.clock import Clock
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo
@@ -79,7 +80,7 @@ def publish(
     drops: Mapping[str, int],
     agent_pid: int,
 ) -> Snapshot:
-    """Everything as it is now."""
+    """Everything as it is now. The first of `samplers` is the source of devices."""
     monotonic_ns, unix_ns = clock.monotonic_ns(), clock.realtime_ns()
     now_ns = time.of(monotonic_ns)
     totals = settlement.totals
@@ -91,6 +92,9 @@ def publish(
         reading = seen.latest.get(device)
         age_ns = None if reading is None else monotonic_ns - reading.time_ns
         failure = seen.failure_of(info, monotonic_ns - stale_ns)
+        up = failure is None and age_ns is not None and age_ns <= telemetry_gap_ns
+        if not up and failure is None:
+            failure = _of_source(samplers[0].status, info)
         devices.append(
             DeviceState(
                 info,
@@ -102,7 +106,7 @@ def publish(
                 unpriced_ns=0 if metered is None else totals.unpriced_ns[metered.key],
                 idle_power_mw=MappingProxyType({} if metered is None else metered.idle.by_label),
                 failure=failure,
-                up=failure is None and age_ns is not None and age_ns <= telemetry_gap_ns,
+                up=up,
             )
         )
     usages = [facts.usage.read("agent", agent_pid)]
@@ -176,6 +180,12 @@ def publish(
     )
 
 
+def _of_source(status: CollectorStatus, info: DeviceInfo) -> DeviceFailure:
+    """Why a device that nothing is said of is not read: its source fails, or leaves it out."""
+    reason = status.error or f"collector {status.name} tells nothing of it"
+    return DeviceFailure(info.device, info.index, reason, status.kind)
+
+
 def _concerns(sample: Sample, gpus: Collection[str]) -> bool:
     """Is it of no device, or of one that is shown?"""
     device = dict(sample.labels).get("device")
@@ -246,7 +256,7 @@ def _degraded(
     sentences += [
         f"collector {sampler.name}: {sampler.status.error}"
         for sampler in samplers
-        if sampler.status.error is not None
+        if sampler.status.error is not None and not sampler.status.absent
     ]
     sentences += [
         f"device {device} is not metered here: {reason}"

@@ -1,0 +1,122 @@
+"""`apportion flamegraph`: what people type, and what they get."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from apportion.agent.cli.command import main
+
+FOLDED = "main;train;forward 6\nmain;train;backward 3\nmain;load 1\nmain;train;forward 2\n"
+
+
+@pytest.fixture
+def folded(tmp_path: Path) -> str:
+    """A small profile."""
+    path = tmp_path / "cpu.folded"
+    path.write_text(FOLDED)
+    return str(path)
+
+
+def test_build_folds_onto_stdout(folded: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a file the stacks come out as text, each once, of all files together."""
+    assert main(["flamegraph", "build", folded, folded]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "main;train;forward 16",
+        "main;train;backward 6",
+        "main;load 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "begins"),
+    [
+        (".svg", b"<svg "),
+        (".html", b"<!doctype html>"),
+        (".folded", b"main;train;forward 8\n"),
+        (".json", b'{"shared":'),
+        (".pb.gz", b"\x1f\x8b"),
+    ],
+)
+def test_the_ending_says_the_form(folded: str, tmp_path: Path, ending: str, begins: bytes) -> None:
+    """Each form is written where it was asked for."""
+    out = tmp_path / f"flame{ending}"
+
+    assert main(["flamegraph", "build", folded, "-o", str(out), "--title", "Mine"]) == 0
+
+    assert out.read_bytes().startswith(begins)
+
+
+def test_frames_that_are_not_drawn_are_said(folded: str, tmp_path: Path) -> None:
+    """A picture that leaves frames out says so, and its total is that of everything."""
+    out = tmp_path / "flame.svg"
+
+    assert main(["flamegraph", "build", folded, "-o", str(out), "--min-width", "200"]) == 0
+
+    text = out.read_text()
+    assert "1 frames too narrow to be drawn, whose width stays" in text
+    assert "12 samples in all" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["-o", "x.png"], "--out x.png: the ending says no form"),
+        (["--unit", "money"], "--unit money needs --currency"),
+        (["--currency", "USD"], "say --unit money, too"),
+        (["--weight", "joules"], "has no weight 'joules', but samples"),
+        (["-o", "/nonexistent/x.svg"], "cannot be written: No such file"),
+    ],
+)
+def test_wrong_wishes_are_one_line(
+    folded: str, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be done is refused with the remedy, not with a traceback."""
+    assert main(["flamegraph", "build", folded, *more]) == 2
+
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_top_ranks_frames(folded: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By own weight or by total, as whole numbers for programs and with units for people."""
+    assert main(["flamegraph", "top", folded, "--format", "csv", "--by", "total", "-n", "2"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(one["frame"], one["own"], one["total"], one["total_pct"]) for one in rows] == [
+        ("main", "0", "12", "100.0"),
+        ("train", "0", "11", "91.67"),
+    ]
+
+    money = ["--unit", "money", "--currency", "usd"]
+    assert main(["flamegraph", "top", folded, *money]) == 0
+    assert "0.000000000008 USD" in capsys.readouterr().out
+
+
+def test_difference_in_money(folded: str, tmp_path: Path) -> None:
+    """Two profiles in money: what became more is red, and the heading says by how much."""
+    after, out = tmp_path / "after.folded", tmp_path / "diff.svg"
+    after.write_text("main;train;forward 9\nmain;load 1\n")
+    money = ["--unit", "money", "--currency", "USD"]
+
+    assert main(["flamegraph", "diff", folded, str(after), *money, "-o", str(out)]) == 0
+
+    text = out.read_text()
+    assert "-0.000000000002000 USD; red is more, blue is less" in text
+    assert "-0.000000000003 USD, -100.00 %" in text
+
+
+def test_difference_as_file(folded: str, tmp_path: Path) -> None:
+    """Programs get both sides; folded text has no room for them."""
+    out = tmp_path / "diff.json"
+
+    assert main(["flamegraph", "diff", folded, folded]) == 2
+    assert main(["flamegraph", "diff", folded, folded, "-o", str(out)]) == 0
+
+    names = [one["name"] for one in json.loads(out.read_text())["profiles"]]
+    assert names == ["samples before", "samples", "both"]
