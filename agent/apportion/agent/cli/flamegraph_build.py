@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from apportion.agent.cli.flamegraph_inputs import add_units, add_weight, unit_of
+from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
-from apportion.profiles.stack_file import read_stacks
 
 
 def configure_build(parser: argparse.ArgumentParser) -> None:
@@ -17,17 +16,16 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="folded text, py-spy's raw or speedscope's JSON, packed by gzip or not; added up",
+        help=f"{FILES}; packed by gzip or not; added up",
     )
-    add_units(parser)
-    add_weight(parser)
+    add_choices(parser)
     add_output(parser, "Flame graph")
 
 
 def run_build(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
     form = checked_out(options)
-    stacks = read_stacks(options.files, unit_of(options))
+    stacks = stacks_of(options, options.files)
     row = stacks.weight(options.weight)
     write(options, form(Graph(stacks, row, options.title, options.min_width)))
     return 0
