@@ -103,7 +103,7 @@ class Engine:
         )
         self._intake = Intake(self._settlement, time)
         self._polls: deque[int] = deque(maxlen=LOOKS)
-        self._facts = Facts()
+        self._facts = Facts(started_unix_ns=clock.realtime_ns())
         self._poll: DirectoryPoll | None = None
         self._drops: Counter[str] = Counter()
         self._due = {"tick": 0, "heartbeat": 0, "publish": 0, "bind": 0}

@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.process_usage import UsageByPart
+from apportion.agent.recent import Recent
 from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
 from apportion.collectors.collector import DeviceFailure
+from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Facts:
     residual_units: int = 0
     residual_mj: int = 0
     usage: UsageByPart = field(default_factory=UsageByPart)
+    recent: Recent = field(default_factory=Recent)
+    started_unix_ns: int | None = None
     degraded: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -111,22 +115,37 @@ def publish(
         for sampler in samplers
         if sampler.child_pid is not None
     ]
+    collected = tuple(
+        each
+        for sampler in samplers
+        for each in sampler.samples(monotonic_ns)
+        if not locks.is_by_ring or _concerns(each, gpus)
+    )
+    spend, lost = totals.spend, totals.lost
+    recent = facts.recent.samples(
+        monotonic_ns,
+        spend=spend,
+        lost=lost,
+        tokens=totals.tokens,
+        steps=totals.steps,
+        open_requests=_open_requests(intake, folder),
+        collected=collected,
+        devices=infos.values(),
+    )
     return Snapshot(
         monotonic_ns=monotonic_ns,
         unix_ns=unix_ns,
+        started_unix_ns=facts.started_unix_ns,
         currency=prices.currency,
         simulated=any(info.simulated for info in infos.values()),
         devices=tuple(devices),
         samples=(
-            *(
-                each
-                for sampler in samplers
-                for each in sampler.samples(monotonic_ns)
-                if not locks.is_by_ring or _concerns(each, gpus)
-            ),
+            *collected,
+            *recent,
             *(() if shipper is None else shipper.samples(unix_ns)),
         ),
-        spend=totals.spend,
+        spend=spend,
+        lost=lost,
         phases=totals.phases,
         requests=MappingProxyType(dict(totals.requests)),
         steps=MappingProxyType(dict(totals.steps)),
@@ -181,6 +200,18 @@ def _failing(
         for failure in failures
         if not locks.is_by_ring or failure.device in infos
     )
+
+
+def _open_requests(intake: Intake, folder: LabelFolder) -> Counter[tuple[str, str]]:
+    """Requests that run now, by workload and model."""
+    entities = intake.settlement.registry.entities
+    found: Counter[tuple[str, str]] = Counter()
+    for followed in intake.followed.values():
+        for root in followed.state.open.values():
+            if root.kind is SpanKind.REQUEST:
+                who = entities.value(root.entity)
+                found[folder.workload(who.workload), folder.model(who.model)] += 1
+    return found
 
 
 def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:

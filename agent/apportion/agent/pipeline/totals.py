@@ -8,19 +8,29 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import numpy as np
 
+from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.latencies import Latencies
+from apportion.agent.snapshot import (
+    LostKey,
+    PhaseKey,
+    RequestKey,
+    Spend,
+    SpendKey,
+    StepKey,
+    TokenKey,
+)
 from apportion.agent.snapshot import MoveKey as MoveLabels
-from apportion.agent.snapshot import PhaseKey, RequestKey, Spend, SpendKey, StepKey, TokenKey
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.cost.settlement.work import NO_RATE, NOBODY
+from apportion.cost.training.lost_query import PROCESS_DIED, ROLLED_BACK
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from apportion.agent.metrics.labels import LabelFolder
-    from apportion.agent.pipeline.interned import EntityKey, Interned
+    from apportion.agent.pipeline.interned import Interned
     from apportion.agent.pipeline.spans import Decoded
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.amounts import Quantity
@@ -52,6 +62,10 @@ class _Spending(Generic[K]):
             if amount is not None:
                 sums[index] = (sums[index] or 0) + amount
 
+    @property
+    def keys(self) -> Iterable[K]:
+        return self._sums
+
     def frozen(self) -> Mapping[K, Spend]:
         return MappingProxyType(
             {key: Spend(sums[0] or 0, sums[1], sums[2]) for key, sums in self._sums.items()}
@@ -66,6 +80,7 @@ class Totals:
         self._entities = entities
         self._spend: _Spending[SpendKey] = _Spending()
         self._phases: _Spending[PhaseKey] = _Spending()
+        self._lost: _Spending[LostKey] = _Spending()
         self.moved: Counter[MoveLabels] = Counter()
         self.requests: Counter[RequestKey] = Counter()
         self.steps: Counter[StepKey] = Counter()
@@ -85,6 +100,20 @@ class Totals:
     def phases(self) -> Mapping[PhaseKey, Spend]:
         """By workload and phase of its spans, as they are posted."""
         return self._phases.frozen()
+
+    @property
+    def lost(self) -> Mapping[LostKey, Spend]:
+        """By run, what a restart made vain; the spend that it was in still has it.
+
+        A run that lost nothing yet has lost 0: `rate` does not see a counter's first value.
+        """
+        runs = {
+            LostKey(key.workload, key.run, key.category, reason): Spend(0)
+            for key in self._spend.keys
+            if key.run and key.category is Category.DIRECT
+            for reason in (PROCESS_DIED, ROLLED_BACK)
+        }
+        return MappingProxyType({**runs, **self._lost.frozen()})
 
     def add_settled(self, settled: Settled) -> None:
         """What one committed tick settled."""
@@ -125,9 +154,20 @@ class Totals:
     def add_lost(self, lines: Sequence[Row]) -> None:
         """Lines that moved the cost of lost work: each pair takes from a category and gives."""
         taken: Counter[MoveLabels] = Counter()
+        lost: _Spending[LostKey] = _Spending()
         for row in lines:
-            if row[3] != int(Category.LOST):
-                taken[MoveLabels(Category(row[3]), Category.LOST, row[16])] -= row[13] or 0
+            source = Category(row[3])
+            if source is Category.LOST:
+                continue
+            taken[MoveLabels(source, Category.LOST, row[16])] -= row[13] or 0
+            who = self._entities.value(row[5]) if row[5] else EntityKey()
+            workload = self._folder.workload(who.workload or who.owner)
+            key = LostKey(workload, self._folder.run(who.run), source, row[16])
+            energy_mj, units = (None if each is None else -each for each in row[12:14])
+            lost.add(key, -row[11], units, energy_mj)
+        for key, spent in lost.frozen().items():
+            if min(spent.device_ns, spent.units or 0, spent.energy_mj or 0) >= 0:
+                self._lost.add(key, spent.device_ns, spent.units, spent.energy_mj)
         for labels, units in taken.items():
             if units > 0:
                 self.moved[labels] += units
