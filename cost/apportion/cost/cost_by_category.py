@@ -36,10 +36,10 @@ _ENTITY: Final = ("workload", "run", "tenant", "model")
 
 @dataclass(frozen=True, slots=True)
 class CostFilter:
-    """Whose cost is asked for; None is anybody's. steps: ranges of numbers, both ends
-    included. request: an id.
+    """Whose cost is asked for; None is anybody's.
 
-    start_unix_ns, end_unix_ns: widened to whole hours, as in reports.
+    steps: ranges of numbers, both ends included. request: an id. start_unix_ns, end_unix_ns:
+    widened to whole hours, as in reports.
     """
 
     workload: str | None = None
