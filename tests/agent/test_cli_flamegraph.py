@@ -70,7 +70,7 @@ def test_frames_that_are_not_drawn_are_said(folded: str, tmp_path: Path) -> None
         (["-o", "x.png"], "--out x.png: the ending says no form"),
         (["--unit", "money"], "--unit money needs --currency"),
         (["--currency", "USD"], "say --unit money, too"),
-        (["--weight", "joules"], "has no weight 'joules', but samples"),
+        (["--weight", "joules"], "has no weight 'energy', but samples; money and"),
         (["-o", "/nonexistent/x.svg"], "cannot be written: No such file"),
     ],
 )

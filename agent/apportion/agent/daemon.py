@@ -16,7 +16,6 @@ from apportion.agent.device_source import DeviceSource, beside, collector_option
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import Heartbeat
 from apportion.agent.metrics.exposition import Exposition
-from apportion.agent.metrics.labels import LabelFolder
 from apportion.agent.metrics.rendering import MetricsText
 from apportion.agent.pipeline.engine import Engine
 from apportion.agent.pipeline.node_time import NodeTime, boot_id
@@ -82,14 +81,6 @@ def run(config: AgentConfig) -> int:
         pod=config.mode == "pod",
         leases=None if shipper is None else shipper.leases,
     )
-    folder = LabelFolder(
-        {
-            "workload": config.labels.max_workloads,
-            "run": config.labels.max_runs,
-            "tenant": config.labels.max_tenants,
-            "model": config.labels.max_models,
-        }
-    )
     options = collector_options(config, source.period_ns)
     make = built_in().get(source.found.collector).factory
     period_ns = max(source.period_ns // 4, 50_000_000)
@@ -124,7 +115,7 @@ def run(config: AgentConfig) -> int:
         prices=prices,
         models=load_models(config),
         processes=Processes(config.proc_root),
-        folder=folder,
+        folder=config.labels.folder(),
         board=board,
         lateness_ns=source.lateness_ns,
         sample_period_ns=source.period_ns,

@@ -72,7 +72,10 @@ class Stacks:
         if name is None:
             return 0
         if name not in known:
-            raise ProfileTraceError(f"has no weight {name!r}, but {', '.join(known)}")
+            raise ProfileTraceError(
+                f"has no weight {name!r}, but {', '.join(known)}; money and energy come from a "
+                "ledger: apportion flamegraph build --ledger"
+            )
         return known.index(name)
 
     def total(self, row: int) -> int:

@@ -6,6 +6,11 @@ import argparse
 from pathlib import Path
 
 from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
+from apportion.agent.cli.flamegraph_ledger import (
+    add_ledger_filter,
+    is_priced,
+    priced_by_ledger,
+)
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
 
 
@@ -19,13 +24,17 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
         help=f"{FILES}; packed by gzip or not; added up",
     )
     add_choices(parser)
+    add_ledger_filter(parser)
     add_output(parser, "Flame graph")
 
 
 def run_build(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
     form = checked_out(options)
-    stacks = stacks_of(options, options.files)
+    is_asked = is_priced(options)
+    stacks = stacks_of(options, options.files, is_priced=is_asked)
+    if is_asked:
+        stacks = priced_by_ledger(options, stacks)
     row = stacks.weight(options.weight)
     write(options, form(Graph(stacks, row, options.title, options.min_width)))
     return 0

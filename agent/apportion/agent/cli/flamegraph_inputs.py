@@ -21,6 +21,8 @@ from apportion.profiles.weight import COUNT, ENERGY, MONEY, TIME, Weight, cost
 FILES: Final = (
     "folded text, py-spy's raw, speedscope's JSON, or a trace of torch.profiler or nsys, one a rank"
 )
+_NAMES: Final = {"money": "cost", "joules": "energy"}
+"""Weights by what people call them, too."""
 _WEIGHTS: Final = {one.unit: one for one in (COUNT, TIME, ENERGY)}
 
 
@@ -35,7 +37,10 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--currency", metavar="CODE", help="with --unit money: such as USD")
     parser.add_argument(
-        "--weight", metavar="NAME", help="of files with several weights, this one (default: first)"
+        "--weight",
+        type=lambda name: _NAMES.get(name, name),
+        metavar="NAME",
+        help="of several weights, this one: money, time or energy (default: the first)",
     )
     parser.add_argument(
         "--steps", type=_steps, metavar="A-B", help="only these steps of traces, both included"
@@ -49,8 +54,12 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     add_jobs(parser)
 
 
-def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> Stacks:
+def stacks_of(
+    options: argparse.Namespace, paths: Sequence[Path], *, is_priced: bool = False
+) -> Stacks:
     """The stacks of all files, those of the steps that were asked for.
+
+    is_priced: steps are also chosen in a ledger, so that stacks may be of no step.
 
     Raises:
         ConfigError: a file cannot be used, or nothing is left.
@@ -62,10 +71,10 @@ def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> Stacks:
     if traces:
         parts.append(_traced(argparse.Namespace(**{**vars(options), "files": traces})))
     stacks = reduce(Stacks.together, parts)
-    if options.steps is not None:
+    if options.steps is not None and (STEP in stacks.labels or not is_priced):
         stacks = stacks.where(options.steps.holds(stacks, STEP))
     if options.costliest_steps is not None:
-        row = stacks.weight(options.weight)
+        row = 0 if is_priced else stacks.weight(options.weight)
         stacks = stacks.where(costliest(stacks, row, STEP, options.costliest_steps))
     if not len(stacks):
         raise ConfigError("no stack is left: --steps and --costliest-steps need marked steps")
