@@ -75,7 +75,8 @@ def run() -> dict[str, object]:
                         "peak": peak / ours[2],
                     }
             if script is not None:
-                ratio = medians["flamegraph.pl"][0] / medians["ours"][0]
+                # of CPU: what else the machine does meets the two in turn, not at once
+                ratio = medians["flamegraph.pl"][1] / medians["ours"][1]
                 assert ratio >= LEAST_RATIO, (count, medians)
     return result
 

@@ -26,7 +26,7 @@ BOARD: Final = Board(
                         Query(series("conservation_residual_joules"), "energy {{instance}}"),
                     ),
                     "number",
-                    6,
+                    5,
                     steps=((0, "green"), (1, "red")),
                 ),
                 Panel(
@@ -35,7 +35,7 @@ BOARD: Final = Board(
                     "bool",
                     (Query(series("ledger_up"), _AT),),
                     "number",
-                    6,
+                    5,
                     steps=((0, "red"), (1, "green")),
                 ),
                 Panel(
@@ -44,7 +44,7 @@ BOARD: Final = Board(
                     "short",
                     (Query(series("agent_degraded"), _AT),),
                     "number",
-                    6,
+                    5,
                     steps=((0, "green"), (1, "yellow")),
                 ),
                 Panel(
@@ -53,7 +53,15 @@ BOARD: Final = Board(
                     "none",
                     (Query(total("version", series("build_info")), "{{version}}"),),
                     "number",
-                    6,
+                    4,
+                ),
+                Panel(
+                    "Up for",
+                    "Time since the agent started.",
+                    "s",
+                    (Query(f"time() - {series('agent_start_timestamp_seconds')}", _AT),),
+                    "number",
+                    5,
                 ),
                 Panel(
                     "Collectors",
@@ -169,6 +177,16 @@ BOARD: Final = Board(
                     "Distinct values that became `other`.",
                     "short",
                     (Query(total("label", series("label_values_folded")), "{{label}}"),),
+                ),
+                Panel(
+                    "Series",
+                    "A second: series that ended, by why, and amounts that went to `other` because "
+                    "there were too many.",
+                    "short",
+                    (
+                        Query(total("reason", rate("series_ended_total")), "{{reason}}"),
+                        Query(total("", rate("series_refused_total")), "refused"),
+                    ),
                 ),
                 Panel(
                     "Failed commits",

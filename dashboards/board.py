@@ -19,11 +19,14 @@ Picture = timeseries.Panel | stat.Panel | table.Panel
 TAG: Final = "apportion"
 _SOURCE: Final = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _ALL: Final = ".*"
+_SOME: Final = ".+"
+"""Every name, and not those without."""
+FLAME_GRAPHS: Final = "${agent_url}/profiles"
 
 EVENTS: Final = {
     "Restarts": (
         "orange",
-        'resets(apportion_settlement_ticks_total{instance=~"$instance"}[1m]) > 0',
+        'time() - apportion_agent_start_timestamp_seconds{instance=~"$instance"} < 60',
     ),
     "XID errors": (
         "red",
@@ -62,6 +65,13 @@ def _built(board: Board) -> dashboard.Dashboard:
             .include_vars(include_vars=True)
             .keep_time(keep_time=True)
         )
+        .link(
+            builder.DashboardLink("Flame graphs")
+            .type(dashboard.DashboardLinkType.LINK)
+            .url(FLAME_GRAPHS)
+            .tooltip("Profiles of the agent that $agent_url names")
+            .target_blank(target_blank=True)
+        )
         .with_variable(
             builder.DatasourceVariable("datasource").label("Prometheus").type("prometheus")
         )
@@ -76,9 +86,17 @@ def _built(board: Board) -> dashboard.Dashboard:
             _several(_variable("instance", "Agent", "label_values(apportion_build_info, instance)"))
         )
     )
+    made.with_variable(
+        builder.TextBoxVariable("agent_url")
+        .label("URL of an agent")
+        .default_value("http://localhost:9477")
+    )
     if board.by_workload:
         query = 'label_values(apportion_device_seconds_total{instance=~"$instance"}, workload)'
         made.with_variable(_several(_variable("workload", "Workload", query)))
+    if board.by_run:
+        query = 'label_values(apportion_device_seconds_total{workload=~"$workload"}, run)'
+        made.with_variable(_several(_variable("run", "Run", query), _SOME))
     for name, (colour, expression) in EVENTS.items():
         made.annotation(
             builder.AnnotationQuery()
@@ -109,8 +127,8 @@ def _variable(name: str, label: str, query: str) -> builder.QueryVariable:
     )
 
 
-def _several(variable: builder.QueryVariable) -> builder.QueryVariable:
-    return variable.multi(multi=True).include_all(include_all=True).all_value(_ALL)
+def _several(variable: builder.QueryVariable, every: str = _ALL) -> builder.QueryVariable:
+    return variable.multi(multi=True).include_all(include_all=True).all_value(every)
 
 
 def _panel(panel: Panel) -> Picture:

@@ -8,6 +8,8 @@ from dashboards.panel import COST, Board, Panel, Query, Row, rate, series, share
 
 _ENGINE: Final = "an engine that estimates its work (vLLM)"
 
+_DENSE: Final = 'precision="16bit"'
+
 BOARD: Final = Board(
     "efficiency",
     "Roofline and efficiency",
@@ -41,6 +43,31 @@ BOARD: Final = Board(
                     span=12,
                 ),
                 Panel(
+                    "MFU",
+                    "Use of the arithmetic that devices have: by their counters at most, and by "
+                    "what engines estimate.",
+                    "percentunit",
+                    (
+                        Query(series("device_mfu_ratio"), "{{method}} {{device}}"),
+                        Query(series("engine_mfu_ratio"), "{{method}} {{target}} {{model}}"),
+                    ),
+                    span=12,
+                    highest=1,
+                    needs="GPM or DCGM's profiling; an engine that estimates its work (vLLM)",
+                ),
+                Panel(
+                    "MBU",
+                    "Use of the memory bandwidth that devices have.",
+                    "percentunit",
+                    (
+                        Query(series("device_mbu_ratio"), "{{method}} {{device}}"),
+                        Query(series("engine_mbu_ratio"), "{{method}} {{target}} {{model}}"),
+                    ),
+                    span=12,
+                    highest=1,
+                    needs="GPM or DCGM's profiling; an engine that estimates its work (vLLM)",
+                ),
+                Panel(
                     "Operations for a byte",
                     "The engine's own estimates: its arithmetic intensity.",
                     "short",
@@ -59,9 +86,12 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     "Operations a second",
-                    "The engine's own estimate, per device. Over the device's peak it is its MFU.",
+                    "The engine's own estimate, per device, and the dense 16-bit peak.",
                     "flops",
                     (
+                        Query(
+                            f"max({series('device_peak_operations_per_second', _DENSE)})", "peak"
+                        ),
                         Query(
                             total("target, model", rate("engine_estimated_flops_total")),
                             "{{target}} {{model}}",

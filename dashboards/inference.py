@@ -146,6 +146,12 @@ BOARD: Final = Board(
                     (Query(total("workload", series("open_spans", WORKLOAD)), "{{workload}}"),),
                 ),
                 Panel(
+                    "Batch size",
+                    "Requests that ran at once, mean of five minutes in which any ran.",
+                    "short",
+                    (Query(series("batch_size", WORKLOAD), "{{workload}} {{model}} {{instance}}"),),
+                ),
+                Panel(
                     "Cached input",
                     "Share of input tokens that the prefix cache had.",
                     "percentunit",

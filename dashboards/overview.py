@@ -7,7 +7,12 @@ from typing import Final
 from dashboards.panel import COST, Board, Panel, Query, Row, rate, series, share, spent, total
 
 _RUN: Final = 'run!=""'
-_PAGE: Final = "/d/apportion-{name}?var-workload=${{__field.labels.workload}}&${{__url_time_range}}"
+_PAGE: Final = "/d/apportion-inference?var-workload=${__field.labels.workload}&${__url_time_range}"
+_OF_RUN: Final = (
+    "/d/apportion-training?var-workload=${__data.fields.workload}&var-run=${__data.fields.run}"
+    "&${__url_time_range}"
+)
+"""A table has a column for each label."""
 
 _BUDGETS: Final = "`budgets` in the configuration"
 _SPENT: Final = total("budget", series("budget_spent_${currency}"))
@@ -103,7 +108,7 @@ BOARD: Final = Board(
                     (Query(f"topk(10, 3600 * {total('workload', rate(COST))})", "{{workload}}"),),
                     "stack",
                     12,
-                    link=_PAGE.format(name="inference"),
+                    link=_PAGE,
                 ),
                 Panel(
                     "Top spenders",
@@ -120,7 +125,7 @@ BOARD: Final = Board(
                     (Query(f"topk(20, {total('workload, run', spent(COST, _RUN))})"),),
                     "table",
                     12,
-                    link=_PAGE.format(name="training"),
+                    link=_OF_RUN,
                 ),
             ),
         ),

@@ -10,6 +10,7 @@ Kind = Literal["graph", "stack", "number", "table"]
 COST: Final = "cost_${currency}_total"
 """`$currency` is a variable of each dashboard."""
 WORKLOAD: Final = 'workload=~"$workload"'
+RUN: Final = 'run=~"$run"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One dashboard. With `by_workload` it has a variable for that."""
+    """One dashboard. With `by_workload` it has a variable for that, with `by_run` for runs."""
 
     name: str
     title: str
     description: str
     rows: tuple[Row, ...]
     by_workload: bool = False
+    by_run: bool = False
 
     @property
     def panels(self) -> list[Panel]:
@@ -96,14 +98,16 @@ def quantile(of: float, histogram: str, by: str, *matchers: str) -> str:
     return f"histogram_quantile({of}, {buckets})"
 
 
-def latency(title: str, description: str, family: str, label: str) -> Panel:
+def latency(
+    title: str, description: str, family: str, label: str, *matchers: str, needs: str = ""
+) -> Panel:
     """Median and 95th percentile of one of the agent's own histograms, with spans as examples."""
     queries = tuple(
         Query(
-            quantile(of, family, f"workload, {label}", WORKLOAD),
+            quantile(of, family, f"workload, {label}", WORKLOAD, *matchers),
             f"p{of * 100:.0f} {{{{workload}}}} {{{{{label}}}}}",
             exemplars=True,
         )
         for of in (0.5, 0.95)
     )
-    return Panel(title, description, "s", queries)
+    return Panel(title, description, "s", queries, needs=needs)

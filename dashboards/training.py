@@ -6,6 +6,7 @@ from typing import Final
 
 from dashboards.panel import (
     COST,
+    RUN,
     WORKLOAD,
     Board,
     Panel,
@@ -15,10 +16,10 @@ from dashboards.panel import (
     rate,
     series,
     share,
+    spent,
     total,
 )
 
-_RUN: Final = 'run!=""'
 _DIRECT: Final = 'category="direct"'
 _STEPS: Final = 'status="ok"'
 
@@ -38,7 +39,7 @@ BOARD: Final = Board(
                         Query(
                             share(
                                 "workload, run",
-                                rate(COST, WORKLOAD, _RUN, _DIRECT),
+                                rate(COST, WORKLOAD, RUN, _DIRECT),
                                 rate("steps_total", WORKLOAD, _STEPS),
                             ),
                             "{{workload}} {{run}}",
@@ -65,7 +66,7 @@ BOARD: Final = Board(
                             "1e6 * "
                             + share(
                                 "workload",
-                                rate(COST, WORKLOAD, _RUN, _DIRECT),
+                                rate(COST, WORKLOAD, RUN, _DIRECT),
                                 rate("tokens_total", WORKLOAD, 'token_type="training"'),
                             ),
                             "{{workload}}",
@@ -82,6 +83,14 @@ BOARD: Final = Board(
                     "Of steps that ended well, by rank: a rank that waits takes as long.",
                     "step_seconds",
                     "run",
+                    RUN,
+                ),
+                latency(
+                    "Time of a phase",
+                    "Of phases of steps and requests, by the clock that each has.",
+                    "phase_seconds",
+                    "phase",
+                    needs="phases in steps or requests",
                 ),
             ),
         ),
@@ -96,10 +105,22 @@ BOARD: Final = Board(
                         Query(
                             share(
                                 "workload, run",
-                                rate("device_seconds_total", WORKLOAD, _RUN, _DIRECT),
-                                rate("device_seconds_total", WORKLOAD, _RUN),
+                                rate("device_seconds_total", WORKLOAD, RUN, _DIRECT),
+                                rate("device_seconds_total", WORKLOAD, RUN),
                             ),
                             "{{workload}} {{run}}",
+                        ),
+                    ),
+                    highest=1,
+                ),
+                Panel(
+                    "Goodput",
+                    "The same less steps that were lost, since the agent started.",
+                    "percentunit",
+                    (
+                        Query(
+                            series("goodput_ratio", WORKLOAD, RUN),
+                            "{{workload}} {{run}} {{instance}}",
                         ),
                     ),
                     highest=1,
@@ -110,7 +131,7 @@ BOARD: Final = Board(
                     "short",
                     (
                         Query(
-                            total("category", rate("device_seconds_total", WORKLOAD, _RUN)),
+                            total("category", rate("device_seconds_total", WORKLOAD, RUN)),
                             "{{category}}",
                         ),
                     ),
@@ -133,6 +154,20 @@ BOARD: Final = Board(
         Row(
             "What is lost",
             (
+                Panel(
+                    "Lost by run",
+                    "Device time that restarts made vain in the chosen time, by why.",
+                    "s",
+                    (
+                        Query(
+                            total(
+                                "workload, run, reason",
+                                spent("lost_device_seconds_total", WORKLOAD, RUN),
+                            ),
+                            "{{workload}} {{run}} {{reason}}",
+                        ),
+                    ),
+                ),
                 Panel(
                     "Lost",
                     "Cost that restarts moved to lost: rolled-back steps and ranks that hung.",
@@ -172,7 +207,7 @@ BOARD: Final = Board(
                         Query(
                             share(
                                 "workload, run",
-                                rate("energy_joules_total", WORKLOAD, _RUN, _DIRECT),
+                                rate("energy_joules_total", WORKLOAD, RUN, _DIRECT),
                                 rate("steps_total", WORKLOAD, _STEPS),
                             ),
                             "{{workload}} {{run}}",
@@ -183,4 +218,5 @@ BOARD: Final = Board(
         ),
     ),
     by_workload=True,
+    by_run=True,
 )

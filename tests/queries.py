@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-VARIABLES = {"$__rate_interval": "10s", "$__range": "1m", "$instance": ".*", "$workload": ".*"}
+VARIABLES = {
+    "$__rate_interval": "10s",
+    "$__range": "1m",
+    "$instance": ".*",
+    "$workload": ".*",
+    "$run": ".+",
+}
 
 
 def queries(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

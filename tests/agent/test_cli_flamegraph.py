@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.profiles.written import document, kernel, launch, save, step
 
 from apportion.agent.cli.command import main
 
@@ -69,7 +70,7 @@ def test_frames_that_are_not_drawn_are_said(folded: str, tmp_path: Path) -> None
         (["-o", "x.png"], "--out x.png: the ending says no form"),
         (["--unit", "money"], "--unit money needs --currency"),
         (["--currency", "USD"], "say --unit money, too"),
-        (["--weight", "joules"], "has no weight 'joules', but samples"),
+        (["--weight", "joules"], "has no weight 'energy', but samples; money and"),
         (["-o", "/nonexistent/x.svg"], "cannot be written: No such file"),
     ],
 )
@@ -120,3 +121,51 @@ def test_difference_as_file(folded: str, tmp_path: Path) -> None:
 
     names = [one["name"] for one in json.loads(out.read_text())["profiles"]]
     assert names == ["samples before", "samples", "both"]
+
+
+def test_traces_of_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each rank below a frame of its own; who waited for whom is known from both; steps filter."""
+    name = "ncclDevKernel_AllReduce_Sum_f32_RING_LL"
+    facts = {"Collective name": "allreduce", "Process Group Name": "0", "Seq": 1}
+    files: list[str] = []
+    for rank, start_us in ((0, 10), (1, 40)):
+        events = [
+            step(1, 0, 100),
+            step(2, 100, 10),
+            launch(5, 1),
+            kernel(name, start_us, 90 - start_us, 1, facts={**facts, "Group size": 2}),
+        ]
+        path = save(tmp_path / f"rank{rank}.json", document(events, rank=rank))
+        files.append(str(path))
+
+    assert main(["flamegraph", "build", *files, "--jobs", "1", "--steps", "1"]) == 0
+
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        f"rank 0;[exposed_communication];{name} 50000",
+        "rank 0;[host_wait] 10000",
+        f"rank 0;[straggler_wait];{name} 30000",
+        f"rank 1;[exposed_communication];{name} 50000",
+        "rank 1;[host_wait] 40000",
+    ]
+    assert main(["flamegraph", "build", *files, "--jobs", "1", "--steps", "7-9"]) == 2
+    assert "no stack is left" in capsys.readouterr().err
+
+
+def test_a_missing_rank_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A graph without a file that was named would be taken for the whole."""
+    events = [step(1, 0, 100), launch(5, 1), kernel("gemm", 5, 90, 1)]
+    good = save(tmp_path / "rank0.json", document(events, rank=0))
+    cut = tmp_path / "rank1.json"
+    cut.write_bytes(good.read_bytes()[:-9])
+
+    assert main(["flamegraph", "build", str(good), str(cut), "--jobs", "1"]) == 0
+
+    assert "files are missing from this graph" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--steps", "5-4"], ["--steps", "x"], ["--costliest-steps", "0"]]
+)
+def test_wrong_filters_are_usage(folded: str, wrong: list[str]) -> None:
+    """A range that holds nothing is a slip of the pen."""
+    assert main(["flamegraph", "build", folded, *wrong]) == 2

@@ -256,7 +256,7 @@ def test_an_example_is_with_its_bucket_in_open_metrics() -> None:
         "request_id": "request-1",
     }
     assert (exemplar.value, float(exemplar.timestamp or 0)) == (0.007, 1_780_000_000)
-    assert len(found) == 5
+    assert len(found) == 6
     assert "request-1" not in text.render("", "").body.decode("utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ SERIES = {
     MOVED % ("unattributed", "direct"): "5x20",
     MOVED % ("direct", "lost"): "2x20",
 }
+RUN = 'workload="train",run="run-1"'
+TIME = f"apportion_device_seconds_total{{{RUN},category=" + '"%s"}'
+LOST = f"apportion_lost_device_seconds_total{{{RUN}" + ',from="%s",reason="%s"}'
+TRAINED = {
+    TIME % "direct": "0+80x90",
+    TIME % "startup": "0+20x90",
+    LOST % ("direct", "rolled_back"): "0x60 900x30",
+    LOST % ("direct", "process_died"): "0x90",
+    LOST % ("allocated_idle", "hang"): "0x60 500x30",
+}
 WANTED = {
     "llm_cost_per_million_tokens": {'{cost_basis="usage",model_name="m"}': 10.0},
     "workload_model_tenant:apportion_cost_usd_per_million_tokens:rate5m": {
@@ -33,24 +44,43 @@ WANTED = {
 }
 
 
+GOODPUT = "workload_run:apportion_goodput:ratio_rate1h"
+KEPT = [
+    ("60m", {GOODPUT: {'{workload="train",run="run-1"}': 0.8}}),
+    ("80m", {GOODPUT: {'{workload="train",run="run-1"}': 0.65}}),
+]
+"""Before and after 900 of the hour's 4,800 seconds in steps turn out to be lost: 3,900 / 6,000."""
+
+
 @pytest.mark.needs_program("promtool")
-def test_recorded_money(repository: Path, tmp_path: Path) -> None:
-    """Direct cost over tokens, cached ones counted once; moves net of each other."""
+@pytest.mark.parametrize(
+    ("group", "series", "at", "wanted"),
+    [("money", SERIES, "15m", WANTED), *(("training", TRAINED, *each) for each in KEPT)],
+)
+def test_what_is_recorded(
+    repository: Path,
+    tmp_path: Path,
+    group: str,
+    series: Mapping[str, str],
+    at: str,
+    wanted: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Cost over tokens, cached ones once; moves net of each other; goodput less lost steps."""
     test = {
         "interval": "1m",
-        "input_series": [{"series": name, "values": text} for name, text in SERIES.items()],
+        "input_series": [{"series": name, "values": text} for name, text in series.items()],
         "promql_expr_test": [
             {
                 "expr": f"round(1000 * {name}) / 1000",
-                "eval_time": "15m",
+                "eval_time": at,
                 "exp_samples": [
                     {"labels": labels, "value": value} for labels, value in samples.items()
                 ],
             }
-            for name, samples in WANTED.items()
+            for name, samples in wanted.items()
         ],
     }
-    rules = repository / "alerts" / "prometheus" / "money.recording.yaml"
+    rules = repository / "alerts" / "prometheus" / f"{group}.recording.yaml"
     file = tmp_path / "tests.yaml"
     file.write_text(
         yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": [test]})

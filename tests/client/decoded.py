@@ -35,6 +35,14 @@ def request_id(field: bytes) -> tuple[str, bool]:
     return field[2 : 2 + field[0]].decode(), bool(field[1])
 
 
+def labels(found: Decoded, record: dict[str, Any]) -> list[str | None]:
+    """Texts of a record's tenant, model and adapter."""
+    return [
+        found.words[record[name]][1] if record[name] else None
+        for name in ("tenant", "model", "adapter")
+    ]
+
+
 def unpacked(word: int) -> dict[str, int]:
     """The parts of `packed`."""
     return {

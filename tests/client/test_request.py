@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.client.decoded import Decoded, only, request_id
+from tests.client.decoded import labels, only, request_id
 
 from apportion import client
 from apportion.client import layout
@@ -18,14 +18,6 @@ from apportion.client.encoding import request_id_field, trace_field, word_text
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 LONGEST = layout.REQUEST_ID_TEXT_BYTES
-
-
-def labels(found: Decoded, record: dict[str, Any]) -> list[str | None]:
-    """Texts of a record's tenant, model and adapter."""
-    return [
-        found.words[record[name]][1] if record[name] else None
-        for name in ("tenant", "model", "adapter")
-    ]
 
 
 @pytest.mark.parametrize(

@@ -22,27 +22,21 @@ def _result(output: str) -> dict[str, Any]:
     return result
 
 
-def test_losses_are_equal_for_equal_seeds(run_example: Callable[..., str]) -> None:
-    """What the trainer computes depends on its seed: a cost per step is comparable between runs."""
-    first, again, other = (
-        _result(run_example("train_gpt.py", "--steps", 4, "--evaluate-every", 2, "--seed", seed))
-        for seed in (7, 7, 8)
-    )
-    assert first == again
-    assert first["loss"] != other["loss"]
-    assert first["tokens"] == 4 * TOKENS_PER_STEP
-    assert 900_000 < first["weights"] < 1_200_000
-
-
 def test_resumed_training_ends_where_unbroken_training_does(
     run_example: Callable[..., str], tmp_path: Path
 ) -> None:
-    """A checkpoint holds all that training needs: resuming changes no bit of the loss."""
+    """A checkpoint holds all that training needs: resuming changes no bit of the loss.
+
+    Nor does another process with the same seed; another seed does.
+    """
     options = ("--directory", tmp_path / "checkpoints", "--checkpoint-every", 3)
     unbroken = _result(run_example("train_gpt.py", "--steps", 6))
     run_example("train_gpt.py", "--steps", 3, *options)
     resumed = _result(run_example("train_gpt.py", "--steps", 6, "--resume", *options))
-    assert resumed["loss"] == unbroken["loss"]
+    other = _result(run_example("train_gpt.py", "--steps", 6, "--seed", 8))
+    assert resumed["loss"] == unbroken["loss"] != other["loss"]
+    assert unbroken["tokens"] == 6 * TOKENS_PER_STEP
+    assert 900_000 < unbroken["weights"] < 1_200_000
     assert (resumed["steps"], resumed["last_step"]) == (3, 6)
     assert not list((tmp_path / "checkpoints").glob("*.partial"))
 

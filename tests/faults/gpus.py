@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.faults.node import Agent, Node
@@ -147,7 +148,7 @@ class Gpus:
 
 
 @contextmanager
-def metered(root: Path, library: Path, *, devices: int, **keys: object) -> Generator[Gpus]:
+def metered(root: Path, library: Path, *, devices: int, **keys: Any) -> Generator[Gpus]:
     """A node with so many GPUs, all read by an agent. In the end the ledger adds up.
 
     `keys` are more of the agent's configuration.

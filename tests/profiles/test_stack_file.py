@@ -59,7 +59,7 @@ def test_a_frame_never_breaks_its_line() -> None:
         (f"a {1 << 63}\n", r"bad:1: "),
         ("\n\n", r"bad: has no stack in it"),
         ("", r"bad: has no stack in it"),
-        ('{"traceEvents": []}', r"bad: is a trace, not stacks"),
+        ("[]", r"bad: is a list of JSON"),
         ('{"shared": {"frames": []}}', r"bad: is no speedscope file"),
         ("{", r"bad: is no speedscope file"),
     ],

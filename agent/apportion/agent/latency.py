@@ -17,6 +17,9 @@ BOUNDS_NS: Final = tuple(
 )
 """Upper bounds of the buckets, ascending; one more bucket has none."""
 
+REST: Final = "rest"
+"""The label of a span's time that is in no phase."""
+
 _OF_STEPS: Final = ("workload", "run")
 _OF_REQUESTS: Final = ("workload", "model")
 
@@ -43,6 +46,12 @@ FAMILIES: Final = (
         _OF_REQUESTS,
         "Between output tokens: the mean of each request that has at least two.",
     ),
+    _family(
+        "phase_seconds",
+        ("workload", "phase"),
+        "Time of phases of spans that ended well, by the clock that each has: on a GPU the host's "
+        "clock sees when work was launched.",
+    ),
 )
 
 
@@ -54,6 +63,7 @@ class LatencyKey:
     workload: str
     run: str = ""
     model: str = ""
+    phase: str = ""
 
 
 @dataclass(frozen=True, slots=True)

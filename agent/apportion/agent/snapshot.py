@@ -119,6 +119,16 @@ class MoveKey:
 
 
 @dataclass(frozen=True, slots=True)
+class LostKey:
+    """Work of a run that came to nothing: what category it was in, and why it is lost."""
+
+    workload: str
+    run: str
+    source: Category
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RingCounts:
     """The rings. `late` records are among the `accepted` ones; the rest are disjoint.
 
@@ -155,13 +165,15 @@ class LedgerCounts:
 class Snapshot:
     """Everything that /metrics shows, at one tick.
 
-    `monotonic_ns` and `unix_ns` are the same instant. `simulated` is true where a simulator is
-    behind the devices. `residual_units` and `residual_mj` are what settlement failed to place:
-    they are 0, or there is a fault. `degraded` says in sentences what does not work as asked.
+    The process began at `started_unix_ns`. `monotonic_ns` and `unix_ns` are the same instant.
+    `simulated` is true where a simulator is behind the devices. `residual_units` and `residual_mj`
+    are what settlement failed to place: they are 0, or there is a fault. `degraded` says in
+    sentences what does not work as asked.
     """
 
     monotonic_ns: int
     unix_ns: int
+    started_unix_ns: int | None = None
     currency: str | None = None
     simulated: bool = False
     devices: tuple[DeviceState, ...] = ()
@@ -173,6 +185,7 @@ class Snapshot:
     steps: Mapping[StepKey, int] = field(default_factory=lambda: MappingProxyType({}))
     tokens: Mapping[TokenKey, int] = field(default_factory=lambda: MappingProxyType({}))
     latencies: Mapping[LatencyKey, Latency] = field(default_factory=lambda: MappingProxyType({}))
+    lost: Mapping[LostKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     moved_units: Mapping[MoveKey, int] = field(default_factory=lambda: MappingProxyType({}))
     budgets: tuple[Spent, ...] = ()
     residual_units: int = 0
@@ -182,6 +195,10 @@ class Snapshot:
     """By reason."""
     folded: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Distinct label values that became `other`, by label."""
+    series_refused: int = 0
+    """Times that an amount went to `other` because there were series enough."""
+    series_ended: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By reason."""
     collectors: tuple[CollectorStatus, ...] = ()
     ledger: LedgerCounts = field(default_factory=LedgerCounts)
     ticks: int = 0

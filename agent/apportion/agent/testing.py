@@ -12,10 +12,12 @@ from typing import Final
 from apportion.agent.latency import BOUNDS_NS, Example, Latency, LatencyKey
 from apportion.agent.metrics.catalogue import COLLECTED
 from apportion.agent.process_usage import ProcessUsage
+from apportion.agent.recent import FAMILIES as RECENT
 from apportion.agent.shipping.figures import FAMILIES as SHIPPING
 from apportion.agent.snapshot import (
     DeviceState,
     LedgerCounts,
+    LostKey,
     MoveKey,
     PhaseKey,
     RequestKey,
@@ -55,11 +57,12 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
     return Snapshot(
         monotonic_ns=MONOTONIC_NS,
         unix_ns=UNIX_NS,
+        started_unix_ns=UNIX_NS - 600 * NS_PER_SECOND,
         currency="USD",
         simulated=simulated,
         devices=_devices(simulated=simulated, scale=scale),
         samples=samples_of(
-            (each for each in (*COLLECTED, *SHIPPING) if not is_of_device(each)), scale
+            (each for each in (*COLLECTED, *SHIPPING, *RECENT) if not is_of_device(each)), scale
         ),
         spend=MappingProxyType(
             {
@@ -92,6 +95,7 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
         ),
         latencies=MappingProxyType(
             {
+                LatencyKey("phase_seconds", "llm", phase="prefill"): _latency(scale),
                 LatencyKey("step_seconds", "pretrain", run="run-1"): _latency(scale),
                 **{
                     LatencyKey(name, "llm", model="llama-3.1-8b"): _latency(scale)
@@ -110,6 +114,13 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
                 1_250 * 10**12,
             ),
         ),
+        lost=MappingProxyType(
+            {
+                LostKey("pretrain", "run-1", Category.DIRECT, "rolled_back"): Spend(
+                    NS_PER_SECOND * scale, 500 * scale, 40 * scale
+                )
+            }
+        ),
         moved_units=MappingProxyType(
             {MoveKey(Category.UNATTRIBUTED, Category.DIRECT, "late_record"): 1_500 * scale}
         ),
@@ -126,6 +137,8 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
             open_spans=MappingProxyType({"llm": 4}),
         ),
         drops=MappingProxyType({"readings_queue_full": scale}),
+        series_refused=scale,
+        series_ended=MappingProxyType({"finished": 21 * scale, "gone": 4 * scale}),
         folded=MappingProxyType({"tenant": 2}),
         collectors=(
             CollectorStatus(
@@ -208,7 +221,10 @@ def _devices(*, simulated: bool, scale: int) -> tuple[DeviceState, ...]:
         pcie_rx_bytes=Bytes(2_000 * scale),
         nvlink_tx_bytes=Bytes(3_000 * scale),
         nvlink_rx_bytes=Bytes(4_000 * scale),
-        samples=samples_of(filter(is_of_device, COLLECTED), scale),
+        samples=(
+            *samples_of(filter(is_of_device, COLLECTED), scale),
+            Sample("device_pipe_active_ratio", 0.46, (("pipe", "tensor"),)),
+        ),
     )
     rate = Rate(
         info.name,

@@ -28,6 +28,7 @@ Reason: TypeAlias = Literal[
     "status_unknown",  # finish() with another status: recorded as error
     "step_ignored",  # a step number that is not a plain int from 0 to 2^53 - 1
     "traceparent_ignored",  # a malformed W3C traceparent
+    "usage_missing",  # an answer through the ASGI middleware without its token counts
 ]
 
 _counts: dict[str, int] = {}

@@ -49,6 +49,8 @@ BOUNDS: Final = {
     "model": "labels.max_models, then `other`",
     "tenant": "labels.max_tenants, then `other`",
     "category": "the 12 categories",
+    "method": "tensor_active, dram_active, engine_estimate",
+    "precision": "16bit, 8bit",
     "phase": "the 12 phases and `rest`",
     "status": "ok, error, cancelled, lost",
     "token_type": "input, cached_input, output, training",

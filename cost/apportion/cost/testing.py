@@ -137,6 +137,7 @@ class LedgerBuilder:
         step: int | None = None,
         tokens: tuple[int | None, int | None, int | None] = (None, None, None),
         training_tokens: int | None = None,
+        request: str | None = None,
         posted_ns: int | None = None,
     ) -> None:
         """A root span, posted when it ended; `tokens` are input, cached input and output."""
@@ -146,7 +147,7 @@ class LedgerBuilder:
         times = (interval.start_ns, None, first_token_ns, interval.end_ns)
         counters = (step, *tokens, training_tokens, None, None, None)
         posted_ns = interval.end_ns if posted_ns is None else posted_ns
-        self.batch.insert("span", [(*head, *times, *counters, None, None, None, 0, posted_ns)])
+        self.batch.insert("span", [(*head, *times, *counters, None, None, request, 0, posted_ns)])
 
     # -- the book ------------------------------------------------------------------------------
     def settle(

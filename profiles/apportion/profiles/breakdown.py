@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from apportion.profiles.coverage import Coverage, durations_by_mask
-from apportion.profiles.device_trace import DeviceEvents, Ints
+from apportion.profiles.device_trace import DeviceEvents, Flags, Ints
 from apportion.profiles.kernel_type import KernelType
 
 KERNEL_WAIT_NS: Final = 30_000
@@ -127,14 +127,23 @@ def stream_idle(events: DeviceEvents) -> dict[tuple[int, int], Idle]:
     return found
 
 
-def _idle(events: DeviceEvents, whole: Coverage) -> Idle:
-    gaps = whole.gaps()
-    length_ns = gaps.end_ns - gaps.start_ns
+def waits(events: DeviceEvents, gaps: Coverage) -> tuple[Flags, Flags, Ints]:
+    """Which gaps were host wait, which kernel wait; and the row of the event that ended each.
+
+    Every gap must end where an event of `events`, which are in order, begins.
+    """
     # the first event that starts where the gap ends
     ending = np.searchsorted(events.start_ns, gaps.end_ns, side="left")
     launched = events.launched[ending]
     host_wait = launched & (events.launch_ns[ending] > gaps.start_ns)
-    kernel_wait = ~host_wait & launched & (length_ns < KERNEL_WAIT_NS)
+    is_short = gaps.end_ns - gaps.start_ns < KERNEL_WAIT_NS
+    return host_wait, ~host_wait & launched & is_short, ending
+
+
+def _idle(events: DeviceEvents, whole: Coverage) -> Idle:
+    gaps = whole.gaps()
+    length_ns = gaps.end_ns - gaps.start_ns
+    host_wait, kernel_wait, _ = waits(events, gaps)
     return Idle(
         int(length_ns[host_wait].sum()),
         int(length_ns[kernel_wait].sum()),

@@ -33,5 +33,6 @@ def cpu_events(operators: HostSpans) -> DeviceEvents:
         duration_ns=chosen.duration_ns,
         size_bytes=none,
         launch_ns=chosen.start_ns,
+        launch_thread=chosen.thread,
         launched=np.ones(len(chosen), dtype=np.bool_),
     )

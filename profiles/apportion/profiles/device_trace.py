@@ -21,7 +21,8 @@ class DeviceEvents:
 
     name: index into the trace's `names`.
     size_bytes: of copies and sets, 0 where the trace does not say.
-    launch_ns: when the host began the call that launched it; meaningless where not `launched`.
+    launch_ns, launch_thread: when the host began the call that launched it, and in which thread;
+    meaningless where not `launched`.
     """
 
     name: Ints
@@ -31,6 +32,7 @@ class DeviceEvents:
     duration_ns: Ints
     size_bytes: Ints
     launch_ns: Ints
+    launch_thread: Ints
     launched: Flags
 
     @property
@@ -51,6 +53,7 @@ class DeviceEvents:
             self.duration_ns[chosen],
             self.size_bytes[chosen],
             self.launch_ns[chosen],
+            self.launch_thread[chosen],
             self.launched[chosen],
         )
 
@@ -81,6 +84,21 @@ class HostSpans:
 
     def __len__(self) -> int:
         return len(self.name)
+
+    @classmethod
+    def none(cls) -> HostSpans:
+        """No spans at all."""
+        nothing = np.zeros(0, np.int64)
+        return cls(nothing, nothing, nothing, nothing)
+
+    def together(self, other: HostSpans) -> HostSpans:
+        """Both, in no order."""
+        return HostSpans(
+            np.concatenate((self.name, other.name)),
+            np.concatenate((self.thread, other.thread)),
+            np.concatenate((self.start_ns, other.start_ns)),
+            np.concatenate((self.duration_ns, other.duration_ns)),
+        )
 
     def where(self, chosen: Flags | Ints) -> HostSpans:
         """The spans that a mask or an index chooses."""
@@ -123,9 +141,10 @@ class MatrixProducts:
 class DeviceTrace:
     """One rank's trace.
 
-    source: the file, and the member in an archive. steps: host annotations of steps, whose names
-    end in the step's number. warnings: what is doubtful, each with its remedy. unverified: why
-    nobody can vouch for the reader, None where real files were read.
+    source: the file, and the member in an archive. annotations: what the user marked, such as
+    steps. modules: calls of the model's, where they were recorded. warnings: what is doubtful, each
+    with its remedy. unverified: why nobody can vouch for the reader, None where real files were
+    read.
     """
 
     source: str
@@ -136,6 +155,7 @@ class DeviceTrace:
     events: DeviceEvents
     annotations: HostSpans
     operators: HostSpans
+    modules: HostSpans
     collectives: tuple[CollectiveFacts, ...]
     products: MatrixProducts
     warnings: tuple[str, ...]

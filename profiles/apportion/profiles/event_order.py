@@ -52,16 +52,18 @@ def ordered(
 
 
 def launches_of(
-    correlation: Ints, launch_correlation: Ints, launch_start_ns: Ints
-) -> tuple[Flags, Ints]:
-    """Whether each event's launch is known, and when it began. Shape of `correlation`.
+    correlation: Ints, launch_correlation: Ints, launch_start_ns: Ints, launch_thread: Ints
+) -> tuple[Flags, Ints, Ints]:
+    """Whether each event's launch is known, when it began, in which thread. As `correlation`.
 
     Correlation ids count from 1; of several calls with one id, the first in time.
     """
     if not len(launch_correlation):
-        return np.zeros(len(correlation), dtype=np.bool_), np.zeros(len(correlation), np.int64)
+        nothing = np.zeros(len(correlation), np.int64)
+        return np.zeros(len(correlation), dtype=np.bool_), nothing, nothing
     order = np.lexsort((launch_start_ns, launch_correlation))
     known = launch_correlation[order]
     index = np.minimum(np.searchsorted(known, correlation), len(known) - 1)
     launched = (known[index] == correlation) & (correlation > 0)
-    return launched, launch_start_ns[order][index]
+    row = order[index]
+    return launched, launch_start_ns[row], launch_thread[row]

@@ -26,6 +26,9 @@ from apportion.profiles.matrix_products import COUNTED, UNCOUNTED, product_flop
 _DEVICE: Final = frozenset({"kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset"})
 _LAUNCH: Final = frozenset({"cuda_runtime", "cuda_driver", "Runtime"})
 _ANNOTATION: Final = "user_annotation"
+_PYTHON: Final = "python_function"
+_MODULE: Final = "nn.Module: "
+"""Of all functions of Python, which `with_stack` records, those that are modules' calls."""
 _OPERATOR: Final = frozenset({"cpu_op", "Operator"})
 _MAX_US: Final = 4e15
 """The year 2096; exact in a double, and in nanoseconds an int64 even when added to a base."""
@@ -62,6 +65,7 @@ class KinetoColumns:
         self._codes: dict[str, int] = {}
         self._annotations = _Spans()
         self._operators = _Spans()
+        self._modules = _Spans()
         self._device = _Spans()
         self._device_ids = array("q")
         self._streams = array("q")
@@ -91,6 +95,9 @@ class KinetoColumns:
                 self._add_device(own)
             elif kind == _ANNOTATION:
                 self._annotations.extend(self._coded(own), own)
+            elif kind == _PYTHON:
+                modules = [event for event in own if event.name.startswith(_MODULE)]
+                self._modules.extend(self._coded(modules), modules)
 
     def _coded(self, events: Sequence[Event]) -> list[int]:
         codes = self._codes
@@ -135,8 +142,11 @@ class KinetoColumns:
         device, launches = self._device, self._launches
         start_ns, duration_ns = _times_ns(device.start_us, device.duration_us, base_ns)
         launch_start_ns, _ = _times_ns(launches.start_us, launches.duration_us, base_ns)
-        launched, launch_ns = launches_of(
-            _ints(self._correlations), _ints(self._launch_ids), launch_start_ns
+        launched, launch_ns, launch_thread = launches_of(
+            _ints(self._correlations),
+            _ints(self._launch_ids),
+            launch_start_ns,
+            _ints(launches.thread),
         )
         events = DeviceEvents(
             _ints(self._device.name),
@@ -146,6 +156,7 @@ class KinetoColumns:
             duration_ns,
             _ints(self._sizes),
             launch_ns,
+            launch_thread,
             launched,
         )
         found = ordered(events, _ints(self._correlations), self._collectives)
@@ -159,6 +170,7 @@ class KinetoColumns:
             events=found.events,
             annotations=self._annotations.spans(base_ns),
             operators=self._operators.spans(base_ns),
+            modules=self._modules.spans(base_ns),
             collectives=found.collectives,
             products=MatrixProducts(self._flop, tuple(sorted(self._uncounted))),
             warnings=_warnings(found, len(self._launch_ids)),

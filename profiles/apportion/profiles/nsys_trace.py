@@ -126,7 +126,9 @@ def _trace(
     device_name: str | None,
 ) -> DeviceTrace:
     correlation = rows[:, 7]
-    launched, launch_ns = launches_of(correlation, launches[:, 1], launches[:, 2])
+    launched, launch_ns, launch_thread = launches_of(
+        correlation, launches[:, 1], launches[:, 2], launches[:, 0]
+    )
     events = DeviceEvents(
         name=rows[:, 0],
         device=rows[:, 2],
@@ -135,10 +137,10 @@ def _trace(
         duration_ns=rows[:, 5],
         size_bytes=rows[:, 6],
         launch_ns=launch_ns,
+        launch_thread=launch_thread,
         launched=launched,
     )
     spans = HostSpans(ranges[:, 0], ranges[:, 1], ranges[:, 2], ranges[:, 3])
-    nothing = np.zeros(0, dtype=np.int64)
     return DeviceTrace(
         source=source,
         rank=None,
@@ -147,7 +149,8 @@ def _trace(
         names=names,
         events=ordered(events, correlation, ()).events,
         annotations=spans.where(np.argsort(spans.start_ns, kind="stable")),
-        operators=HostSpans(nothing, nothing, nothing, nothing),
+        operators=HostSpans.none(),
+        modules=HostSpans.none(),
         collectives=(),
         products=MatrixProducts(0, ()),
         warnings=(),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apportion.core.errors import ProfileTraceError
-from apportion.profiles.device_trace import Ints
+from apportion.profiles.device_trace import Flags, Ints
 from apportion.profiles.weight import Weight
 
 Codes = NDArray[np.int32]
@@ -72,7 +72,10 @@ class Stacks:
         if name is None:
             return 0
         if name not in known:
-            raise ProfileTraceError(f"has no weight {name!r}, but {', '.join(known)}")
+            raise ProfileTraceError(
+                f"has no weight {name!r}, but {', '.join(known)}; money and energy come from a "
+                "ledger: apportion flamegraph build --ledger"
+            )
         return known.index(name)
 
     def total(self, row: int) -> int:
@@ -107,15 +110,30 @@ class Stacks:
         values = np.zeros((len(self.weights), len(place)), np.int64)
         for row, column in enumerate(self.values):
             np.add.at(values[row], group, column)
-        first = np.unique(group, return_index=True)[1]
+        first = np.zeros(len(self), np.bool_)
+        first[np.unique(group, return_index=True)[1]] = True
+        return replace(self.where(first), values=values)
+
+    def where(self, chosen: Flags) -> Stacks:
+        """The stacks that a mask chooses."""
+        kept = np.flatnonzero(chosen)
         depths = self.depths
-        return Stacks(
-            self.names,
-            self.frames[np.isin(np.repeat(np.arange(len(self)), depths), first)],
-            np.concatenate((np.zeros(1, np.int64), np.cumsum(depths[first]))),
-            self.weights,
-            values,
-            {key: column[first] for key, column in self.labels.items()},
+        return replace(
+            self,
+            frames=self.frames[np.repeat(chosen, depths)],
+            offsets=np.concatenate((np.zeros(1, np.int64), np.cumsum(depths[kept]))),
+            values=self.values[:, kept],
+            labels={key: column[kept] for key, column in self.labels.items()},
+        )
+
+    def under(self, name: str) -> Stacks:
+        """The same stacks, called by one more frame."""
+        names = self.names if name in self.names else (*self.names, name)
+        return replace(
+            self,
+            names=names,
+            frames=np.insert(self.frames, self.offsets[:-1], names.index(name)),
+            offsets=self.offsets + np.arange(len(self.offsets)),
         )
 
     def weighed(self, weights: Sequence[Weight], values: Ints) -> Stacks:

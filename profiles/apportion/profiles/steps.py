@@ -32,6 +32,11 @@ class Steps:
     start_ns: Ints
     end_ns: Ints
 
+    @staticmethod
+    def is_name(name: str) -> bool:
+        """Whether an annotation of this name marks a step."""
+        return any(pattern.match(name) for pattern in _STEP_NAMES)
+
     @classmethod
     def of(cls, annotations: HostSpans, names: Sequence[str]) -> Steps:
         """The steps among a trace's annotations; a number that comes twice counts once."""

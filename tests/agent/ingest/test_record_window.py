@@ -284,5 +284,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.only_what_is_gone_is_given_up()
 
 
-RecordMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+RecordMachine.TestCase.settings = settings(
+    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
+)
 TestRecordMachine = RecordMachine.TestCase

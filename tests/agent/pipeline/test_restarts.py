@@ -129,6 +129,15 @@ def test_steps_that_are_done_again_are_lost(says: bool, phases: bool) -> None:
     (one,) = [key for key in moved if key.reason == "rolled_back"]
     assert (one.source, one.target) == (Category.DIRECT, Category.LOST)
     assert moved[one] == 2 * 5 * 2 * DOLLARS
+    in_steps = {
+        key.reason: (spent.device_ns, spent.units)
+        for key, spent in world.settlement.totals.lost.items()
+        if key.source is Category.DIRECT and key.run
+    }
+    assert in_steps == {
+        "process_died": (0, None),
+        "rolled_back": (2 * 5 * 2 * SECOND, 2 * 5 * 2 * DOLLARS),
+    }
     phased = Counter[int]()
     for row in world.rows("charge"):
         if row["reason"] == "rolled_back" and row["category"] == int(Category.LOST):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from apportion.agent.cli.flamegraph_inputs import add_units, add_weight, unit_of
+from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
+from apportion.agent.cli.flamegraph_ledger import (
+    add_ledger_filter,
+    is_priced,
+    priced_by_ledger,
+)
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
-from apportion.profiles.stack_file import read_stacks
 
 
 def configure_build(parser: argparse.ArgumentParser) -> None:
@@ -17,17 +21,20 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="folded text, py-spy's raw or speedscope's JSON, packed by gzip or not; added up",
+        help=f"{FILES}; packed by gzip or not; added up",
     )
-    add_units(parser)
-    add_weight(parser)
+    add_choices(parser)
+    add_ledger_filter(parser)
     add_output(parser, "Flame graph")
 
 
 def run_build(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
     form = checked_out(options)
-    stacks = read_stacks(options.files, unit_of(options))
+    is_asked = is_priced(options)
+    stacks = stacks_of(options, options.files, is_priced=is_asked)
+    if is_asked:
+        stacks = priced_by_ledger(options, stacks)
     row = stacks.weight(options.weight)
     write(options, form(Graph(stacks, row, options.title, options.min_width)))
     return 0

@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from apportion.agent.cli.flamegraph_inputs import add_units, add_weight, unit_of
+from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
 from apportion.core.errors import ConfigError
 from apportion.profiles.stack_difference import BOTH, difference
-from apportion.profiles.stack_file import read_stacks
 
 
 def configure_diff(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("before", type=Path, metavar="BEFORE", help="as for `build`")
-    parser.add_argument("after", type=Path, metavar="AFTER", help="as for `build`")
-    add_units(parser)
-    add_weight(parser)
+    parser.add_argument("before", type=Path, metavar="BEFORE", help=FILES)
+    parser.add_argument("after", type=Path, metavar="AFTER", help=FILES)
+    add_choices(parser)
     add_output(parser, "Difference of two flame graphs")
     parser.epilog = (
         "A frame is as wide as before and after together, so that what vanished is seen, too. "
@@ -32,8 +30,7 @@ def run_diff(options: argparse.Namespace) -> int:
         raise ConfigError(
             "a difference has two weights, which folded text cannot hold: --out FILE.html"
         )
-    unit = unit_of(options)
-    before, after = (read_stacks([path], unit) for path in (options.before, options.after))
+    before, after = (stacks_of(options, [path]) for path in (options.before, options.after))
     stacks = difference(before, after, options.weight)
     graph = Graph(stacks, BOTH, options.title, options.min_width, is_difference=True)
     write(options, form(graph))

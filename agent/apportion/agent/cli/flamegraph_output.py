@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -120,14 +120,6 @@ def write(options: argparse.Namespace, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror or error}", path=path) from error
-
-
-def say(lines: Iterable[str]) -> None:
-    """Lines beside the output, on stderr."""
-    for line in lines:
-        # names of files and frames are whatever their makers wrote
-        plain = "".join(letter if letter.isprintable() else "�" for letter in line)
-        sys.stderr.write(f"apportion flamegraph: {plain}\n")
 
 
 def _pixels(text: str) -> float:

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from apportion.agent.cli.flamegraph_inputs import add_units, add_weight, unit_of
+from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
 from apportion.agent.cli.listing import add_format, render
 from apportion.profiles.frame_totals import FrameTotals
-from apportion.profiles.stack_file import read_stacks
 from apportion.profiles.weight import Weight
 
 COLUMNS: Final = ("frame", "own", "own_pct", "total", "total_pct")
@@ -19,9 +18,8 @@ SHOWN_NAME: Final = 80
 
 def configure_top(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="as for `build`")
-    add_units(parser)
-    add_weight(parser)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help=FILES)
+    add_choices(parser)
     parser.add_argument(
         "--by", choices=("own", "total"), default="own", help="what puts them in order"
     )
@@ -35,7 +33,7 @@ def configure_top(parser: argparse.ArgumentParser) -> None:
 
 def run_top(options: argparse.Namespace) -> int:
     """Print it; the exit status."""
-    stacks = read_stacks(options.files, unit_of(options))
+    stacks = stacks_of(options, options.files)
     row = stacks.weight(options.weight)
     totals = FrameTotals.of(stacks, row)
     own, total = totals.own.tolist(), totals.total.tolist()

@@ -10,7 +10,7 @@ from apportion.agent.config_layers import load_config
 from apportion.core.errors import ConfigError
 
 
-def add_ledger(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+def add_ledger(parser: argparse._ActionsContainer, *, several: bool = False) -> None:
     """Add `--ledger` and `--shared` and, to find it otherwise, `--config`."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -30,7 +30,7 @@ def add_ledger(parser: argparse.ArgumentParser, *, several: bool = False) -> Non
     )
 
 
-def add_ledgers(parser: argparse.ArgumentParser) -> None:
+def add_ledgers(parser: argparse._ActionsContainer) -> None:
     """The same, but `--ledger` may be given several times: the files are read as one."""
     add_ledger(parser, several=True)
 

@@ -49,15 +49,23 @@ def add_inputs(parser: argparse.ArgumentParser, least: str = "+") -> None:
         metavar="FILE",
         help="torch.profiler's .json, .json.gz or a tar of them, one a rank; or nsys's .sqlite",
     )
+    add_jobs(parser)
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """How many traces are read at once."""
     parser.add_argument(
         "--jobs", type=_positive, metavar="N", help="traces read at once (default: one a CPU)"
     )
 
 
-def reduced(options: argparse.Namespace, reduce: Reduce[Result]) -> tuple[list[Result], bool]:
+def reduced(
+    options: argparse.Namespace, reduce: Reduce[Result], *, is_quiet: bool = False
+) -> tuple[list[Result], bool]:
     """Every trace that can be read, reduced; and whether all could be.
 
     What is doubtful and what was refused goes to stderr, line by line; progress too, on a terminal.
+    is_quiet: they are reduced once more, and then it is said.
 
     Raises:
         ProfileTraceError: none could be read.
@@ -69,8 +77,10 @@ def reduced(options: argparse.Namespace, reduce: Reduce[Result]) -> tuple[list[R
     if not done.results:
         say(str(error) for error in refused[:-1])
         raise refused[-1]
-    say(str(error) for error in refused)
     results = sorted(done.results, key=lambda one: (one.rank is None, one.rank or 0))
+    if is_quiet:
+        return results, not refused
+    say(str(error) for error in refused)
     say(_doubts(results))
     say(_same_ranks(results))
     say(sorted({one.unverified for one in done.results if one.unverified is not None}))
@@ -135,7 +145,7 @@ def say(lines: Iterable[str]) -> None:
     for line in lines:
         # names of members in an archive are whatever its maker wrote
         plain = "".join(letter if letter.isprintable() else "�" for letter in line)
-        sys.stderr.write(f"apportion trace: {plain}\n")
+        sys.stderr.write(f"apportion: {plain}\n")
 
 
 def _positive(text: str) -> int:

@@ -1,6 +1,7 @@
 """Every metric family, declared once.
 
-Those of a collector, of the shipper and of latencies stand in their own files, the rest here. The
+Those of a collector, of the shipper, of latencies and of money stand in their own files, the rest
+here. The
 exporter emits nothing else, docs/metrics.md is made from it, and dashboards and alerts may
 use no other name.
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.agent import latency
+from apportion.agent import latency, recent
+from apportion.agent.metrics import money
+from apportion.agent.metrics.money import settled
 from apportion.agent.shipping import figures as shipping
 from apportion.collectors import (
     dcgm_telemetry,
@@ -28,9 +31,6 @@ from apportion.collectors import (
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
-SPEND: Final = ("workload", "run", "model", "tenant", "category")
-PHASE: Final = ("workload", "phase")
-BUDGET: Final = ("budget", "period")
 
 
 def _device(name: str, unit: str, text: str, *, labels: tuple[str, ...] = ()) -> Family:
@@ -38,11 +38,6 @@ def _device(name: str, unit: str, text: str, *, labels: tuple[str, ...] = ()) ->
     return Family(
         f"apportion_device_{name}", kind, unit, DEVICE + labels, text, "reading", simulated=True
     )
-
-
-def _settled(name: str, unit: str, labels: tuple[str, ...], text: str) -> Family:
-    kind: Kind = "counter" if name.endswith("_total") else "gauge"
-    return Family(f"apportion_{name}", kind, unit, labels, text, "settlement", simulated=True)
 
 
 def _own(name: str, unit: str, labels: tuple[str, ...], text: str, source: str) -> Family:
@@ -107,128 +102,49 @@ FAMILIES: Final = (
     _device("clock_hertz", "hertz", "Clock frequency.", labels=("clock",)),
     _device("pcie_bytes_total", "bytes", "Bytes over PCIe.", labels=("direction",)),
     _device("nvlink_bytes_total", "bytes", "Bytes over NVLink, all links.", labels=("direction",)),
+    _device(
+        "peak_operations_per_second",
+        "operations per second",
+        "Dense arithmetic in the tensor cores at most, by NVIDIA's data sheet. Absent: not known.",
+        labels=("precision",),
+    ),
+    _device(
+        "peak_memory_bytes_per_second",
+        "bytes per second",
+        "What the memory can move at most, by NVIDIA's data sheet. Absent: not known.",
+    ),
+    _device(
+        "mfu_ratio",
+        "ratio",
+        "Use of the arithmetic that the device has. tensor_active: the share of cycles in which "
+        "tensor pipes ran, which real FLOPs utilisation is at most.",
+        labels=("method",),
+    ),
+    _device(
+        "mbu_ratio",
+        "ratio",
+        "Use of the memory bandwidth that the device has. dram_active: the share of cycles in "
+        "which memory moved data.",
+        labels=("method",),
+    ),
     *COLLECTED,
-    # -- rates and the watermark ----------------------------------------------------------
-    _settled(
-        "device_rate_{currency}_per_hour",
-        "currency per device-hour",
-        (*DEVICE, "covers", "basis"),
-        "The rate in force. Absent: the device has no price.",
-    ),
-    _settled(
-        "price_as_of_timestamp_seconds",
-        "seconds",
-        DEVICE,
-        "The date to which the device's rate was known to be right, as unix time.",
-    ),
-    _settled(
-        "device_unpriced_seconds_total",
-        "seconds",
-        DEVICE,
-        "Settled time of the device that had no rate: quantities without amount.",
-    ),
-    _settled(
-        "settled_until_timestamp_seconds",
-        "seconds",
-        DEVICE,
-        "The watermark: the device's time before it is charged, as unix time.",
-    ),
-    _settled("settlement_lag_seconds", "seconds", DEVICE, "How far the watermark is behind now."),
-    _settled(
-        "device_idle_power_watts",
-        "watts",
-        (*DEVICE, "state"),
-        "Power at rest, as learnt: without a process, or with one that computes nothing. Absent: "
-        "not seen at rest for long enough, and all energy is divided by the methods' weights.",
-    ),
-    # -- money, energy, time --------------------------------------------------------------
-    _settled(
-        "cost_{currency}_total",
-        "currency",
-        SPEND,
-        "Metered cost (time x rate) that was settled since the agent started.",
-    ),
-    _settled(
-        "energy_joules_total", "joules", SPEND, "Energy that was settled since the agent started."
-    ),
-    _settled(
-        "device_seconds_total",
-        "seconds",
-        SPEND,
-        "Device time that was settled since the agent started.",
-    ),
-    _settled(
-        "phase_cost_{currency}_total",
-        "currency",
-        PHASE,
-        "Cost of the phases of spans, posted when a span ends.",
-    ),
-    _settled(
-        "phase_energy_joules_total",
-        "joules",
-        PHASE,
-        "Energy of the phases of spans, posted when a span ends.",
-    ),
-    _settled(
-        "phase_device_seconds_total",
-        "seconds",
-        PHASE,
-        "Device time of the phases of spans, posted when a span ends.",
-    ),
-    _settled(
-        "moved_cost_{currency}_total",
-        "currency",
-        ("from", "to", "reason"),
-        "Cost that reallocations moved. The cost counters never fall: subtract this for the net.",
-    ),
-    _settled(
-        "conservation_residual_units",
-        "10^-12 of the currency",
-        (),
-        "Money that settlement could not place. Anything but 0 is a fault.",
-    ),
-    _settled(
-        "conservation_residual_joules",
-        "joules",
-        (),
-        "Energy that settlement could not place. Anything but 0 is a fault.",
-    ),
-    # -- budgets --------------------------------------------------------------------------
-    _settled("budget_amount_{currency}", "currency", BUDGET, "What may be spent in each period."),
-    _settled(
-        "budget_spent_{currency}",
-        "currency",
-        BUDGET,
-        "What this node's ledger has spent of it in the present period, with later moves and new "
-        "prices; add up the nodes. Absent: nothing that was used has a price.",
-    ),
-    _settled(
-        "budget_period_start_timestamp_seconds",
-        "seconds",
-        BUDGET,
-        "When the present period began, as unix time.",
-    ),
-    _settled(
-        "budget_period_end_timestamp_seconds",
-        "seconds",
-        BUDGET,
-        "When the present period ends, as unix time.",
-    ),
+    *money.FAMILIES,
     # -- workloads ------------------------------------------------------------------------
-    _settled(
+    settled(
         "requests_total",
         "requests",
         ("workload", "tenant", "model", "status"),
         "Requests that ended.",
     ),
-    _settled("steps_total", "steps", ("workload", "run", "status"), "Training steps that ended."),
-    _settled(
+    settled("steps_total", "steps", ("workload", "run", "status"), "Training steps that ended."),
+    settled(
         "tokens_total",
         "tokens",
         ("workload", "tenant", "model", "token_type"),
         "Tokens of spans that ended. input includes cached_input.",
     ),
     *latency.FAMILIES,
+    *recent.FAMILIES,
     # -- rings ----------------------------------------------------------------------------
     _own(
         "ring_records_total",
@@ -269,6 +185,22 @@ FAMILIES: Final = (
         "values",
         ("label",),
         "Distinct label values that became `other`.",
+        "metrics",
+    ),
+    _own(
+        "series_refused_total",
+        "amounts",
+        (),
+        "Times that an amount went to `other` because the counters had `labels.max_series`.",
+        "metrics",
+    ),
+    _own(
+        "series_ended_total",
+        "series",
+        ("reason",),
+        "Series that ended. finished: of workloads and runs without a process, unchanged for an "
+        "hour; their counters begin at 0 should they come back. gone: of pods, devices and "
+        "processes that their source tells nothing of any more.",
         "metrics",
     ),
     _own(
@@ -340,6 +272,13 @@ FAMILIES: Final = (
         ("process",),
         "Resident memory of the agent's own processes.",
         "procfs",
+    ),
+    _own(
+        "agent_start_timestamp_seconds",
+        "seconds",
+        (),
+        "When the agent started, as unix time. It changes with each restart.",
+        "agent",
     ),
     _own("agent_degraded", "conditions", (), "What does not work as asked; see /readyz.", "agent"),
     _own(

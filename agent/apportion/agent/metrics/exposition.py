@@ -14,16 +14,22 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Exemplar, Metric
 
-from apportion.agent.latency import BOUNDS_NS, Example, Latency, LatencyKey
+from apportion.agent.latency import BOUNDS_NS, REST, Example, Latency, LatencyKey
 from apportion.agent.metrics.emission import Emission, UndeclaredSampleError
 from apportion.agent.snapshot import DeviceState, Snapshot, SnapshotBoard, Spend
 from apportion.core.category import Phase
-from apportion.core.reading import Reading
+from apportion.core.device_facts import DeviceFacts
+from apportion.core.reading import DeviceInfo, Reading
 from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY, joules, seconds
 
 _LOG: Final = logging.getLogger(__name__)
-_REST: Final = "rest"
-"""The label of a span's time that is in no phase."""
+
+
+_UTILISATIONS: Final = (
+    ("device_mfu_ratio", "tensor_active", ("device_pipe_active_ratio", (("pipe", "tensor"),))),
+    ("device_mbu_ratio", "dram_active", ("device_dram_active_ratio", ())),
+)
+"""What a reading's own samples say of them: family, method, and the sample."""
 
 
 class Exposition:
@@ -94,6 +100,7 @@ def _device(state: DeviceState, to: Emission) -> None:
     to.put("device_power_limit_watts", _milli(info.power_limit_mw), labels, simulated=simulated)
     if state.reading is not None:
         _reading(state.reading, to, simulated=simulated)
+    _peaks(info, to)
     rate = state.rate
     if rate is not None:
         per_hour = float(rate.units_per_hour / UNITS_PER_CURRENCY)
@@ -110,6 +117,18 @@ def _device(state: DeviceState, to: Emission) -> None:
         for name, power_mw in state.idle_power_mw.items():
             state_of = {**labels, "state": name}
             to.put("device_idle_power_watts", _milli(power_mw), state_of, simulated=simulated)
+
+
+def _peaks(info: DeviceInfo, to: Emission) -> None:
+    """What it can do at most, by NVIDIA's data sheets."""
+    facts = DeviceFacts.named(info.name)
+    if facts is None:
+        return
+    device, simulated = {"device": info.device}, info.simulated
+    to.put("device_peak_memory_bytes_per_second", facts.bytes_per_s, device, simulated=simulated)
+    for precision, peak in (("16bit", facts.flop_per_s), ("8bit", facts.flop_per_s_8bit)):
+        terms = {**device, "precision": precision}
+        to.put("device_peak_operations_per_second", peak, terms, simulated=simulated)
 
 
 def _reading(reading: Reading, to: Emission, *, simulated: bool) -> None:
@@ -140,6 +159,10 @@ def _reading(reading: Reading, to: Emission, *, simulated: bool) -> None:
         labels = {**device, "direction": direction}
         to.put(f"device_{name}_bytes_total", count, labels, simulated=simulated)
     for sample in reading.samples:
+        for family, method, source in _UTILISATIONS:
+            if (sample.name, sample.labels) == source:
+                terms = {**device, "method": method}
+                to.put(family, sample.value, terms, simulated=simulated)
         to.put(sample.name, sample.value, {**device, **dict(sample.labels)}, simulated=simulated)
 
 
@@ -155,9 +178,17 @@ def _settled(snapshot: Snapshot, to: Emission) -> None:
         }
         _spend("", spend, labels, to, simulated=simulated)
     for phase, spend in snapshot.phases.items():
-        name = phase.phase.label if phase.phase is not Phase.NONE else _REST
+        name = phase.phase.label if phase.phase is not Phase.NONE else REST
         labels = {"workload": phase.workload, "phase": name}
         _spend("phase_", spend, labels, to, simulated=simulated)
+    for loss, spend in snapshot.lost.items():
+        labels = {
+            "workload": loss.workload,
+            "run": loss.run,
+            "from": loss.source.label,
+            "reason": loss.reason,
+        }
+        _spend("lost_", spend, labels, to, simulated=simulated)
     for move, units in snapshot.moved_units.items():
         labels = {"from": move.source.label, "to": move.target.label, "reason": move.reason}
         to.put("moved_cost_{currency}_total", _money(units), labels, simulated=simulated)
@@ -210,7 +241,12 @@ def _workloads(snapshot: Snapshot, to: Emission) -> None:
 
 
 def _latency(key: LatencyKey, latency: Latency, to: Emission, *, simulated: bool) -> None:
-    labels = {"workload": key.workload, "run": key.run, "model": key.model}
+    labels = {
+        "workload": key.workload,
+        "run": key.run,
+        "model": key.model,
+        "phase": key.phase,
+    }
     labels = {label: text for label, text in labels.items() if text}
     count = 0
     bounds = (*(repr(seconds(bound)) for bound in BOUNDS_NS), "+Inf")
@@ -257,6 +293,9 @@ def _agent(snapshot: Snapshot, to: Emission) -> None:
         to.put("drops_total", count, {"reason": reason})
     for label, count in snapshot.folded.items():
         to.put("label_values_folded", count, {"label": label})
+    to.put("series_refused_total", snapshot.series_refused)
+    for reason, count in snapshot.series_ended.items():
+        to.put("series_ended_total", count, {"reason": reason})
     for status in snapshot.collectors:
         labels = {"collector": status.name}
         to.put("collector_success", int(status.success), labels)
@@ -279,6 +318,7 @@ def _agent(snapshot: Snapshot, to: Emission) -> None:
         labels = {"process": process.name}
         to.put("agent_cpu_seconds_total", seconds(process.cpu_ns), labels)
         to.put("agent_resident_memory_bytes", process.resident_bytes, labels)
+    to.put("agent_start_timestamp_seconds", _seconds(snapshot.started_unix_ns))
     to.put("agent_degraded", len(snapshot.degraded))
 
 

@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.process_usage import UsageByPart
+from apportion.agent.recent import Recent
 from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
 from apportion.collectors.collector import DeviceFailure
+from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest.directory import DirectoryPoll
     from apportion.agent.metrics.labels import LabelFolder
+    from apportion.agent.pipeline.ended_series import EndedSeries
     from apportion.agent.pipeline.intake import Intake
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.ownership import DeviceLocks
@@ -52,6 +55,8 @@ class Facts:
     residual_units: int = 0
     residual_mj: int = 0
     usage: UsageByPart = field(default_factory=UsageByPart)
+    recent: Recent = field(default_factory=Recent)
+    started_unix_ns: int | None = None
     degraded: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -74,6 +79,7 @@ def publish(
     telemetry_gap_ns: int,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
+    ended: EndedSeries,
     agent_pid: int,
 ) -> Snapshot:
     """Everything as it is now. The first of `samplers` is the source of devices."""
@@ -111,22 +117,38 @@ def publish(
         for sampler in samplers
         if sampler.child_pid is not None
     ]
+    collected = tuple(
+        each
+        for sampler in samplers
+        for each in sampler.samples(monotonic_ns)
+        if not locks.is_by_ring or _concerns(each, gpus)
+    )
+    ended.told(collected, devices)
+    spend, lost = totals.spend, totals.lost
+    recent = facts.recent.samples(
+        monotonic_ns,
+        spend=spend,
+        lost=lost,
+        tokens=totals.tokens,
+        steps=totals.steps,
+        open_requests=_open_requests(intake, folder),
+        collected=collected,
+        devices=infos.values(),
+    )
     return Snapshot(
         monotonic_ns=monotonic_ns,
         unix_ns=unix_ns,
+        started_unix_ns=facts.started_unix_ns,
         currency=prices.currency,
         simulated=any(info.simulated for info in infos.values()),
         devices=tuple(devices),
         samples=(
-            *(
-                each
-                for sampler in samplers
-                for each in sampler.samples(monotonic_ns)
-                if not locks.is_by_ring or _concerns(each, gpus)
-            ),
+            *collected,
+            *recent,
             *(() if shipper is None else shipper.samples(unix_ns)),
         ),
-        spend=totals.spend,
+        spend=spend,
+        lost=lost,
         phases=totals.phases,
         requests=MappingProxyType(dict(totals.requests)),
         steps=MappingProxyType(dict(totals.steps)),
@@ -139,6 +161,8 @@ def publish(
         rings=_ring_counts(intake, folder, poll),
         drops=MappingProxyType({reason: count for reason, count in drops.items() if count}),
         folded=MappingProxyType(folder.folded),
+        series_refused=folder.budget.refused,
+        series_ended=MappingProxyType(dict(ended.counts)),
         collectors=tuple(sampler.status for sampler in samplers),
         ledger=LedgerCounts(
             up=facts.ledger_waiting == 0,
@@ -181,6 +205,18 @@ def _failing(
         for failure in failures
         if not locks.is_by_ring or failure.device in infos
     )
+
+
+def _open_requests(intake: Intake, folder: LabelFolder) -> Counter[tuple[str, str]]:
+    """Requests that run now, by workload and model."""
+    entities = intake.settlement.registry.entities
+    found: Counter[tuple[str, str]] = Counter()
+    for followed in intake.followed.values():
+        for root in followed.state.open.values():
+            if root.kind is SpanKind.REQUEST:
+                who = entities.value(root.entity)
+                found[folder.workload(who.workload), folder.model(who.model)] += 1
+    return found
 
 
 def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from apportion.agent.pipeline.latencies import Latencies
+from apportion.agent.metrics.labels import OTHER
+from apportion.agent.pipeline.interned import EntityKey
+from apportion.agent.pipeline.latencies import SERIES, Histogram, Latencies
+from apportion.agent.snapshot import (
+    LostKey,
+    PhaseKey,
+    RequestKey,
+    Spend,
+    SpendKey,
+    StepKey,
+    TokenKey,
+)
 from apportion.agent.snapshot import MoveKey as MoveLabels
-from apportion.agent.snapshot import PhaseKey, RequestKey, Spend, SpendKey, StepKey, TokenKey
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.cost.settlement.work import NO_RATE, NOBODY
+from apportion.cost.training.lost_query import PROCESS_DIED, ROLLED_BACK
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from apportion.agent.metrics.labels import LabelFolder
-    from apportion.agent.pipeline.interned import EntityKey, Interned
+    from apportion.agent.pipeline.interned import Interned
     from apportion.agent.pipeline.spans import Decoded
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.amounts import Quantity
@@ -40,6 +51,22 @@ _TOKENS: Final = (
 )
 
 
+_SPEND, _ONE = 3, 1
+"""Series of a key: time, money and energy; a counter."""
+
+
+class Who(NamedTuple):
+    """Whose series end together; without a run those of a workload that are of none."""
+
+    workload: str
+    run: str = ""
+
+    @classmethod
+    def of(cls, key: Any) -> Who:
+        """Whom a key of any counter is about."""
+        return cls(key.workload, getattr(key, "run", ""))
+
+
 class _Spending(Generic[K]):
     """Sums of time, money and energy by key."""
 
@@ -51,6 +78,10 @@ class _Spending(Generic[K]):
         for index, amount in enumerate((device_ns, units, energy_mj)):
             if amount is not None:
                 sums[index] = (sums[index] or 0) + amount
+
+    @property
+    def by_key(self) -> dict[K, list[int | None]]:
+        return self._sums
 
     def frozen(self) -> Mapping[K, Spend]:
         return MappingProxyType(
@@ -66,6 +97,7 @@ class Totals:
         self._entities = entities
         self._spend: _Spending[SpendKey] = _Spending()
         self._phases: _Spending[PhaseKey] = _Spending()
+        self._lost: _Spending[LostKey] = _Spending()
         self.moved: Counter[MoveLabels] = Counter()
         self.requests: Counter[RequestKey] = Counter()
         self.steps: Counter[StepKey] = Counter()
@@ -85,6 +117,20 @@ class Totals:
     def phases(self) -> Mapping[PhaseKey, Spend]:
         """By workload and phase of its spans, as they are posted."""
         return self._phases.frozen()
+
+    @property
+    def lost(self) -> Mapping[LostKey, Spend]:
+        """By run, what a restart made vain; the spend that it was in still has it.
+
+        A run that lost nothing yet has lost 0: `rate` does not see a counter's first value.
+        """
+        runs = {
+            LostKey(key.workload, key.run, key.category, reason): Spend(0)
+            for key in self._spend.by_key
+            if key.run and key.category is Category.DIRECT
+            for reason in (PROCESS_DIED, ROLLED_BACK)
+        }
+        return MappingProxyType({**runs, **self._lost.frozen()})
 
     def add_settled(self, settled: Settled) -> None:
         """What one committed tick settled."""
@@ -106,6 +152,8 @@ class Totals:
         for (entity, phase), (device_ns, energy_mj, units) in posted.items():
             workload = self._entities.value(entity).workload if entity else None
             key = PhaseKey(self._folder.workload(workload), Phase(phase))
+            other = PhaseKey(OTHER, key.phase)
+            key = self._bounded(key, self._phases.by_key, other, _SPEND)
             self._phases.add(key, device_ns, units, energy_mj)
 
     def add_moves(self, moves: Mapping[MoveKey, Move], reason: str) -> None:
@@ -125,9 +173,22 @@ class Totals:
     def add_lost(self, lines: Sequence[Row]) -> None:
         """Lines that moved the cost of lost work: each pair takes from a category and gives."""
         taken: Counter[MoveLabels] = Counter()
+        lost: _Spending[LostKey] = _Spending()
         for row in lines:
-            if row[3] != int(Category.LOST):
-                taken[MoveLabels(Category(row[3]), Category.LOST, row[16])] -= row[13] or 0
+            source = Category(row[3])
+            if source is Category.LOST:
+                continue
+            taken[MoveLabels(source, Category.LOST, row[16])] -= row[13] or 0
+            who = self._entities.value(row[5]) if row[5] else EntityKey()
+            workload = self._folder.workload(who.workload or who.owner)
+            key = LostKey(workload, self._folder.run(who.run), source, row[16])
+            other = LostKey(OTHER, OTHER, source, row[16])
+            key = self._bounded(key, self._lost.by_key, other, _SPEND)
+            energy_mj, units = (None if each is None else -each for each in row[12:14])
+            lost.add(key, -row[11], units, energy_mj)
+        for key, spent in lost.frozen().items():
+            if min(spent.device_ns, spent.units or 0, spent.energy_mj or 0) >= 0:
+                self._lost.add(key, spent.device_ns, spent.units, spent.energy_mj)
         for labels, units in taken.items():
             if units > 0:
                 self.moved[labels] += units
@@ -161,7 +222,8 @@ class Totals:
                 who, fold = self._entities.value(value), self._folder
                 labels = (fold.workload(who.workload), fold.tenant(who.tenant))
                 key = TokenKey(*labels, fold.model(who.model), token_type)
-                self.tokens[key] += total
+                other = TokenKey(OTHER, OTHER, OTHER, token_type)
+                self.tokens[self._bounded(key, self.tokens, other, _ONE)] += total
 
     def add_ended(self, kind: SpanKind, entity: int, status: SpanStatus, number: int) -> None:
         """`number` root spans of one kind ended with `status`."""
@@ -169,22 +231,84 @@ class Totals:
         workload = self._folder.workload(who.workload)
         if kind is SpanKind.REQUEST:
             tenant, model = self._folder.tenant(who.tenant), self._folder.model(who.model)
-            self.requests[RequestKey(workload, tenant, model, status)] += number
+            request = RequestKey(workload, tenant, model, status)
+            rest = RequestKey(OTHER, OTHER, OTHER, status)
+            self.requests[self._bounded(request, self.requests, rest, _ONE)] += number
         elif kind is SpanKind.STEP:
-            self.steps[StepKey(workload, self._folder.run(who.run), status)] += number
+            step = StepKey(workload, self._folder.run(who.run), status)
+            self.steps[self._bounded(step, self.steps, StepKey(OTHER, OTHER, status), _ONE)] += (
+                number
+            )
+
+    # -- what ends -----------------------------------------------------------------------------
+    def progress(self) -> dict[Who, int]:
+        """A number for each of them that grows whenever any of its counters does."""
+        found: Counter[Who] = Counter()
+        for counters in self._counters:
+            for key, value in counters.items():
+                amount = value if isinstance(value, int) else _progress(value)
+                found[Who.of(key)] += amount
+        return dict(found)
+
+    def end(self, whose: Collection[Who]) -> int:
+        """Show nothing more of them. Returns how many series that were."""
+        series = 0
+        for counters in self._counters:
+            for key in [key for key in counters if Who.of(key) in whose]:
+                value = counters.pop(key)
+                series += _ONE if isinstance(value, int) else _series(value)
+        return series
+
+    def shown(self) -> dict[str, set[str]]:
+        """The values of each bounded label that some series has."""
+        names = ("workload", "run", "tenant", "model")
+        found: dict[str, set[str]] = {name: set() for name in names}
+        for counters in self._counters:
+            for key in counters:
+                for name in names:
+                    found[name].add(getattr(key, name, ""))
+        return found
+
+    @property
+    def _counters(self) -> tuple[dict[Any, Any], ...]:
+        """All that are about somebody, by key."""
+        return (
+            self._spend.by_key,
+            self._phases.by_key,
+            self._lost.by_key,
+            self.requests,
+            self.steps,
+            self.tokens,
+            self.latencies.by_key,
+        )
+
+    def _bounded(self, key: K, known: Collection[K], other: K, series: int) -> K:
+        return self._folder.budget.key(key, known, other=other, series=series)
 
     def _spend_key(self, entity: int, category: Category) -> SpendKey:
         if entity == NOBODY:
             return SpendKey(category)
         who = self._entities.value(entity)
         fold = self._folder
-        return SpendKey(
+        key = SpendKey(
             category,
             fold.workload(who.workload or who.owner),
             fold.run(who.run),
             fold.model(who.model),
             fold.tenant(who.tenant),
         )
+        other = SpendKey(category, *[OTHER] * 4)
+        return self._bounded(key, self._spend.by_key, other, _SPEND)
+
+
+def _progress(value: Histogram | list[int | None]) -> int:
+    if isinstance(value, Histogram):
+        return int(value.counts.sum())
+    return sum(abs(each) for each in value if each is not None)
+
+
+def _series(value: Histogram | list[int | None]) -> int:
+    return SERIES if isinstance(value, Histogram) else _SPEND
 
 
 def _column(settled: Settled, name: str, rest: list[int]) -> Column:

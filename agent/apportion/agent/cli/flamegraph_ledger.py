@@ -1,0 +1,117 @@
+"""`apportion flamegraph build --ledger`: whose money it is, and what is said beside it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import numpy as np
+
+from apportion.agent.cli.instant import unix_ns_of
+from apportion.agent.cli.ledger_option import add_ledgers, ledgers_of
+from apportion.agent.cli.trace_inputs import say
+from apportion.agent.priced_stacks import priced
+from apportion.core.category import Phase
+from apportion.core.clock import SystemClock
+from apportion.core.errors import ConfigError
+from apportion.cost.cost_by_category import CostByCategory, CostFilter
+from apportion.cost.ledger.several import open_ledgers
+from apportion.cost.quantity import Quantity
+from apportion.profiles.rank_stacks import STEP
+from apportion.profiles.stack_filter import StepRange
+from apportion.profiles.stacks import Stacks
+
+_PHASES: Final = {phase.label: phase for phase in Phase if phase}
+_WHOSE: Final = ("workload", "run", "tenant", "model", "request")
+
+
+def add_ledger_filter(parser: argparse.ArgumentParser) -> None:
+    """The ledger, and what of it."""
+    group = parser.add_argument_group(
+        "money and energy from the ledger",
+        "With --ledger, --shared or --config the width is money: what the ledger has, to the unit; "
+        "what is direct is divided among the stacks by their time.",
+    )
+    add_ledgers(group)
+    for name in _WHOSE:
+        group.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}'s cost")
+    group.add_argument("--phase", choices=tuple(_PHASES), help="only this phase of spans")
+    when = "a date or time in UTC, or how long ago (24h, 7d); whole hours are taken"
+    group.add_argument("--since", metavar="WHEN", help=f"from when: {when}")
+    group.add_argument("--until", metavar="WHEN", help="to when, in the same way")
+
+
+def is_priced(options: argparse.Namespace) -> bool:
+    """Whether a ledger is asked.
+
+    Raises:
+        ConfigError: its filters are given without it.
+    """
+    is_asked = bool(options.ledger or options.shared or options.config)
+    filters = (*_WHOSE, "phase", "since", "until")
+    given = [name for name in filters if getattr(options, name) is not None]
+    if given and not is_asked:
+        raise ConfigError(f"--{given[0]} chooses in a ledger: give --ledger, too")
+    return is_asked
+
+
+def priced_by_ledger(options: argparse.Namespace, stacks: Stacks) -> Stacks:
+    """`stacks` in money, energy and device time of what was chosen.
+
+    Raises:
+        ConfigError, LedgerError: the ledger cannot be read, or has nothing of it.
+    """
+    clock = SystemClock()
+    now_ns = clock.realtime_ns()
+    since_ns, until_ns = (
+        None if text is None else unix_ns_of(text, now_ns)
+        for text in (options.since, options.until)
+    )
+    chosen = CostFilter(
+        **{name: getattr(options, name) for name in _WHOSE},
+        phase=None if options.phase is None else _PHASES[options.phase],
+        steps=_steps(options, stacks),
+        start_unix_ns=since_ns,
+        end_unix_ns=until_ns,
+    )
+    with open_ledgers(ledgers_of(options), clock) as ledger:
+        spent = CostByCategory.of(ledger, chosen)
+    found = priced(stacks, spent)
+    say(_beside(spent))
+    return found
+
+
+def _steps(options: argparse.Namespace, stacks: Stacks) -> list[tuple[int, int]] | None:
+    """The steps of which the money is asked for: those of the stacks, where some were chosen."""
+    asked: StepRange | None = options.steps
+    if STEP in stacks.labels and (asked is not None or options.costliest_steps is not None):
+        codes: list[int] = np.unique(stacks.labels[STEP]).tolist()
+        return _ranges(int(stacks.names[code]) for code in codes if code >= 0)
+    return None if asked is None else [(asked.first, asked.last)]
+
+
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Numbers as ranges, both ends included: few conditions for many steps."""
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] == number - 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def _beside(spent: CostByCategory) -> Iterator[str]:
+    total: Quantity = spent.total
+    if spent.simulated:
+        yield "SIMULATED: devices of this ledger are simulated, no real money was spent"
+    if spent.estimated:
+        yield "estimated: the amounts rest on assumed prices; see apportion prices quote"
+    if total.unpriced_ns:
+        yield (
+            f"{total.unpriced_ns / 1e9:,.3f} device-seconds have no price and no width in money; "
+            "add one and run apportion prices apply"
+        )
+    if total.unmetered_ns and total.energy_mj is not None:
+        yield f"{total.unmetered_ns / 1e9:,.3f} device-seconds have no energy source"

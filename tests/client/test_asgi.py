@@ -1,0 +1,194 @@
+"""Requests of ASGI servers, seen from the ring."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import Request
+from tests.client.decoded import labels, only, request_id
+
+from apportion import client
+from apportion.client import layout
+from apportion.client.asgi import RequestMiddleware
+from apportion.client.caller import Callers
+
+USAGE = {
+    "prompt_tokens": 12,
+    "completion_tokens": 3,
+    "prompt_tokens_details": {"cached_tokens": 8},
+}
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRUSTING = Callers(["header:x-tenant"], ["127.0.0.1"])
+
+
+def served(**options: Any) -> FastAPI:
+    """A server like those of the field, in the middleware."""
+    app = FastAPI()
+    app.add_middleware(RequestMiddleware, **options)
+
+    @app.post("/v1/completions")
+    async def complete(request: Request) -> JSONResponse:
+        assert request.headers["x-request-id"]
+        with client.current_span().phase("guard_input"):
+            await asyncio.sleep(0)
+        return JSONResponse({"choices": [{"text": "secret"}], "usage": USAGE})
+
+    @app.post("/v1/chat/completions")
+    async def chat() -> StreamingResponse:
+        async def events() -> AsyncIterator[str]:
+            yield 'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+            yield f"data: {json.dumps({'choices': [], 'usage': USAGE})}\n\n"
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    @app.post("/v1/models/llama:predict")
+    async def predict() -> JSONResponse:
+        return JSONResponse({"predictions": []})
+
+    @app.post("/v1/embeddings")
+    async def embed() -> JSONResponse:
+        raise RuntimeError
+
+    @app.post("/v1/score")
+    async def score() -> JSONResponse:
+        return JSONResponse({"error": "no such model"}, status_code=404)
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        return JSONResponse({})
+
+    return app
+
+
+def asked(app: FastAPI, method: str, path: str, **headers: str) -> httpx.Response:
+    """The answer to one request."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as caller:
+            return await caller.request(method, path, headers=headers)
+
+    return asyncio.run(ask())
+
+
+def one(directory: Path) -> dict[str, Any]:
+    """The one request that was recorded."""
+    kind = layout.KINDS["request"]
+    (found,) = [each for each in only(directory).records if each["kind"] == kind]
+    return found
+
+
+def test_a_request_says_id_tenant_model_tokens(directory: Path) -> None:
+    """All that the ledger wants of a request, with nothing edited in the server."""
+    app = served(model="llama", callers=TRUSTING)
+    answer = asked(
+        app,
+        "POST",
+        "/v1/completions",
+        **{
+            "X-Request-Id": "mine",
+            "X-Tenant": "search",
+            "traceparent": f"00-{TRACE}-b7ad6b7169203331-01",
+        },
+    )
+    assert (answer.status_code, answer.headers["x-request-id"]) == (200, "mine")
+    assert answer.json()["usage"] == USAGE
+    found, record = only(directory), one(directory)
+    assert request_id(record["request_id"]) == ("mine", False)
+    assert labels(found, record) == ["search", "llama", None]
+    assert record["trace_id"].hex() == TRACE
+    told = [record[name] for name in ("input_tokens", "cached_input_tokens", "output_tokens")]
+    assert told == [12, 8, 3]
+    assert record["status"] == layout.STATUSES["ok"]
+    (phase,) = [each for each in found.records if each["kind"] == layout.KINDS["phase"]]
+    assert phase["parent"] == record["number"]
+    assert client.counts() == {}
+
+
+def test_an_id_where_there_is_none(directory: Path) -> None:
+    """The app, the answer and the record have the same new id; strangers' tenants are none."""
+    answer = asked(served(), "POST", "/v1/completions", **{"X-Tenant": "search"})
+    found, record = only(directory), one(directory)
+    assert request_id(record["request_id"]) == (answer.headers["x-request-id"], False)
+    assert 32 == len(answer.headers["x-request-id"])
+    assert labels(found, record) == [None, None, None]
+
+
+def test_a_stream_has_a_first_token(directory: Path) -> None:
+    """It ends with its last byte, and its tokens come from the last event."""
+    answer = asked(served(), "POST", "/v1/chat/completions")
+    assert answer.text.endswith("data: [DONE]\n\n")
+    record = one(directory)
+    assert record["start_ns"] < record["first_token_ns"] <= record["end_ns"]
+    assert (record["input_tokens"], record["output_tokens"]) == (12, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "counted"),
+    [
+        ("/v1/models/llama:predict", "ok", {"usage_missing": 1}),
+        ("/v1/embeddings", "error", {}),
+        ("/v1/score", "error", {}),
+    ],
+)
+def test_without_usage(directory: Path, path: str, status: str, counted: dict[str, int]) -> None:
+    """A request without tokens is a request, too; a failed one is an error."""
+    asked(served(), "POST", path)
+    assert one(directory)["status"] == layout.STATUSES[status]
+    assert client.counts() == counted
+
+
+def test_the_path_names_the_model(directory: Path) -> None:
+    """As in KServe's protocol, before the model that the server is told."""
+    asked(served(model="other"), "POST", "/v1/models/llama:predict")
+    assert labels(only(directory), one(directory)) == [None, "llama", None]
+
+
+def test_probes_are_no_requests(directory: Path) -> None:
+    """Neither are unknown paths, nor what is not asked for by POST."""
+    for method, path in (("GET", "/health"), ("POST", "/other"), ("GET", "/v1/completions")):
+        asked(served(), method, path)
+    assert not list(directory.glob("*"))
+
+
+def test_whoever_hangs_up_has_cancelled(directory: Path) -> None:
+    """A stream that its caller leaves, which the server notices, and one that breaks off."""
+
+    async def left(scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        del scope
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def gone() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def nobody(message: Any) -> None:
+        del message
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/generate",
+        "headers": [],
+    }
+    asyncio.run(RequestMiddleware(left)(scope, gone, nobody))
+    assert one(directory)["status"] == layout.STATUSES["cancelled"]
+
+
+def test_without_an_agent_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ring, no counts, the same answer."""
+    monkeypatch.setenv("APPORTION_RING_DIR", str(tmp_path / "nowhere"))
+    answer = asked(served(), "POST", "/v1/completions")
+    assert answer.json()["usage"] == USAGE
+    assert set(client.counts()) <= {"ring_failed"}
