@@ -25,13 +25,13 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
         made_of(config.budgets, load_prices(config).currency)
     except (PriceTableError, ConfigError) as refusal:
         problems.append(str(refusal))
-    problems += _problem_of(
-        "dcgm_urls", lambda: parse_targets(config.dcgm_urls, os.environ), loaded
-    )
-    problems += _problem_of(
-        "engine_urls", lambda: parse_targets(config.engine_urls, os.environ), loaded
-    )
-    problems += _problem_of("models", lambda: load_models(config), loaded)
+    uses: dict[str, Callable[[], object]] = {
+        "dcgm_urls": lambda: _targets("dcgm_urls", config.dcgm_urls),
+        "engine_urls": lambda: _targets("engine_urls", config.engine_urls),
+        "models": lambda: load_models(config),
+    }
+    for key, use in uses.items():
+        problems += _problem_of(loaded.origins[key], use)
     if config.lateness < config.sample_period:
         problems.append(
             f"lateness ({config.lateness}) is shorter than sample_period "
@@ -41,12 +41,20 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
     return problems
 
 
-def _problem_of(key: str, use: Callable[[], object], loaded: LoadedConfig) -> list[str]:
+def _problem_of(origin: str, use: Callable[[], object]) -> list[str]:
+    """What is wrong with a key that was set at `origin`."""
     try:
         use()
     except ConfigError as refusal:
-        return [f"{loaded.origins[key]}: {key}: {refusal}"]
+        return [f"{origin}: {refusal}"]
     return []
+
+
+def _targets(key: str, urls: tuple[str, ...]) -> object:
+    try:
+        return parse_targets(urls, os.environ)
+    except ConfigError as refusal:
+        raise ConfigError(f"{key}: {refusal}") from refusal
 
 
 def load_models(config: AgentConfig) -> dict[str, ModelFacts]:
@@ -62,7 +70,7 @@ def _model(name: str, where: str) -> ModelFacts:
     try:
         return model_facts(where)
     except ConfigError as refusal:
-        raise ConfigError(f"{name!r}: {refusal}") from refusal
+        raise ConfigError(f"models: {name!r}: {refusal}") from refusal
 
 
 def load_prices(config: AgentConfig) -> PriceTable:
