@@ -179,6 +179,16 @@ BOARD: Final = Board(
                     (Query(total("label", series("label_values_folded")), "{{label}}"),),
                 ),
                 Panel(
+                    "Series",
+                    "A second: series that ended, by why, and amounts that went to `other` because "
+                    "there were too many.",
+                    "short",
+                    (
+                        Query(total("reason", rate("series_ended_total")), "{{reason}}"),
+                        Query(total("", rate("series_refused_total")), "refused"),
+                    ),
+                ),
+                Panel(
                     "Failed commits",
                     "Transactions a second.",
                     "short",

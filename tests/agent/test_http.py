@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.metrics.exposition import Exposition
-from apportion.agent.metrics.rendering import MetricsText
+from apportion.agent.metrics.rendering import MetricsText, Rendered
 from apportion.agent.snapshot import LedgerCounts, Snapshot, SnapshotBoard
 from apportion.agent.testing import full_snapshot
 from apportion.core.clock import ManualClock
@@ -74,6 +74,39 @@ def test_metrics_change_with_the_snapshot_only(doors: Doors) -> None:
     assert doors.get("/metrics").content == first.content
     doors.publish(full_snapshot(scale=2))
     assert doors.get("/metrics").content != first.content
+
+
+def test_a_scrape_is_not_kept_longer_than_it_waits(doors: Doors) -> None:
+    """A text that is not ready in time is a plain answer, and the next scrape finds it."""
+    go_on = threading.Event()
+
+    class Slow(MetricsText):
+        def render(self, accept: str, accept_encoding: str) -> Rendered:
+            """Not before it may."""
+            assert go_on.wait(60)
+            return super().render(accept, accept_encoding)
+
+    doors.publish(full_snapshot())
+    text = Slow(doors.board, Exposition(doors.board, "0.1.0", strict=True))
+    app = create_app(text, Health(doors.board, doors.clock, stuck_after_ns=SECOND_NS), "0.1.0")
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://agent") as client:
+            headers = {"X-Prometheus-Scrape-Timeout-Seconds": "0.01"}
+            late = await client.get("/metrics", headers=headers)
+            go_on.set()
+            return [late.status_code, (await client.get("/metrics")).status_code]
+
+    assert asyncio.run(ask()) == [503, 200]
+
+
+@pytest.mark.parametrize("patience", ["nonsense", "-1", "inf", "nan", "", "5"])
+def test_a_patience_that_is_none_is_not_heard(doors: Doors, patience: str) -> None:
+    """Whatever stands in the header, a text that can be made is answered."""
+    doors.publish(full_snapshot())
+    headers = {"X-Prometheus-Scrape-Timeout-Seconds": patience}
+    assert doors.get("/metrics", headers).status_code == 200
 
 
 def test_the_format_is_negotiated(doors: Doors) -> None:

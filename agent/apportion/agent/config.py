@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from apportion.agent.config_budgets import MOST, Budgets
+from apportion.agent.config_labels import LabelLimits
 from apportion.agent.config_values import (
     HOST_PORT,
     ByName,
@@ -48,17 +49,6 @@ _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
 _SECRET_OF_URL: Final = re.compile(r"(?<=//).*@|(?<=\?).*")
 """User and password, whatever they are made of, and the query."""
-
-
-class LabelLimits(BaseModel):
-    """How many values of each label keep their own series; the rest become `other`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    max_workloads: int = Field(100, ge=1, le=10_000, description="Values of `workload`.")
-    max_runs: int = Field(200, ge=1, le=10_000, description="Values of `run`.")
-    max_tenants: int = Field(200, ge=1, le=10_000, description="Values of `tenant`.")
-    max_models: int = Field(50, ge=1, le=10_000, description="Values of `model`.")
 
 
 class AgentConfig(BaseSettings):
@@ -183,6 +173,11 @@ class AgentConfig(BaseSettings):
     )
     ring_gid: int | None = Field(
         None, ge=0, description="The group that may write the ring directory. Unset: the agent's."
+    )
+    pods_dir: Path | None = Field(
+        None,
+        description="The kubelet's directory of pods, such as /var/lib/kubelet/pods: rings in the "
+        "pods' volumes called apportion-rings are read, too.",
     )
     ring_uids: Numbers = Field(
         (), description="User ids whose rings are read. Empty: any that may write the directory."

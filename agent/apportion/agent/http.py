@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
+import math
 import socket
 import threading
 from collections.abc import Generator
@@ -20,7 +21,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
-from apportion.agent.metrics.rendering import MetricsText
+from apportion.agent.metrics.rendering import MetricsText, Rendered
 from apportion.agent.snapshot import SnapshotBoard
 from apportion.core.clock import Clock
 from apportion.core.errors import ConfigError
@@ -29,6 +30,7 @@ from apportion.core.units import NS_PER_SECOND
 _LOG: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 128
 _MAX_CONNECTIONS: Final = 256
+_TIMEOUT: Final = "X-Prometheus-Scrape-Timeout-Seconds"
 _KEEP_ALIVE_S: Final = 75
 """Longer than a scrape interval, so that a scraper keeps its connection."""
 
@@ -91,6 +93,14 @@ def create_app(text: MetricsText, health: Health, version: str) -> FastAPI:
     page = HTMLResponse(_PAGE.format(version=html.escape(version)))
     rendering = asyncio.Lock()
 
+    async def render(accept: str, encoding: str) -> Rendered:
+        # One scrape renders, the others wait here without taking a thread each.
+        async with rendering:
+            ready = text.cached(accept, encoding)
+            if ready is not None:
+                return ready
+            return await asyncio.to_thread(text.render, accept, encoding)
+
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return page
@@ -101,11 +111,10 @@ def create_app(text: MetricsText, health: Health, version: str) -> FastAPI:
         encoding = request.headers.get("accept-encoding", "")
         rendered = text.cached(accept, encoding)
         if rendered is None:
-            # One scrape renders, the others wait here without taking a thread each.
-            async with rendering:
-                rendered = text.cached(accept, encoding)
-                if rendered is None:
-                    rendered = await asyncio.to_thread(text.render, accept, encoding)
+            try:
+                rendered = await asyncio.wait_for(render(accept, encoding), _patience_s(request))
+            except asyncio.TimeoutError:
+                return PlainTextResponse("the text is not ready in time\n", status_code=503)
         headers = {**rendered.headers, "Content-Type": rendered.content_type}
         return Response(rendered.body, headers=headers)
 
@@ -121,6 +130,15 @@ def create_app(text: MetricsText, health: Health, version: str) -> FastAPI:
         return PlainTextResponse("".join(f"{line}\n" for line in sentences), status_code=status)
 
     return app
+
+
+def _patience_s(request: Request) -> float | None:
+    """How long the scraper waits, less a tenth for the way; None where it does not say."""
+    try:
+        timeout_s = float(request.headers.get(_TIMEOUT, ""))
+    except ValueError:
+        return None
+    return 0.9 * timeout_s if 0 < timeout_s < math.inf else None
 
 
 class HttpService:

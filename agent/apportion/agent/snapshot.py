@@ -195,6 +195,10 @@ class Snapshot:
     """By reason."""
     folded: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """Distinct label values that became `other`, by label."""
+    series_refused: int = 0
+    """Times that an amount went to `other` because there were series enough."""
+    series_ended: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By reason."""
     collectors: tuple[CollectorStatus, ...] = ()
     ledger: LedgerCounts = field(default_factory=LedgerCounts)
     ticks: int = 0

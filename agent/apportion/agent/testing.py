@@ -137,6 +137,8 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
             open_spans=MappingProxyType({"llm": 4}),
         ),
         drops=MappingProxyType({"readings_queue_full": scale}),
+        series_refused=scale,
+        series_ended=MappingProxyType({"finished": 21 * scale, "gone": 4 * scale}),
         folded=MappingProxyType({"tenant": 2}),
         collectors=(
             CollectorStatus(

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Final
 
-from apportion.agent.config import DEFAULT_FILE, AgentConfig, LabelLimits
+from apportion.agent.config import DEFAULT_FILE, AgentConfig
+from apportion.agent.config_labels import LabelLimits
 from apportion.agent.config_layers import FILE_VARIABLE, LoadedConfig, flag, keys, load_config
 
 _FLAG_PREFIX: Final = "key:"

@@ -188,6 +188,22 @@ FAMILIES: Final = (
         "metrics",
     ),
     _own(
+        "series_refused_total",
+        "amounts",
+        (),
+        "Times that an amount went to `other` because the counters had `labels.max_series`.",
+        "metrics",
+    ),
+    _own(
+        "series_ended_total",
+        "series",
+        ("reason",),
+        "Series that ended. finished: of workloads and runs without a process, unchanged for an "
+        "hour; their counters begin at 0 should they come back. gone: of pods, devices and "
+        "processes that their source tells nothing of any more.",
+        "metrics",
+    ),
+    _own(
         "collector_success",
         "boolean",
         ("collector",),

@@ -293,6 +293,9 @@ def _agent(snapshot: Snapshot, to: Emission) -> None:
         to.put("drops_total", count, {"reason": reason})
     for label, count in snapshot.folded.items():
         to.put("label_values_folded", count, {"label": label})
+    to.put("series_refused_total", snapshot.series_refused)
+    for reason, count in snapshot.series_ended.items():
+        to.put("series_ended_total", count, {"reason": reason})
     for status in snapshot.collectors:
         labels = {"collector": status.name}
         to.put("collector_success", int(status.success), labels)

@@ -1,7 +1,7 @@
-"""Label values within bounds: the first that spend keep their own series, the rest are `other`.
+"""Label values and series within bounds: the first that spend have their own, others are `other`.
 
-Folding happens where a counter is added to, never where it is shown: a value that was folded
-once stays folded, so no series is ever split, moved or falls.
+Folding happens where a counter is added to, never where it is shown, so that no amount is moved
+from one series to another and no counter falls. What ends gives its place back.
 """
 
 from __future__ import annotations
@@ -9,22 +9,28 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Final, TypeVar
 
 OTHER: Final = "other"
 MAX_CHARACTERS: Final = 128
 MAX_FOLDED_REMEMBERED: Final = 100_000
 """Distinct folded values are counted exactly up to this many."""
+MAX_SERIES: Final = 20_000
 
 _PLAIN: Final = re.compile(r"[\x20-\x7e]*")
+_NOBODY: Final[Mapping[str, Collection[str]]] = {}
+
+K = TypeVar("K")
 
 
 class BoundedLabel:
-    """The values of one label. Sticky: what was let in first stays."""
+    """The values of one label. Sticky: what was let in first stays until it ends."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, always: Collection[str] = ()) -> None:
+        """Values that are named in `always` are never folded and take no place."""
         self._limit = limit
+        self._always = {value: clean(value) for value in always}
         self._kept: dict[str, str] = {}
         self._folded: set[bytes] = set()
 
@@ -35,7 +41,7 @@ class BoundedLabel:
         """
         if not value:
             return ""
-        known = self._kept.get(value)
+        known = self._always.get(value) or self._kept.get(value)
         if known is not None:
             return known
         text = clean(value)
@@ -49,22 +55,67 @@ class BoundedLabel:
             self._folded.add(digest.digest())
         return OTHER
 
+    def keep_only(self, shown: Collection[str]) -> None:
+        """Free the places of values that no series shows any more."""
+        self._kept = {value: text for value, text in self._kept.items() if text in shown}
+
     @property
     def folded(self) -> int:
         """How many distinct values became `other`."""
         return len(self._folded)
 
 
+class SeriesBudget:
+    """How many series the counters of settlement may have together. One writer."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used = 0
+        self.refused = 0
+        """Times that an amount went to `other` for want of series."""
+
+    def key(self, key: K, known: Collection[K], *, other: K, series: int) -> K:
+        """`key`, if it has its series already or they fit in; else `other`, which always does."""
+        if key in known:
+            return key
+        if self._used + series > self._most:
+            self.refused += 1
+            return other
+        self._used += series
+        return key
+
+    def give_back(self, series: int) -> None:
+        """So many have ended."""
+        self._used = max(0, self._used - series)
+
+
 class LabelFolder:
     """The bounded labels of the settlement's counters. One writer: not for several threads."""
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        """`limits` maps `workload`, `run`, `tenant`, `model` to how many values each may have."""
-        self._labels = {label: BoundedLabel(limit) for label, limit in limits.items()}
+    def __init__(
+        self,
+        limits: Mapping[str, int],
+        always: Mapping[str, Collection[str]] = _NOBODY,
+        *,
+        most_series: int = MAX_SERIES,
+    ) -> None:
+        """`limits` maps `workload`, `run`, `tenant`, `model` to how many values each may have.
+
+        `always` maps them to values that are never folded.
+        """
+        self._labels = {
+            label: BoundedLabel(limit, always.get(label, ())) for label, limit in limits.items()
+        }
+        self.budget = SeriesBudget(most_series)
         self.workload = self._labels["workload"].fold
         self.run = self._labels["run"].fold
         self.tenant = self._labels["tenant"].fold
         self.model = self._labels["model"].fold
+
+    def keep_only(self, shown: Mapping[str, Collection[str]]) -> None:
+        """Free the places of values that no series shows any more, by label."""
+        for label, values in shown.items():
+            self._labels[label].keep_only(values)
 
     @property
     def folded(self) -> dict[str, int]:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import bind
 from apportion.agent.pipeline.device import GIVE_UP_NS
+from apportion.agent.pipeline.ended_series import EndedSeries
 from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.publisher import Facts, publish
 from apportion.agent.pipeline.readings import take_batch
 from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
+from apportion.agent.pipeline.totals import Who
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from apportion.agent.budget_watch import BudgetWatch
-    from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
+    from apportion.agent.ingest import DirectoryPoll, Heartbeat, PodDirectories, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.device import MeteredDevice
     from apportion.agent.pipeline.node_time import NodeTime
@@ -60,7 +62,7 @@ class Engine:
         self,
         state: LedgerState,
         ledger: Ledger,
-        directory: RingDirectory,
+        directory: RingDirectory | PodDirectories,
         samplers: Sequence[Sampler],
         *,
         time: NodeTime,
@@ -102,6 +104,7 @@ class Engine:
             models=models,
         )
         self._intake = Intake(self._settlement, time)
+        self._ended = EndedSeries(self._settlement.totals, folder)
         self._polls: deque[int] = deque(maxlen=LOOKS)
         self._facts = Facts(started_unix_ns=clock.realtime_ns())
         self._poll: DirectoryPoll | None = None
@@ -277,7 +280,15 @@ class Engine:
         facts.residual_mj += residual[1]
         self._directory.reap(finished)
         self._intake.forget(finished)
+        self._ended.look(begun_ns, self._live())
         return outcome
+
+    def _live(self) -> set[Who]:
+        """The workloads and runs of processes that have a ring."""
+        said = [ring.identity.said for ring in self._intake.followed.values() if not ring.finished]
+        fold = self._folder
+        runs = {Who(fold.workload(each.workload), fold.run(each.run)) for each in said}
+        return runs | {Who(each.workload) for each in runs}
 
     def _finished(self, now_ns: int) -> list[RingId]:
         """Rings of dead processes that need not be looked at again.
@@ -313,6 +324,7 @@ class Engine:
                 telemetry_gap_ns=self._settlement.telemetry_gap_ns,
                 poll=self._poll,
                 drops=self._drops,
+                ended=self._ended,
                 agent_pid=os.getpid(),
             )
         )

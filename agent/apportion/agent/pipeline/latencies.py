@@ -9,7 +9,7 @@ import numpy as np
 
 from apportion.agent.ingest.record import request_id_of, trace_id_of
 from apportion.agent.latency import BOUNDS_NS, REST, Example, Latency, LatencyKey
-from apportion.agent.metrics.labels import clean
+from apportion.agent.metrics.labels import OTHER, clean
 from apportion.agent.pipeline.spans import joined
 from apportion.core.category import Phase, SpanKind, SpanStatus
 
@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 _BOUNDS: Final = np.array(BOUNDS_NS, np.int64)
 _BUCKETS: Final = _BOUNDS.size + 1
+SERIES: Final = _BUCKETS + 2
+"""Of each histogram: its buckets, their sum and their count."""
 
 
-class _Histogram:
+class Histogram:
+    """One that grows: a count for each bucket."""
+
     def __init__(self) -> None:
         self.counts = np.zeros(_BUCKETS, np.int64)
         self.sum_ns = 0
@@ -42,7 +46,12 @@ class Latencies:
     def __init__(self, folder: LabelFolder, entities: Interned[EntityKey]) -> None:
         self._folder = folder
         self._entities = entities
-        self._histograms: dict[LatencyKey, _Histogram] = {}
+        self._histograms: dict[LatencyKey, Histogram] = {}
+
+    @property
+    def by_key(self) -> dict[LatencyKey, Histogram]:
+        """The histograms themselves."""
+        return self._histograms
 
     def add(self, read: Sequence[Decoded]) -> None:
         """Spans that ended well, of records that were read and committed."""
@@ -91,7 +100,7 @@ class Latencies:
         last = np.full(entities.size * _BUCKETS, -1, np.int64)
         last[cell[has_id]] = np.flatnonzero(has_id)  # of several in a cell the last one stays
         for index, entity in enumerate(entities.tolist()):
-            found = self._histograms.setdefault(self._key(name, phase, entity), _Histogram())
+            found = self._histograms.setdefault(self._key(name, phase, entity), Histogram())
             found.counts += counts[index]
             found.sum_ns += int(sums[index])
             for number in np.flatnonzero(counts[index]).tolist():
@@ -103,11 +112,16 @@ class Latencies:
     def _key(self, name: str, phase: str, entity: int) -> LatencyKey:
         who, fold = self._entities.value(entity), self._folder
         workload = fold.workload(who.workload)
-        if name == "step_seconds":
-            return LatencyKey(name, workload, run=fold.run(who.run))
         if phase:
-            return LatencyKey(name, workload, phase=phase)
-        return LatencyKey(name, workload, model=fold.model(who.model))
+            key = LatencyKey(name, workload, phase=phase)
+            other = LatencyKey(name, OTHER, phase=phase)
+        elif name == "step_seconds":
+            key = LatencyKey(name, workload, run=fold.run(who.run))
+            other = LatencyKey(name, OTHER, run=OTHER)
+        else:
+            key = LatencyKey(name, workload, model=fold.model(who.model))
+            other = LatencyKey(name, OTHER, model=OTHER)
+        return fold.budget.key(key, self._histograms, other=other, series=SERIES)
 
 
 def _measures(spans: Decoded, well: Flags) -> Iterator[tuple[str, str, Flags, Integers]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest.directory import DirectoryPoll
     from apportion.agent.metrics.labels import LabelFolder
+    from apportion.agent.pipeline.ended_series import EndedSeries
     from apportion.agent.pipeline.intake import Intake
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.ownership import DeviceLocks
@@ -78,6 +79,7 @@ def publish(
     telemetry_gap_ns: int,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
+    ended: EndedSeries,
     agent_pid: int,
 ) -> Snapshot:
     """Everything as it is now. The first of `samplers` is the source of devices."""
@@ -121,6 +123,7 @@ def publish(
         for each in sampler.samples(monotonic_ns)
         if not locks.is_by_ring or _concerns(each, gpus)
     )
+    ended.told(collected, devices)
     spend, lost = totals.spend, totals.lost
     recent = facts.recent.samples(
         monotonic_ns,
@@ -158,6 +161,8 @@ def publish(
         rings=_ring_counts(intake, folder, poll),
         drops=MappingProxyType({reason: count for reason, count in drops.items() if count}),
         folded=MappingProxyType(folder.folded),
+        series_refused=folder.budget.refused,
+        series_ended=MappingProxyType(dict(ended.counts)),
         collectors=tuple(sampler.status for sampler in samplers),
         ledger=LedgerCounts(
             up=facts.ledger_waiting == 0,

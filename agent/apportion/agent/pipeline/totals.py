@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from apportion.agent.metrics.labels import OTHER
 from apportion.agent.pipeline.interned import EntityKey
-from apportion.agent.pipeline.latencies import Latencies
+from apportion.agent.pipeline.latencies import SERIES, Histogram, Latencies
 from apportion.agent.snapshot import (
     LostKey,
     PhaseKey,
@@ -25,7 +26,7 @@ from apportion.cost.settlement.work import NO_RATE, NOBODY
 from apportion.cost.training.lost_query import PROCESS_DIED, ROLLED_BACK
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -50,6 +51,22 @@ _TOKENS: Final = (
 )
 
 
+_SPEND, _ONE = 3, 1
+"""Series of a key: time, money and energy; a counter."""
+
+
+class Who(NamedTuple):
+    """Whose series end together; without a run those of a workload that are of none."""
+
+    workload: str
+    run: str = ""
+
+    @classmethod
+    def of(cls, key: Any) -> Who:
+        """Whom a key of any counter is about."""
+        return cls(key.workload, getattr(key, "run", ""))
+
+
 class _Spending(Generic[K]):
     """Sums of time, money and energy by key."""
 
@@ -63,7 +80,7 @@ class _Spending(Generic[K]):
                 sums[index] = (sums[index] or 0) + amount
 
     @property
-    def keys(self) -> Iterable[K]:
+    def by_key(self) -> dict[K, list[int | None]]:
         return self._sums
 
     def frozen(self) -> Mapping[K, Spend]:
@@ -109,7 +126,7 @@ class Totals:
         """
         runs = {
             LostKey(key.workload, key.run, key.category, reason): Spend(0)
-            for key in self._spend.keys
+            for key in self._spend.by_key
             if key.run and key.category is Category.DIRECT
             for reason in (PROCESS_DIED, ROLLED_BACK)
         }
@@ -135,6 +152,8 @@ class Totals:
         for (entity, phase), (device_ns, energy_mj, units) in posted.items():
             workload = self._entities.value(entity).workload if entity else None
             key = PhaseKey(self._folder.workload(workload), Phase(phase))
+            other = PhaseKey(OTHER, key.phase)
+            key = self._bounded(key, self._phases.by_key, other, _SPEND)
             self._phases.add(key, device_ns, units, energy_mj)
 
     def add_moves(self, moves: Mapping[MoveKey, Move], reason: str) -> None:
@@ -163,6 +182,8 @@ class Totals:
             who = self._entities.value(row[5]) if row[5] else EntityKey()
             workload = self._folder.workload(who.workload or who.owner)
             key = LostKey(workload, self._folder.run(who.run), source, row[16])
+            other = LostKey(OTHER, OTHER, source, row[16])
+            key = self._bounded(key, self._lost.by_key, other, _SPEND)
             energy_mj, units = (None if each is None else -each for each in row[12:14])
             lost.add(key, -row[11], units, energy_mj)
         for key, spent in lost.frozen().items():
@@ -201,7 +222,8 @@ class Totals:
                 who, fold = self._entities.value(value), self._folder
                 labels = (fold.workload(who.workload), fold.tenant(who.tenant))
                 key = TokenKey(*labels, fold.model(who.model), token_type)
-                self.tokens[key] += total
+                other = TokenKey(OTHER, OTHER, OTHER, token_type)
+                self.tokens[self._bounded(key, self.tokens, other, _ONE)] += total
 
     def add_ended(self, kind: SpanKind, entity: int, status: SpanStatus, number: int) -> None:
         """`number` root spans of one kind ended with `status`."""
@@ -209,22 +231,84 @@ class Totals:
         workload = self._folder.workload(who.workload)
         if kind is SpanKind.REQUEST:
             tenant, model = self._folder.tenant(who.tenant), self._folder.model(who.model)
-            self.requests[RequestKey(workload, tenant, model, status)] += number
+            request = RequestKey(workload, tenant, model, status)
+            rest = RequestKey(OTHER, OTHER, OTHER, status)
+            self.requests[self._bounded(request, self.requests, rest, _ONE)] += number
         elif kind is SpanKind.STEP:
-            self.steps[StepKey(workload, self._folder.run(who.run), status)] += number
+            step = StepKey(workload, self._folder.run(who.run), status)
+            self.steps[self._bounded(step, self.steps, StepKey(OTHER, OTHER, status), _ONE)] += (
+                number
+            )
+
+    # -- what ends -----------------------------------------------------------------------------
+    def progress(self) -> dict[Who, int]:
+        """A number for each of them that grows whenever any of its counters does."""
+        found: Counter[Who] = Counter()
+        for counters in self._counters:
+            for key, value in counters.items():
+                amount = value if isinstance(value, int) else _progress(value)
+                found[Who.of(key)] += amount
+        return dict(found)
+
+    def end(self, whose: Collection[Who]) -> int:
+        """Show nothing more of them. Returns how many series that were."""
+        series = 0
+        for counters in self._counters:
+            for key in [key for key in counters if Who.of(key) in whose]:
+                value = counters.pop(key)
+                series += _ONE if isinstance(value, int) else _series(value)
+        return series
+
+    def shown(self) -> dict[str, set[str]]:
+        """The values of each bounded label that some series has."""
+        names = ("workload", "run", "tenant", "model")
+        found: dict[str, set[str]] = {name: set() for name in names}
+        for counters in self._counters:
+            for key in counters:
+                for name in names:
+                    found[name].add(getattr(key, name, ""))
+        return found
+
+    @property
+    def _counters(self) -> tuple[dict[Any, Any], ...]:
+        """All that are about somebody, by key."""
+        return (
+            self._spend.by_key,
+            self._phases.by_key,
+            self._lost.by_key,
+            self.requests,
+            self.steps,
+            self.tokens,
+            self.latencies.by_key,
+        )
+
+    def _bounded(self, key: K, known: Collection[K], other: K, series: int) -> K:
+        return self._folder.budget.key(key, known, other=other, series=series)
 
     def _spend_key(self, entity: int, category: Category) -> SpendKey:
         if entity == NOBODY:
             return SpendKey(category)
         who = self._entities.value(entity)
         fold = self._folder
-        return SpendKey(
+        key = SpendKey(
             category,
             fold.workload(who.workload or who.owner),
             fold.run(who.run),
             fold.model(who.model),
             fold.tenant(who.tenant),
         )
+        other = SpendKey(category, *[OTHER] * 4)
+        return self._bounded(key, self._spend.by_key, other, _SPEND)
+
+
+def _progress(value: Histogram | list[int | None]) -> int:
+    if isinstance(value, Histogram):
+        return int(value.counts.sum())
+    return sum(abs(each) for each in value if each is not None)
+
+
+def _series(value: Histogram | list[int | None]) -> int:
+    return SERIES if isinstance(value, Histogram) else _SPEND
 
 
 def _column(settled: Settled, name: str, rest: list[int]) -> Column:
