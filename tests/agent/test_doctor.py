@@ -17,8 +17,13 @@ from apportion.agent.doctor import Finding, Level, examine
 from apportion.agent.doctor.devices import examine_price
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
-from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
+from apportion.agent.doctor.rings import (
+    examine_heartbeat,
+    examine_pods,
+    examine_ring_directory,
+)
 from apportion.agent.doctor.shared_ledger import examine_shared_ledger
+from apportion.agent.ingest.pod_directories import VOLUME
 from apportion.client import layout
 from apportion.core.clock import ManualClock, SystemClock
 from apportion.cost.ledger.migration import migrate
@@ -128,6 +133,19 @@ def test_rings_are_counted_and_bad_ones_seen(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.ring")
     (tmp_path / "d.ring").symlink_to(tmp_path / "a.ring")
     assert "3 of 4 files" in examine_ring_directory(tmp_path, 0)[1].found
+
+
+def test_pods_that_share_rings_are_counted(tmp_path: Path) -> None:
+    """Which pods take part, and what to do where none does or nobody can look."""
+    assert examine_pods(None) == []
+    (tmp_path / "plain").mkdir()
+    (found,) = examine_pods(tmp_path)
+    assert (found.level, found.found.split()[0]) == (Level.WARN, "0")
+    (tmp_path / "pod" / VOLUME).mkdir(parents=True)
+    assert _levels(examine_pods(tmp_path)) == ["ok"]
+    (found,) = examine_pods(tmp_path / "missing")
+    assert found.level is Level.FAIL
+    assert "mount the kubelet's directory" in found.remedy
 
 
 def test_a_directory_that_anybody_may_change_is_a_warning(tmp_path: Path) -> None:

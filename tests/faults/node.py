@@ -260,8 +260,12 @@ class Node:
     ) -> Workload:
         """Start one of `programs`, with pipes for its streams and in a session of its own."""
         command = (sys.executable, str(PROGRAMS / f"{program}.py"), *map(str, arguments))
+        return self.started(rightless(command, override=override_rights), **variables)
+
+    def started(self, command: Sequence[str], **variables: str) -> Workload:
+        """Start any command so; it gets `variables` beside those of a workload."""
         process = subprocess.Popen(
-            rightless(command, override=override_rights),
+            command,
             env=self.environment({"APPORTION_RING_DIR": str(self.rings), **variables}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

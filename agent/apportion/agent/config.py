@@ -174,6 +174,11 @@ class AgentConfig(BaseSettings):
     ring_gid: int | None = Field(
         None, ge=0, description="The group that may write the ring directory. Unset: the agent's."
     )
+    pods_dir: Path | None = Field(
+        None,
+        description="The kubelet's directory of pods, such as /var/lib/kubelet/pods: rings in the "
+        "pods' volumes called apportion-rings are read, too.",
+    )
     ring_uids: Numbers = Field(
         (), description="User ids whose rings are read. Empty: any that may write the directory."
     )

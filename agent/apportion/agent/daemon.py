@@ -14,16 +14,16 @@ from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
 from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
-from apportion.agent.ingest import ClockPair, Heartbeat, Position, RingDirectory
+from apportion.agent.ingest import Heartbeat
 from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.metrics.rendering import MetricsText
 from apportion.agent.pipeline.engine import Engine
 from apportion.agent.pipeline.node_time import NodeTime, boot_id
 from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.agent.pipeline.processes import Processes
-from apportion.agent.pipeline.restore import read_position
 from apportion.agent.pipeline.sampler import Sampler
 from apportion.agent.release import Release
+from apportion.agent.ring_source import ring_directories
 from apportion.agent.service import Named, RunGroup
 from apportion.agent.shipping.shipper import Shipper
 from apportion.agent.snapshot import SnapshotBoard
@@ -32,7 +32,6 @@ from apportion.collectors.observed import Observed
 from apportion.collectors.registry import built_in
 from apportion.core.clock import SystemClock
 from apportion.core.errors import ConfigError
-from apportion.core.ids import RingId
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.keeping import Keep
 from apportion.cost.ledger.engine import is_file, ledger_url
@@ -42,7 +41,6 @@ from apportion.cost.prices.built_in import BUILT_IN
 
 if TYPE_CHECKING:
     from apportion.agent.config import AgentConfig
-    from apportion.cost.ledger.batch import LedgerState
 
 _LOG: Final = logging.getLogger(__name__)
 NO_SPANS_NS: Final = -(1 << 61)
@@ -105,10 +103,11 @@ def run(config: AgentConfig) -> int:
     ]
     board = SnapshotBoard()
     watch = BudgetWatch(config.ledger_location, budgets, clock) if budgets else None
+    directory, others = ring_directories(config, state, time, clock)
     engine = Engine(
         state,
         ledger,
-        _directory(config, state, time, clock),
+        directory,
         samplers,
         time=time,
         clock=clock,
@@ -123,7 +122,9 @@ def run(config: AgentConfig) -> int:
         telemetry_gap_ns=config.telemetry_gap.ns,
         numbered=source.numbered,
         tick_period_ns=config.tick_period.ns,
-        heartbeat=Heartbeat(config.ring_dir, clock, version=_version(), pid=os.getpid()),
+        heartbeat=Heartbeat(
+            config.ring_dir, clock, version=_version(), pid=os.getpid(), others=others
+        ),
         shipper=shipper,
         budgets=watch,
     )
@@ -164,31 +165,6 @@ def _shipper(config: AgentConfig, ledger: Ledger, clock: SystemClock) -> Shipper
     ledger.outbox.switch_on(config.outbox_bytes)
     shared = SharedLedger(config.shared_ledger, clock)
     return Shipper(ledger, shared, clock, lease_ns=config.lease.ns)
-
-
-def _directory(
-    config: AgentConfig, state: LedgerState, time: NodeTime, clock: SystemClock
-) -> RingDirectory:
-    names = {row[0]: row[1] for row in state.tables.get("ring", [])}
-    restore = {
-        RingId(names[key]): Position.from_json(position)
-        for key, text, *_ in state.tables.get("ring_position", [])
-        if (position := read_position(text)) is not None
-    }
-    pairs = [
-        ClockPair(since_ns - time.anchor_ns, since_ns + offset_ns)
-        for since_ns, offset_ns in state.tables.get("wall_offset", [])
-    ]
-    return RingDirectory(
-        config.ring_dir,
-        clock,
-        allowed_uids=frozenset(config.ring_uids) or None,
-        restore=restore,
-        boot_id=bytes.fromhex(time.boot),
-        gid=config.ring_gid,
-        clock_pairs=pairs,
-        proc=config.proc_root,
-    )
 
 
 def _log_to_stderr(level: str) -> None:

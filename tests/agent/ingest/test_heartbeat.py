@@ -64,3 +64,19 @@ def test_stopping_removes_the_file(tmp_path: Path) -> None:
     beats.stop()
     beats.stop()
     assert not list(tmp_path.iterdir())
+
+
+def test_pods_get_it_too_and_cannot_spoil_it(tmp_path: Path) -> None:
+    """A pod that blocks its own file is without a heartbeat; nobody else is."""
+    own, good, bad = (tmp_path / name for name in ("own", "good", "bad"))
+    for path in (own, good, bad / layout.AGENT_FILE / "in-the-way"):
+        path.mkdir(parents=True)
+    beats = Heartbeat(
+        own, ManualClock(77), version="1.2.3", pid=42, others=lambda: [bad, good, tmp_path / "gone"]
+    )
+    assert beats.beat() is None
+    files = [path / layout.AGENT_FILE for path in (own, good)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert [path.name for path in bad.iterdir()] == [layout.AGENT_FILE]
+    beats.stop()
+    assert not any(path.exists() for path in files)

@@ -9,7 +9,7 @@ from apportion.agent.doctor.devices import examine_devices, examine_price
 from apportion.agent.doctor.finding import Finding, Level
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
-from apportion.agent.doctor.rings import examine_heartbeat, examine_ring_directory
+from apportion.agent.doctor.rings import examine_heartbeat, examine_pods, examine_ring_directory
 from apportion.agent.doctor.shared_ledger import examine_shared_ledger
 from apportion.agent.doctor.sources import examine_sources
 from apportion.core.clock import Clock
@@ -25,6 +25,7 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
     return [
         *_config(loaded),
         *examine_ring_directory(config.ring_dir, uid),
+        *examine_pods(config.pods_dir),
         examine_heartbeat(config.ring_dir, clock),
         *findings,
         *examine_sources(config, clock),

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from apportion.agent.doctor.finding import Finding, Level
+from apportion.agent.ingest.pod_directories import VOLUME
 from apportion.client import layout
 from apportion.core.clock import Clock
 from apportion.core.units import NS_PER_SECOND
 
 _STALE_NS: Final = 15 * NS_PER_SECOND
 """A heartbeat that is older belongs to an agent that no longer runs."""
+_ADD: Final = "give the workload's pod an emptyDir of that name: docs/kubernetes.md"
 _MAX_AGENT_FILE_BYTES: Final = 64 << 10
 
 
@@ -69,6 +71,21 @@ def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
     else:
         findings.append(Finding(check, Level.OK, found))
     return [*findings, _rings(path, names)]
+
+
+def examine_pods(path: Path | None) -> list[Finding]:
+    """Whether the kubelet's directory of pods can be searched, and which pods share rings."""
+    if path is None:
+        return []
+    try:
+        pods = sorted(path.iterdir())
+        volumes = [pod for pod in pods if (pod / VOLUME).is_dir()]
+    except OSError as error:
+        remedy = "mount the kubelet's directory there and let the agent search it, or unset it"
+        text = f"pods_dir: {path}: {error.strerror}"
+        return [Finding("pods", Level.FAIL, text, remedy)]
+    found = f"{len(volumes)} of {len(pods)} pods have a volume apportion-rings"
+    return [Finding("pods", Level.OK if volumes else Level.WARN, found, "" if volumes else _ADD)]
 
 
 def _rings(directory: Path, names: list[str]) -> Finding:

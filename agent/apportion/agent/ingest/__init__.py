@@ -16,6 +16,7 @@ from apportion.agent.ingest.heartbeat import Heartbeat
 from apportion.agent.ingest.identity import Identity, RingIdentity
 from apportion.agent.ingest.liveness import writer_pid
 from apportion.agent.ingest.losses import LossWindow
+from apportion.agent.ingest.pod_directories import PodDirectories
 from apportion.agent.ingest.position import Position
 from apportion.agent.ingest.record import OPEN_SLOT, RECORD, request_id_of, trace_id_of
 from apportion.agent.ingest.refusal import Refusal, RingRefused
@@ -34,6 +35,7 @@ __all__ = [
     "Heartbeat",
     "Identity",
     "LossWindow",
+    "PodDirectories",
     "Poll",
     "Position",
     "Refusal",

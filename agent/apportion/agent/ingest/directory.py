@@ -82,7 +82,8 @@ class RingDirectory:
 
     `restore` gives the position from which each ring goes on. `clock_pairs` are the agent's
     earlier pairs of this boot, one for each step of the wall clock; those seen from now on
-    are added. One thread polls and reaps.
+    are added. `make` lets it make the directory where it is missing, as an agent's own is. One
+    thread polls and reaps; `scratch` is for several directories of one thread.
     """
 
     def __init__(
@@ -96,15 +97,18 @@ class RingDirectory:
         gid: int | None = None,
         clock_pairs: Iterable[ClockPair] = (),
         most_rings: int = MOST_RINGS,
+        make: bool = True,
+        scratch: Scratch | None = None,
         proc: Path = Path("/proc"),
         writer: Callable[[int], int | None] = writer_pid,
     ) -> None:
-        self._scan = DirectoryScan(path, gid=gid)
+        self._scan = DirectoryScan(path, gid=gid, make=make)
         self._clock, self._allowed_uids, self._boot_id = clock, allowed_uids, boot_id
         self._restore = dict(restore or {})
         self._pairs = list(clock_pairs)[-_MOST_PAIRS:]
         self._most_rings, self._proc, self._writer = most_rings, proc, writer
-        self._scratch = Scratch()
+        self.scratch: Final = scratch or Scratch()
+        self._rows_at_once = _ROWS_AT_ONCE
         self._readers: dict[str, RingReader] = {}
         self._candidates: dict[str, _Candidate] = {}
         self._aside = Aside()
@@ -114,6 +118,31 @@ class RingDirectory:
     def refused(self) -> tuple[RefusedRing, ...]:
         """Everything in the directory that is not read now, and why."""
         return self._aside.refused
+
+    @property
+    def refused_total(self) -> Mapping[Refusal, int]:
+        """How many files were refused ever, by reason."""
+        return self._aside.total
+
+    @property
+    def state(self) -> DirectoryState:
+        """What the directory was like at the last poll."""
+        return self._scan.state
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing in it is read or waited for."""
+        return not self._readers and not self._candidates
+
+    @property
+    def clock_pairs(self) -> tuple[ClockPair, ...]:
+        """The pairs known so far, for a directory that is found later."""
+        return tuple(self._pairs)
+
+    def limit(self, share: float) -> None:
+        """Hold only so much of the records that all directories together may have under way."""
+        self._rows_at_once = int(_ROWS_AT_ONCE * share)
+        self._share_rows()
 
     def poll(self) -> DirectoryPoll:
         """Look at the directory and at every ring once. Never raises for what it finds."""
@@ -236,7 +265,7 @@ class RingDirectory:
             file,
             self._restore.get(ring, Position()),
             self._clock,
-            scratch=self._scratch,
+            scratch=self.scratch,
             clock_offset_ns=self._clock_offset_ns,
             boot_id=self._boot_id,
             writer=self._writer,
@@ -273,9 +302,9 @@ class RingDirectory:
         self._share_rows()
 
     def _share_rows(self) -> None:
-        rows = max(_LEAST_ROWS, _ROWS_AT_ONCE // max(1, len(self._readers)))
+        rows = max(_LEAST_ROWS, self._rows_at_once // max(1, len(self._readers)))
         for reader in self._readers.values():
-            reader.limit(min(rows, self._scratch.rows))
+            reader.limit(min(rows, self.scratch.rows))
 
     def _inode(self, name: str) -> int:
         try:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,18 @@ _MODE: Final = 0o644
 class Heartbeat:
     """Writes `agent.json` whole or not at all: a temporary file beside it is renamed over it."""
 
-    def __init__(self, directory: Path, clock: Clock, *, version: str, pid: int) -> None:
-        self._path = directory / layout.AGENT_FILE
+    def __init__(
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        version: str,
+        pid: int,
+        others: Callable[[], Iterable[Path]] = tuple,
+    ) -> None:
+        """`others` are directories of pods, now: what cannot be written there is theirs to lose."""
+        self._directory, self._others = directory, others
+        self._written: set[Path] = set()
         self._clock = clock
         self._version = version
         self._pid = pid
@@ -37,26 +47,35 @@ class Heartbeat:
             "version": self._version,
             "requests": dict(requests or {}),
         }
-        temporary = self._path.with_name(f".{layout.AGENT_FILE}.{secrets.token_hex(8)}")
+        data = json.dumps(document, sort_keys=True).encode()
+        for path in self._others():
+            with contextlib.suppress(OSError):
+                self._put(path, data)
         try:
-            _write_new(temporary, json.dumps(document, sort_keys=True).encode())
-            try:
-                temporary.replace(self._path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    temporary.unlink()
-                raise
+            self._put(self._directory, data)
         except OSError as error:
             return (
-                f"cannot write {self._path}: {error.strerror}; "
+                f"cannot write {self._directory / layout.AGENT_FILE}: {error.strerror}; "
                 "give the agent write access to the ring directory"
             )
         return None
 
     def stop(self) -> None:
-        """Remove the file, so that workloads do not wait for a heartbeat that is over."""
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        """Remove the files, so that workloads do not wait for a heartbeat that is over."""
+        for directory in self._written:
+            with contextlib.suppress(OSError):
+                (directory / layout.AGENT_FILE).unlink()
+
+    def _put(self, directory: Path, data: bytes) -> None:
+        temporary = directory / f".{layout.AGENT_FILE}.{secrets.token_hex(8)}"
+        _write_new(temporary, data)
+        try:
+            temporary.replace(directory / layout.AGENT_FILE)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        self._written.add(directory)
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Looks for ring files in one directory, which it makes where the agent starts first."""
+"""Looks for ring files in one directory, which it may make where the agent starts first."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ class DirectoryState(str, Enum):
 class DirectoryScan:
     """Lists ring names; a missing or unreadable directory is a state, not an error."""
 
-    def __init__(self, path: Path, *, gid: int | None = None) -> None:
-        """`gid` is the group that a directory made here is shared with, None for the agent's."""
+    def __init__(self, path: Path, *, gid: int | None = None, make: bool = True) -> None:
+        """`gid` is the group that a directory made here is shared with, None for the agent's.
+
+        Without `make` a directory that is missing is somebody else's to make.
+        """
         self.path: Final = path
         self.state = DirectoryState.ABSENT
         self.reason = "not looked at yet"
@@ -48,7 +51,7 @@ class DirectoryScan:
         self._identity = (0, 0)
         self._listed_ns: int | None = None
         self._modified_ns = 0
-        self._made = self._make()
+        self._made = make and self._make()
 
     def look(self, now_ns: int, *, again: bool = False) -> bool:
         """List the directory if it may have changed, or `again`; whether it was listed."""

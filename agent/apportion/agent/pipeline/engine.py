@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from apportion.agent.budget_watch import BudgetWatch
-    from apportion.agent.ingest import DirectoryPoll, Heartbeat, RingDirectory
+    from apportion.agent.ingest import DirectoryPoll, Heartbeat, PodDirectories, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.device import MeteredDevice
     from apportion.agent.pipeline.node_time import NodeTime
@@ -62,7 +62,7 @@ class Engine:
         self,
         state: LedgerState,
         ledger: Ledger,
-        directory: RingDirectory,
+        directory: RingDirectory | PodDirectories,
         samplers: Sequence[Sampler],
         *,
         time: NodeTime,
