@@ -30,8 +30,7 @@ EVENTS: Final = {
     ),
     "Lost work": (
         "purple",
-        "sum by (workload, run) "
-        '(increase(apportion_lost_device_seconds_total{instance=~"$instance"}[1m])) > 0',
+        'increase(apportion_lost_device_seconds_total{instance=~"$instance"}[1m]) > 0',
     ),
     "XID errors": (
         "red",
