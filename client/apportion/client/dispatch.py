@@ -18,7 +18,7 @@ Who caused the GPU's cost: money and joules per request, per token and per train
 
 The base install holds the client alone. The commands (agent, report, prices, replay, audit,
 doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` and
-`flamegraph` with `profiles`:
+`flamegraph` with `profiles`, `profile` with both:
 
     pip install 'apportion[agent,profiles]'
 

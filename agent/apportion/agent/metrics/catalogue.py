@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.agent import latency, recent
+from apportion.agent import latency, profile_watch, recent
 from apportion.agent.metrics import money
 from apportion.agent.metrics.money import settled
 from apportion.agent.shipping import figures as shipping
@@ -56,6 +56,7 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *engine_vocabulary.FAMILIES,
     *nvml_families.FAMILIES,
     *kmsg.FAMILIES,
+    *profile_watch.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""
 
