@@ -231,7 +231,8 @@ def steps_of(optimizer: Any) -> int | None:
     state: Any = next(iter(optimizer.state.values()), None)
     if state is None:
         return 0
-    steps: Any = state.get("step") if isinstance(state, dict) else None
+    find: Any = getattr(state, "get", None)
+    steps: Any = None if find is None else find("step")
     if getattr(getattr(steps, "device", None), "type", None) == "cpu":
         steps = steps.item()
     return int(steps) if isinstance(steps, (int, float)) and steps >= 0 else None
