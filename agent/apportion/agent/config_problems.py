@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apportion.agent.config import AgentConfig
@@ -25,13 +25,14 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
         made_of(config.budgets, load_prices(config).currency)
     except (PriceTableError, ConfigError) as refusal:
         problems.append(str(refusal))
-    uses: dict[str, Callable[[], object]] = {
-        "dcgm_urls": lambda: _targets("dcgm_urls", config.dcgm_urls),
-        "engine_urls": lambda: _targets("engine_urls", config.engine_urls),
-        "models": lambda: load_models(config),
-    }
-    for key, use in uses.items():
-        problems += _problem_of(loaded.origins[key], use)
+    problems += _problem_of(
+        "dcgm_urls", lambda: parse_targets(config.dcgm_urls, os.environ), loaded
+    )
+    problems += _problem_of(
+        "engine_urls", lambda: parse_targets(config.engine_urls, os.environ), loaded
+    )
+    problems += _problem_of("otlp_devices", lambda: _check_services(config.otlp_devices), loaded)
+    problems += _problem_of("models", lambda: load_models(config), loaded)
     if config.lateness < config.sample_period:
         problems.append(
             f"lateness ({config.lateness}) is shorter than sample_period "
@@ -41,20 +42,19 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
     return problems
 
 
-def _problem_of(origin: str, use: Callable[[], object]) -> list[str]:
-    """What is wrong with a key that was set at `origin`."""
+def _check_services(texts: Sequence[str]) -> None:
+    for text in texts:
+        service, _, devices = text.partition("=")
+        if not service or not all(devices.split("+")):
+            raise ConfigError(f"{text!r}: say SERVICE=ID, or SERVICE=ID+ID")
+
+
+def _problem_of(key: str, use: Callable[[], object], loaded: LoadedConfig) -> list[str]:
     try:
         use()
     except ConfigError as refusal:
-        return [f"{origin}: {refusal}"]
+        return [f"{loaded.origins[key]}: {key}: {refusal}"]
     return []
-
-
-def _targets(key: str, urls: tuple[str, ...]) -> object:
-    try:
-        return parse_targets(urls, os.environ)
-    except ConfigError as refusal:
-        raise ConfigError(f"{key}: {refusal}") from refusal
 
 
 def load_models(config: AgentConfig) -> dict[str, ModelFacts]:
@@ -70,7 +70,7 @@ def _model(name: str, where: str) -> ModelFacts:
     try:
         return model_facts(where)
     except ConfigError as refusal:
-        raise ConfigError(f"models: {name!r}: {refusal}") from refusal
+        raise ConfigError(f"{name!r}: {refusal}") from refusal
 
 
 def load_prices(config: AgentConfig) -> PriceTable:
