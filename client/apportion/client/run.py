@@ -56,12 +56,12 @@ def main(argv: Sequence[str]) -> int:
         option = _blind_option(words)
         if option is not None:
             return _refuse(
-                f"Python's -{option} {_BLIND[option]}, so nothing would be measured: leave it out, or "
-                "call apportion.client.torch_steps() in the program",
+                f"Python's -{option} {_BLIND[option]}, so nothing would be measured: leave it out, "
+                "or call apportion.client.torch_steps() in the program",
                 _REFUSED,
             )
     try:
-        os.execve(program, command, _environment(os.environ, options, command))
+        os.execve(program, command, _environment(os.environ, options, command))  # noqa: S606
     except OSError as error:  # no interpreter, a text without one
         return _refuse(f"{program}: {error.strerror}", _NOT_EXECUTABLE)
 
@@ -97,8 +97,11 @@ def workload_of(command: Sequence[str]) -> str:
 
 def _shebang(program: str) -> list[str]:
     """The interpreter's words of a script; none of anything else."""
-    with open(program, "rb") as file:  # noqa: PTH123 - what may not be read is not a script of ours
-        line = file.readline(256)
+    try:
+        with Path(program).open("rb") as file:
+            line = file.readline(256)
+    except OSError:  # executable and not readable: no script
+        return []
     words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
     return words[1:] if words and Path(words[0]).name == "env" else words
 

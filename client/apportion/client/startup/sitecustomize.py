@@ -1,7 +1,7 @@
 """What `apportion run` has Python import at its start: PyTorch gets its hooks when it is imported.
 
-Python imports the first `sitecustomize` on its path. This one takes its folder off the path and runs
-the one that would have been the first without it. A Python that never imports torch does no more.
+Python imports the first `sitecustomize` on its path. This one takes its folder off the path and
+runs the one that would have been first without it. A Python that never imports torch does no more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from importlib.util import module_from_spec
 class _AtTorch:
     """A finder that finds nothing: it begins to measure when torch is looked for."""
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        """None, always."""
         if name == "torch" and self in sys.meta_path:
             sys.meta_path.remove(self)
             _measure()
@@ -44,5 +45,5 @@ def _run_the_next() -> None:
         spec.loader.exec_module(module)
 
 
-sys.meta_path.insert(0, _AtTorch())  # type: ignore[arg-type] # it has what Python calls
+sys.meta_path.insert(0, _AtTorch())
 _run_the_next()
