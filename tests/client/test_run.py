@@ -72,12 +72,7 @@ def test_a_program_without_an_edit(tmp_path: Path, end: str, status: int) -> Non
 def test_a_python_without_us(tmp_path: Path) -> None:
     """Where torch is imported it says once that nothing is measured; elsewhere nothing."""
     (tmp_path / "torch.py").touch()
-    python = [
-        sys.executable,
-        "-s",
-        "-c",
-        "import sys; sys.modules['apportion'] = None; import torch",
-    ]
+    program = "import sys; sys.modules['apportion'] = None; import torch"
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": os.pathsep.join([str(STARTUP), str(tmp_path)])},
