@@ -15,7 +15,7 @@ ARGS ?=
 
 VENV := .venv
 WHEEL_VENV := build/wheel-venv
-PARTS := core client collectors cost profiles agent simulator
+PARTS := core client collectors cost profiles agent simulator doors
 CHECKED := $(wildcard $(PARTS) alerts dashboards tests benchmarks examples)
 # Folders too: their time changes when a file is removed.
 SOURCES := $(shell find $(PARTS) -not -path '*/__pycache__*' 2>/dev/null)

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent import profile_watch
 from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
@@ -22,6 +23,8 @@ from apportion.agent.pipeline.node_time import NodeTime, boot_id
 from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.agent.pipeline.processes import Processes
 from apportion.agent.pipeline.sampler import Sampler
+from apportion.agent.profile_store import ProfileStore
+from apportion.agent.profile_watch import ProfileWatch
 from apportion.agent.release import Release
 from apportion.agent.ring_source import ring_directories
 from apportion.agent.service import Named, RunGroup
@@ -104,6 +107,9 @@ def run(config: AgentConfig) -> int:
         )
         for each in beside(config)
     ]
+    profiles = ProfileStore(config.state_dir / "profiles")
+    watched = Observed(ProfileWatch(profiles), clock)
+    samplers.append(Sampler(watched, clock, period_ns=profile_watch.PERIOD_NS))
     folder = config.labels.folder()
     folder.reserve(top_spenders(ledger, clock.realtime_ns() - SPENT_LATELY_NS))
     board = SnapshotBoard()
@@ -137,7 +143,7 @@ def run(config: AgentConfig) -> int:
     health = Health(board, clock, stuck_after_ns=stuck_ns)
     text = MetricsText(board, Exposition(board, _version()))
     server = HttpService(
-        create_app(text, health, _version()), config.listen_host, config.listen_port
+        create_app(text, health, _version(), profiles), config.listen_host, config.listen_port
     )
     kept = (config.keep_lines, config.keep_rollups)
     keep = Keep(*(None if each is None else each.ns for each in kept))

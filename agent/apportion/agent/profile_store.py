@@ -20,7 +20,7 @@ from apportion.core.units import NS_PER_SECOND
 LOG: Final = "log.jsonl"
 ENDING: Final = ".json.gz"
 DEFAULT_BUDGET_BYTES: Final = 64 << 20
-LOG_BYTES: Final = 4 << 20
+LOG_BYTES: Final = 1 << 20
 """A longer log begins anew; one older one is kept beside it."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 

@@ -165,9 +165,9 @@ class Lifetime:
                 self._write(slot, status)
 
     @guarded
-    def _write(self, slot: Slot, status: int) -> None:
-        """Write the full record, then clear the open slot."""
-        end_ns = monotonic_ns()
+    def _write(self, slot: Slot, status: int, end_ns: int = 0) -> None:
+        """Write the full record, then clear the open slot. It ends now, if not said otherwise."""
+        end_ns = end_ns or monotonic_ns()
         if not self._full:
             self._fill()
         opened, _, words, payload, take, give_back, _ = slot
