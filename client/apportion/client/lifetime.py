@@ -157,17 +157,18 @@ class Lifetime:
         self._bits = bits
         self._slot = slot
 
-    def _end(self, status: int) -> None:
-        """End it once it has begun, unless it has ended before."""
+    def _end(self, status: int, end_ns: int | None = None) -> None:
+        """End it once it has begun, unless it has ended before; now, or when it did by then."""
         if self._slot:
             slot, self._slot = self._slot, ENDED  # no call between: one thread only gets the slot
             if slot:
-                self._write(slot, status)
+                self._write(slot, status, end_ns)
 
     @guarded
-    def _write(self, slot: Slot, status: int) -> None:
+    def _write(self, slot: Slot, status: int, end_ns: int | None = None) -> None:
         """Write the full record, then clear the open slot."""
-        end_ns = monotonic_ns()
+        if end_ns is None:
+            end_ns = monotonic_ns()
         if not self._full:
             self._fill()
         opened, _, words, payload, take, give_back, _ = slot
