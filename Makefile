@@ -19,7 +19,7 @@ WHEEL_VENV := build/wheel-venv
 VLLM_VENV := build/vllm-venv
 VLLM_VERSION := 0.32.0
 REQUESTS ?= 200
-PARTS := core client collectors cost profiles agent simulator
+PARTS := core client collectors cost profiles agent simulator doors
 CHECKED := $(wildcard $(PARTS) alerts dashboards tests benchmarks examples)
 # Folders too: their time changes when a file is removed.
 SOURCES := $(shell find $(PARTS) -not -path '*/__pycache__*' 2>/dev/null)

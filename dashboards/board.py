@@ -28,6 +28,10 @@ EVENTS: Final = {
         "orange",
         'time() - apportion_agent_start_timestamp_seconds{instance=~"$instance"} < 60',
     ),
+    "Lost work": (
+        "purple",
+        'increase(apportion_lost_device_seconds_total{instance=~"$instance"}[1m]) > 0',
+    ),
     "XID errors": (
         "red",
         'time() - apportion_device_xid_last_timestamp_seconds{instance=~"$instance"} < 60',

@@ -36,6 +36,7 @@ SEQUENCE_TOKENS: Final = 64
 MICRO_BATCHES: Final = 2
 """Micro-batches whose gradients make one optimizer step."""
 KEPT_CHECKPOINTS: Final = 2
+TRACED_AFTER, TRACED_STEPS = 20, 5
 
 
 @dataclass
@@ -105,6 +106,30 @@ class Checkpoints:
         return sorted((int(p.stem[5:]), p) for p in self._directory.glob("step-*.pt"))
 
 
+class Trace:
+    """A trace of torch.profiler of a few steps; nothing where no file is asked for."""
+
+    def __init__(self, path: Path | None, first: int) -> None:
+        self._path = path
+        self._first, self._end = first, first + TRACED_STEPS
+        self._profiler: torch.profiler.profile | None = None
+
+    def before(self, step: int) -> None:
+        """Begin, go on or end, as it is `step`'s turn."""
+        if self._path is None:
+            return
+        if step == self._first:
+            # with_stack names the model's modules
+            self._profiler = torch.profiler.profile(with_stack=True)
+            self._profiler.start()
+        elif self._profiler is not None and step < self._end:
+            self._profiler.step()
+        elif self._profiler is not None:
+            self._profiler.stop()
+            self._profiler.export_chrome_trace(str(self._path))
+            self._profiler = None
+
+
 @torch.no_grad()
 def evaluate(model: Gpt, batches: Batches) -> float:
     """Mean loss over four batches of held-out text, in nats a token."""
@@ -122,6 +147,7 @@ def train(options: argparse.Namespace, directory: Path, stop: Stop) -> dict[str,
         resumed_from_step=done if newest else None,
     )
 
+    trace = Trace(options.trace, done + TRACED_AFTER)
     device = device_named(options.device)
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.manual_seed(options.seed)
@@ -134,6 +160,7 @@ def train(options: argparse.Namespace, directory: Path, stop: Stop) -> dict[str,
     first, loss, evaluation_loss = done, None, None
     deadline = time.monotonic() + options.seconds
     while done < options.steps and time.monotonic() < deadline and not stop.asked:
+        trace.before(done + 1)
         with client.step(done + 1) as step:
             total = torch.zeros((), device=device)
             for micro_batch in range(MICRO_BATCHES):
@@ -182,6 +209,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--directory", type=Path, help="for checkpoints (default: a temporary one)")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write a trace of torch.profiler of some steps"
+    )
     parser.add_argument("--resume", action="store_true", help="from the newest checkpoint there")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS")
     parser.add_argument("--evaluate-every", type=int, default=25, metavar="STEPS")

@@ -19,7 +19,9 @@ from apportion.core.category import Category
 from apportion.core.errors import ConfigError
 from apportion.core.units import UNITS_PER_CURRENCY
 from apportion.cost.cost_by_category import CostByCategory
+from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.quantity import Quantity
+from apportion.cost.report import report
 from apportion.profiles.flame_tree import flame_tree
 from apportion.profiles.stacks import Stacks
 
@@ -172,3 +174,46 @@ def test_what_cannot_be_priced_is_one_line(
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_every_workload_of_a_ledger(
+    trace: str, ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The root is all that was metered; who has a profile has stacks, the others categories."""
+    out = tmp_path / "whole.json"
+    whole = ["flamegraph", "build", "--ledger", ledger, "--profile", f"pretrain={trace}"]
+
+    assert main(whole) == 0
+    stacks = dict(line.rsplit(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert main([*whole, "-o", str(out)]) == 0
+    with LedgerReader.of(ledger) as book:
+        metered = report(book).proof.metered
+    assert int(stacks["pretrain;[direct];gemm"]) == 6 * CENT
+    assert int(stacks["pretrain;[lost]"]) == 8 * CENT
+    assert int(stacks["llama-serve;[direct]"]) == 20 * CENT
+    assert sum(map(int, stacks.values())) == metered.units == 60 * CENT
+    ends = [one["endValue"] for one in json.loads(out.read_text())["profiles"]]
+    assert ends == [metered.units, metered.device_ns, metered.energy_mj]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            ["--profile", "stranger=TRACE"],
+            "no cost of workload 'stranger' in the ledger; it has",
+        ),
+        (["--profile", "TRACE"], "is not WORKLOAD=FILE"),
+        (["--profile", "pretrain=TRACE", "TRACE"], "not both"),
+        (["--steps", "1"], "choose in a FILE: name it"),
+    ],
+)
+def test_wrong_wishes_of_a_whole_ledger(
+    trace: str, ledger: str, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A profile of nobody's, or of everybody's and somebody's, has no honest picture."""
+    given = [word.replace("TRACE", trace) for word in more]
+
+    assert main(["flamegraph", "build", "--ledger", ledger, *given]) == 2
+
+    assert said in capsys.readouterr().err

@@ -64,6 +64,17 @@ def test_rows_of_one_model_are_added_up() -> None:
     assert values(samples, "engine_requests_running", model="other-1b") == []
 
 
+def test_a_percentage_is_no_ratio() -> None:
+    """It is left out and counted: an alert on a full cache must not fire for it."""
+    reader = EngineText("node:8000")
+    text = 'vllm:kv_cache_usage_perc{model_name="m"} %s\nvllm:num_requests_running 1\n'
+    for told, shown, refused in (("55", [], 1), ("NaN", [], 1), ("0.5", [0.5], 0), ("1", [1], 0)):
+        samples = read(text % told, reader)
+        assert values(samples, "engine_kv_usage_ratio") == shown
+        assert values(samples, "engine_refused_values", engine="vllm") == [refused]
+        assert ("kv_usage" in matched(samples)) is bool(shown)
+
+
 def test_sums_of_parts_are_not_counted_twice() -> None:
     """SGLang's `total` is the sum of its other sources; idle time is no forward pass."""
     samples = read((HERE / "sglang.prom").read_text())
@@ -154,7 +165,8 @@ def test_a_hostile_model_name_is_one_short_line() -> None:
 def test_every_table_uses_the_vocabulary() -> None:
     """A misspelt word would never match; every sample belongs to a declared family."""
     families = {family.name.removeprefix("apportion_") for family in FAMILIES}
-    assert {word.family for word in VOCABULARY.values()} | {"engine_metric_matched"} == families
+    of_texts = {"engine_metric_matched", "engine_refused_values"}
+    assert {word.family for word in VOCABULARY.values()} | of_texts == families
     for table in TABLES:
         assert set(table.sources) <= set(VOCABULARY), table.engine
         for sources in table.sources.values():

@@ -78,7 +78,7 @@ MESSAGES: list[Message] = [
     DeviceAnswer(4, failure=DeviceFailure(GPU, 4, "lost", FailureKind.LOST)),
     Happened(GPU, "xid", 5, 79),
     Happened(GPU, "dram_retirement", 6),
-    End(1, 12_345, 678),
+    End(1, 12_345, 678, 1_000_000),
     Report(NvmlState.MISMATCH, "driver upgraded"),
     Report(NvmlState.STALLED, "hangs", 2),
 ]

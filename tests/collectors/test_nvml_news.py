@@ -23,7 +23,7 @@ def failures(news: NvmlNews, *answers: DeviceAnswer) -> dict[DeviceId | None, Fa
     for one in answers:
         news.add(one)
     readable = frozenset(one.gpu for one in answers if one.gpu is not None)
-    news.swept(End(1, 0, 0), readable, ())
+    news.swept(End(1, 0, 0, 0), readable, ())
     return {failure.device: failure.kind for failure in news.batch().failures}
 
 

@@ -404,6 +404,55 @@ def test_xids_are_counted_and_outlive_their_gpu(
     assert abs(last - SystemClock().realtime_ns() / 1e9) < 60
 
 
+TWO = """
+import sys, time
+from apportion.collectors.collector import DeviceFailure
+from apportion.collectors.nvml_frames import encode
+from apportion.collectors.nvml_messages import Begin, DeviceAnswer, End, Happened, Hello
+from apportion.core.reading import Reading
+
+tries = {tries}
+said = [Hello("580", (0, 1), 2)]
+for number in range(1, 1_000):
+    said += [Begin(number), DeviceAnswer(0, (Reading("GPU-a", number),), gpu="GPU-a")]
+    if number == 1 or tries:
+        said += [DeviceAnswer(1, (Reading("GPU-b", number),), gpu="GPU-b")]
+    else:
+        said += [DeviceAnswer(1, failure=DeviceFailure("GPU-b", 1, "lost"))]
+    happened = [Happened("GPU-a", "xid", 100, 31), *([Happened("GPU-a", "xid", 300, 48)] * tries)]
+    said += [*(happened if number == 2 else ()), End(number, 0, 0, 200)]
+    sys.stdout.buffer.write(b"".join(map(encode, said)))
+    sys.stdout.buffer.flush()
+    said = []
+    time.sleep(0.02)
+"""
+
+
+def test_an_event_is_told_by_one_child_when_another_takes_over(
+    make: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both listen for a while: what the old one had not told yet is not lost, nor told twice."""
+
+    def command(_self: NvmlProcess, left_out: object) -> tuple[str, ...]:
+        return python(TWO.replace("{tries}", str(not isinstance(left_out, dict))))
+
+    monkeypatch.setattr(NvmlProcess, "_own_command", command)
+    collector = make()
+    listener = Listener(collector)
+    until(lambda: any(batch.failures for batch in listener().batches))
+    until(lambda: "48" in _xids(listener()))
+    assert collector.restarts == 1
+    assert _xids(listener) == {"31": 1, "48": 1}
+
+
+def _xids(listener: Listener) -> dict[str, float]:
+    return {
+        dict(labels)["xid"]: value
+        for name, value, labels in listener.collector.lasting_samples
+        if name == "device_xid_errors_total"
+    }
+
+
 def _sent(simulator: Simulator) -> bool:
     simulator.xid(2, 31)
     return True

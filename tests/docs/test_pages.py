@@ -18,6 +18,7 @@ PAGES = sorted(
 )
 _LINK = re.compile(r"\[[^\]]+\]\(([^)#\s]+)(?:#[^)]*)?\)")
 _PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+_YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 _NAMES = """
 import types
 batches = [0, 1]
@@ -76,3 +77,24 @@ def test_readme_has_the_two_commands() -> None:
     assert "make demo" in text
     assert "make test" in text
     assert "make test" in (REPOSITORY / ".ci/run").read_text()
+
+
+@pytest.mark.needs_program("promtool")
+def test_scrape_configurations_are_valid(tmp_path: Path) -> None:
+    """Prometheus would load what a page tells a reader to put into its configuration."""
+    checked = 0
+    for page in PAGES:
+        for block in _YAML.findall(page.read_text()):
+            if not block.startswith(("scrape_configs:", "rule_files:")):
+                continue
+            file = tmp_path / "prometheus.yml"
+            file.write_text(block)
+            done = subprocess.run(
+                ["promtool", "check", "config", "--syntax-only", str(file)],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{page.name}: {done.stdout}{done.stderr}"
+            checked += 1
+    assert checked >= 2

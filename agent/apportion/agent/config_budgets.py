@@ -14,7 +14,8 @@ from pydantic_settings import NoDecode
 from apportion.agent.config_values import Words
 from apportion.core.errors import ConfigError
 from apportion.core.units import units_of
-from apportion.cost.budget import SELECTORS, Budget
+from apportion.cost.budget import Budget
+from apportion.cost.spenders import SPENDERS
 
 MOST: Final = 50
 """So many budgets keep their series few."""
@@ -108,7 +109,7 @@ def made_of(budgets: tuple[BudgetConfig, ...], currency: str | None) -> tuple[Bu
             units_of(Decimal(each.amount)),
             each.period,
             _zone_of(each.time_zone),
-            {name: frozenset(names) for name in SELECTORS if (names := getattr(each, name))},
+            {name: frozenset(names) for name in SPENDERS if (names := getattr(each, name))},
         )
         for each in budgets
     )

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent import profile_watch
 from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
@@ -22,6 +23,8 @@ from apportion.agent.pipeline.node_time import NodeTime, boot_id
 from apportion.agent.pipeline.ownership import DeviceLocks
 from apportion.agent.pipeline.processes import Processes
 from apportion.agent.pipeline.sampler import Sampler
+from apportion.agent.profile_store import ProfileStore
+from apportion.agent.profile_watch import ProfileWatch
 from apportion.agent.release import Release
 from apportion.agent.ring_source import ring_directories
 from apportion.agent.service import Named, RunGroup
@@ -32,12 +35,13 @@ from apportion.collectors.observed import Observed
 from apportion.collectors.registry import built_in
 from apportion.core.clock import SystemClock
 from apportion.core.errors import ConfigError
-from apportion.core.units import NS_PER_SECOND
+from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.keeping import Keep
 from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
 from apportion.cost.prices.built_in import BUILT_IN
+from apportion.cost.spenders import top_spenders
 
 if TYPE_CHECKING:
     from apportion.agent.config import AgentConfig
@@ -45,6 +49,8 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 NO_SPANS_NS: Final = -(1 << 61)
 """Margin with which the ledger loads no spans: settlement recalls those that it needs."""
+SPENT_LATELY_NS: Final = 7 * 24 * NS_PER_HOUR
+"""Who spent most in it has a label's place before anybody comes."""
 STUCK_TICKS: Final = 6
 """The settlement thread is stuck when it shows no life for this many ticks."""
 
@@ -101,6 +107,11 @@ def run(config: AgentConfig) -> int:
         )
         for each in beside(config)
     ]
+    profiles = ProfileStore(config.state_dir / "profiles")
+    watched = Observed(ProfileWatch(profiles), clock)
+    samplers.append(Sampler(watched, clock, period_ns=profile_watch.PERIOD_NS))
+    folder = config.labels.folder()
+    folder.reserve(top_spenders(ledger, clock.realtime_ns() - SPENT_LATELY_NS))
     board = SnapshotBoard()
     watch = BudgetWatch(config.ledger_location, budgets, clock) if budgets else None
     directory, others = ring_directories(config, state, time, clock)
@@ -115,7 +126,7 @@ def run(config: AgentConfig) -> int:
         prices=prices,
         models=load_models(config),
         processes=Processes(config.proc_root),
-        folder=config.labels.folder(),
+        folder=folder,
         board=board,
         lateness_ns=source.lateness_ns,
         sample_period_ns=source.period_ns,
@@ -132,7 +143,7 @@ def run(config: AgentConfig) -> int:
     health = Health(board, clock, stuck_after_ns=stuck_ns)
     text = MetricsText(board, Exposition(board, _version()))
     server = HttpService(
-        create_app(text, health, _version()), config.listen_host, config.listen_port
+        create_app(text, health, _version(), profiles), config.listen_host, config.listen_port
     )
     kept = (config.keep_lines, config.keep_rollups)
     keep = Keep(*(None if each is None else each.ns for each in kept))

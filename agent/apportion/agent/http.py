@@ -21,7 +21,9 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from apportion.agent.http_profiles import add_profiles
 from apportion.agent.metrics.rendering import MetricsText, Rendered
+from apportion.agent.profile_store import ProfileStore
 from apportion.agent.snapshot import SnapshotBoard
 from apportion.core.clock import Clock
 from apportion.core.errors import ConfigError
@@ -42,6 +44,7 @@ _PAGE: Final = """<!doctype html>
 <li><a href="/metrics">/metrics</a> for Prometheus</li>
 <li><a href="/healthz">/healthz</a> whether the process lives</li>
 <li><a href="/readyz">/readyz</a> whether its numbers can be used, and what is degraded</li>
+<li><a href="/profiles">/profiles</a> finished profiles, for this host alone</li>
 </ul></body></html>
 """
 
@@ -87,8 +90,10 @@ class Health:
         return True, ["ok", *degraded]
 
 
-def create_app(text: MetricsText, health: Health, version: str) -> FastAPI:
-    """The application; it holds no state of its own."""
+def create_app(
+    text: MetricsText, health: Health, version: str, profiles: ProfileStore | None = None
+) -> FastAPI:
+    """The application; it holds no state of its own. `profiles` are served where there are some."""
     app = FastAPI(title="apportion", version=version, docs_url=None, redoc_url=None)
     page = HTMLResponse(_PAGE.format(version=html.escape(version)))
     rendering = asyncio.Lock()
@@ -129,6 +134,8 @@ def create_app(text: MetricsText, health: Health, version: str) -> FastAPI:
         status = 200 if ready else 503
         return PlainTextResponse("".join(f"{line}\n" for line in sentences), status_code=status)
 
+    if profiles is not None:
+        add_profiles(app, profiles)
     return app
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Final
+
 import numpy as np
 
 from apportion.core.category import Category
 from apportion.core.errors import ConfigError
-from apportion.cost.cost_by_category import CostByCategory
+from apportion.cost.cost_by_category import NOTHING_SPENT, CostByCategory
 from apportion.cost.quantity import Quantity
 from apportion.cost.rounding import divided, stable_hash
 from apportion.profiles.stacks import LARGEST, StackColumns, Stacks
-from apportion.profiles.weight import ENERGY, TIME, Weight, cost
+from apportion.profiles.weight import COUNT, ENERGY, TIME, Weight, cost
+
+NOBODY: Final = "[nobody]"
+"""The frame of what no workload caused."""
 
 
 def priced(stacks: Stacks, spent: CostByCategory) -> Stacks:
@@ -23,34 +30,65 @@ def priced(stacks: Stacks, spent: CostByCategory) -> Stacks:
     Raises:
         ConfigError: the ledger has nothing of it, or a category that costs less than nothing.
     """
-    merged = stacks.merged()
-    weights: list[Weight] = [TIME]
-    total = spent.total
+    return _priced(stacks, spent, _weights(spent))
+
+
+def priced_whole(
+    profiles: Mapping[str, Stacks], spent: Mapping[str | None, CostByCategory]
+) -> Stacks:
+    """A frame for each workload that the ledger knows, with its own stacks where there are some.
+
+    Raises:
+        ConfigError: as `priced`; or a profile is of a workload that cost nothing.
+    """
+    strangers = sorted(set(profiles).difference(name for name in spent if name is not None))
+    if strangers:
+        known = ", ".join(sorted(name for name in spent if name is not None))
+        raise ConfigError(f"no cost of workload {strangers[0]!r} in the ledger; it has: {known}")
+    weights = _weights(sum(spent.values(), NOTHING_SPENT))
+    parts = [
+        _priced(profiles.get(name or "", _unprofiled()), own, weights).under(name or NOBODY)
+        for name, own in spent.items()
+        if own.amounts
+    ]
+    return reduce(Stacks.together, parts)
+
+
+def frame(category: Category) -> str:
+    """What stands in the picture for a category."""
+    return f"[{category.label}]"
+
+
+def _weights(spent: CostByCategory) -> list[Weight]:
+    """What the ledger has figures of, money first.
+
+    Raises:
+        ConfigError: it has nothing of what was asked for, or more than fits.
+    """
+    if not spent.amounts:
+        raise ConfigError("the ledger has nothing of what was asked for, so there is no width")
+    total, weights = spent.total, [TIME]
     if total.units is not None and spent.currency is not None:
         weights.insert(0, cost(spent.currency))
     if total.energy_mj is not None:
         weights.append(ENERGY)
-    if not spent.amounts:
-        raise ConfigError("the ledger has nothing of what was asked for, so there is no width")
     if max(_amounts(total, weights)) > LARGEST:
         raise ConfigError("the ledger has more of it than 2^63 units: take a shorter period")
-    below = min(
-        (
-            (amount, category)
-            for category, quantity in spent.amounts.items()
-            for amount in _amounts(quantity, weights)
-        ),
-        default=(0, Category.DIRECT),
-    )
-    if below[0] < 0:
-        raise ConfigError(
-            f"{below[1].label} is below 0 in this period ({below[0]}): what was moved away belongs "
-            "to hours before it; take a longer period"
-        )
-    direct = spent.amounts.get(Category.DIRECT, Quantity())
+    return weights
+
+
+def _priced(stacks: Stacks, spent: CostByCategory, weights: Sequence[Weight]) -> Stacks:
+    for category, quantity in spent.amounts.items():
+        least = min(_amounts(quantity, weights))
+        if least < 0:
+            raise ConfigError(
+                f"{category.label} is below 0 in this period ({least}): what was moved away "
+                "belongs to hours before it; take a longer period"
+            )
+    merged = stacks.merged()
     shares = merged.values[0].tolist()
-    texts = ["\n".join(merged.stack(index)) for index in range(len(merged))]
-    hashes = [stable_hash(text) for text in texts]
+    hashes = [stable_hash("\n".join(merged.stack(index))) for index in range(len(merged))]
+    direct = spent.amounts.get(Category.DIRECT, Quantity())
     parts = [divided(amount, shares, hashes) for amount in _amounts(direct, weights)]
     run = merged.weighed(weights, np.array(parts, np.int64)).under(frame(Category.DIRECT))
     columns = StackColumns()
@@ -60,11 +98,13 @@ def priced(stacks: Stacks, spent: CostByCategory) -> Stacks:
     return run.together(columns.stacks(weights))
 
 
-def frame(category: Category) -> str:
-    """What stands in the picture for a category."""
-    return f"[{category.label}]"
+def _unprofiled() -> Stacks:
+    """One stack without a frame: all of a workload of which there is no profile."""
+    columns = StackColumns()
+    columns.add((), (1,))
+    return columns.stacks((COUNT,))
 
 
-def _amounts(quantity: Quantity, weights: list[Weight]) -> list[int]:
+def _amounts(quantity: Quantity, weights: Sequence[Weight]) -> list[int]:
     of = {TIME: quantity.device_ns, ENERGY: quantity.energy_mj or 0}
     return [of.get(weight, quantity.units or 0) for weight in weights]

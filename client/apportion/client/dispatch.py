@@ -18,7 +18,7 @@ Who caused the GPU's cost: money and joules per request, per token and per train
 
 The base install holds the client alone. The commands (agent, report, prices, replay, audit,
 doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` and
-`flamegraph` with `profiles`:
+`flamegraph` with `profiles`, `profile` with both:
 
     pip install 'apportion[agent,profiles]'
 
@@ -26,7 +26,7 @@ doctor, once, check-config, ledger, release, simulator) come with the extra `age
 """
 
 _AGENT: Final = "apportion.agent.cli"
-_OWN: Final = {"simulator": "apportion.simulator.cli"}
+_OWN: Final = {"simulator": "apportion.simulator.cli", "otlp": "apportion.doors.cli"}
 """Commands that are no part of the agent, by their first word."""
 _OF_PROFILES: Final = frozenset({"trace", "flamegraph"})
 
@@ -48,13 +48,19 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments or arguments[0] in {"-h", "--help", "help"}:
             sys.stdout.write(_HELP)
             return 0
-        extra = "profiles" if arguments[0] in _OF_PROFILES else "agent"
+        extra = _extra(arguments[0])
         sys.stderr.write(
             f"apportion {arguments[0]}: this command needs the extra `{extra}` "
             f"(there is no module {missing}): pip install 'apportion[{extra}]'\n"
         )
         return 2
     return status
+
+
+def _extra(command: str) -> str:
+    if command == "otlp":
+        return command
+    return "profiles" if command in _OF_PROFILES else "agent"
 
 
 def _version() -> str:

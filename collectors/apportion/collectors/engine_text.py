@@ -16,6 +16,9 @@ from apportion.core.sample import Sample
 
 MOST_MODELS: Final = 20
 OTHER: Final = "other"
+_RATIO: Final = "_ratio"
+_ROUNDING: Final = 1e-6
+"""By so much a ratio may be above 1."""
 _LONGEST_NAME: Final = 128
 
 Pairs = tuple[tuple[str, str], ...]
@@ -48,6 +51,7 @@ class EngineText:
     def __init__(self, target: str) -> None:
         self._target = target
         self._models: dict[str, str] = {}
+        self._refused = 0
 
     def samples(self, text: ExpositionText) -> list[Sample]:
         """Everything that the text says in the vocabulary, and which of its words were found.
@@ -65,11 +69,13 @@ class EngineText:
 
     def _read(self, text: ExpositionText, table: EngineTable) -> Iterator[Sample]:
         place = (("target", self._target), ("engine", table.engine))
+        self._refused = 0
         for metric in VOCABULARY:
             name, samples = self._first(text, table, metric, place)
             yield from samples
             labels = (*place, ("metric", metric), *((("source_name", name),) if name else ()))
             yield Sample("engine_metric_matched", int(bool(samples)), labels)
+        yield Sample("engine_refused_values", self._refused, place)
 
     def _first(
         self, text: ExpositionText, table: EngineTable, metric: str, place: Pairs
@@ -81,7 +87,7 @@ class EngineText:
             samples: list[Sample] = []
             for model, parts in self._by_model(text, table, word, source).items():
                 labels = (*place, ("model", model)) if model else place
-                samples += _samples(word, source, parts, (*labels, *word.labels))
+                samples += self._samples(word, source, parts, (*labels, *word.labels))
             if samples:
                 return source.name, samples
             if source.name in text.types:
@@ -102,6 +108,19 @@ class EngineText:
                     parts[part].append(row)
         return found
 
+    def _samples(
+        self, word: Word, source: Source, parts: tuple[Rows, ...], labels: Pairs
+    ) -> Iterator[Sample]:
+        if word.how == "histogram":
+            yield from _histogram(word, source, parts, labels)
+            return
+        told = [row.value * source.scale for row in parts[0]]
+        values = [value for value in told if _can_be(value, word)]
+        self._refused += len(told) - len(values)
+        if values:
+            value = max(values) if word.how == "largest" else sum(values)
+            yield Sample(word.family, value, labels)
+
     def _model(self, name: str) -> str:
         if name not in self._models:
             if len(self._models) >= MOST_MODELS:
@@ -112,23 +131,23 @@ class EngineText:
         return self._models[name]
 
 
-def _samples(
-    word: Word, source: Source, parts: tuple[list[RawSample], ...], labels: Pairs
+def _histogram(
+    word: Word, source: Source, parts: tuple[Rows, ...], labels: Pairs
 ) -> Iterator[Sample]:
-    if word.how == "histogram":
-        buckets, sums, counts = parts
-        histogram = merged(buckets, sums, counts, source.scale)
-        if histogram is not None:
-            for bound, count in histogram.buckets:
-                le = "+Inf" if math.isinf(bound) else repr(bound)
-                yield Sample(f"{word.family}_bucket", count, (*labels, ("le", le)))
-            yield Sample(f"{word.family}_sum", histogram.sum, labels)
-            yield Sample(f"{word.family}_count", histogram.count, labels)
-        return
-    values = [row.value for row in parts[0] if math.isfinite(row.value) and row.value >= 0]
-    if values:
-        value = max(values) if word.how == "largest" else sum(values)
-        yield Sample(word.family, value * source.scale, labels)
+    buckets, sums, counts = parts
+    histogram = merged(buckets, sums, counts, source.scale)
+    if histogram is not None:
+        for bound, count in histogram.buckets:
+            le = "+Inf" if math.isinf(bound) else repr(bound)
+            yield Sample(f"{word.family}_bucket", count, (*labels, ("le", le)))
+        yield Sample(f"{word.family}_sum", histogram.sum, labels)
+        yield Sample(f"{word.family}_count", histogram.count, labels)
+
+
+def _can_be(value: float, word: Word) -> bool:
+    """Is it a number that the family may have?"""
+    most = 1 + _ROUNDING if word.family.endswith(_RATIO) else math.inf
+    return 0 <= value <= most and math.isfinite(value)
 
 
 def _counts(labels: Mapping[str, str], source: Source) -> bool:

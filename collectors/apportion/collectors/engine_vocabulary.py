@@ -60,6 +60,15 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "name. 0 with a name: the engine has the metric and says nothing.",
         "engines",
     ),
+    Family(
+        "apportion_engine_refused_values",
+        "gauge",
+        "values",
+        PLACE,
+        "Values of the last text that cannot be, and are left out: not finite, below 0, or a "
+        "ratio above 1, as where a percentage is given for it.",
+        "engines",
+    ),
     _of_model("requests_running", "gauge", "requests", "Requests that the engine works on."),
     _of_model("requests_waiting", "gauge", "requests", "Requests that wait to be scheduled."),
     _of_model(

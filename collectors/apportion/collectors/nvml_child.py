@@ -112,10 +112,11 @@ def sample(
             for answer in reader.sweep(fresh=FRESH in said):
                 _send(outside, answer)
             events.listen(reader.handles)
+            told_ns = clock.monotonic_ns()
             for happened in events.take():
                 _send(outside, happened)
             ended_ns = clock.monotonic_ns()
-            _send(outside, End(number, max(0, begun_ns - due_ns), ended_ns - begun_ns))
+            _send(outside, End(number, max(0, begun_ns - due_ns), ended_ns - begun_ns, told_ns))
             # Deadlines stay on one grid; those that were missed are left out, not caught up.
             behind_ns = max(0, ended_ns - due_ns)
             due_ns += (behind_ns // period_ns + 1) * period_ns

@@ -125,8 +125,9 @@ def _document(message: Message) -> dict[str, object]:
             return {"type": "hello", "driver": driver_version, "indexes": indexes, "count": count}
         case Begin(sweep):
             return {"type": "begin", "sweep": sweep}
-        case End(sweep, late_ns, elapsed_ns):
-            return {"type": "end", "sweep": sweep, "late_ns": late_ns, "elapsed_ns": elapsed_ns}
+        case End(sweep, late_ns, elapsed_ns, told_ns):
+            times = {"late_ns": late_ns, "elapsed_ns": elapsed_ns, "told_ns": told_ns}
+            return {"type": "end", "sweep": sweep, **times}
         case Happened(gpu, event, time_ns, xid):
             told = {"type": "happened", "gpu": gpu, "event": event, "time_ns": time_ns}
             return {**told, **({} if xid is None else {"xid": xid})}
@@ -201,7 +202,7 @@ def _read_happened(document: object) -> Message:
 
 
 def _read_end(document: object) -> Message:
-    names = ("sweep", "late_ns", "elapsed_ns")
+    names = ("sweep", "late_ns", "elapsed_ns", "told_ns")
     return End(**checked(document, dict.fromkeys(names, COUNT), names))
 
 

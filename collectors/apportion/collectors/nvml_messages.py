@@ -85,11 +85,15 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A sweep is over; it began `late_ns` after its due time and took `elapsed_ns`."""
+    """A sweep is over; it began `late_ns` after its due time and took `elapsed_ns`.
+
+    What had happened by `told_ns` (host monotonic) has been told.
+    """
 
     sweep: int
     late_ns: int
     elapsed_ns: int
+    told_ns: int
 
 
 @dataclass(frozen=True, slots=True)

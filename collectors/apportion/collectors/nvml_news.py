@@ -128,8 +128,15 @@ class NvmlNews:
             if key in self._xids or len(self._xids) < MOST_XIDS:
                 self._xids[key] += 1
                 self._xid_last[key] = at
-            _LOG.warning("XID %d on %s", event.xid, event.gpu)
+            self._log_xid(key)
         self.event_samples = tuple(self._told_events())
+
+    def _log_xid(self, key: tuple[DeviceId, int]) -> None:
+        """The first, second, fourth, eighth ...: a storm of them must not fill the disk."""
+        gpu, xid = key
+        count = self._xids[key]
+        if count & (count - 1) == 0:
+            _LOG.warning("XID %d on %s%s", xid, gpu, f", {count} times" if count > 1 else "")
 
     def fell_silent(self) -> None:
         """Nobody reads NVML now: what was so a moment ago is not said again."""

@@ -39,6 +39,8 @@ LONGEST_BACKOFF: Final = 30
 """Periods between two children, at most; one at first."""
 FIRST_TRIAL, LONGEST_TRIAL = 5, 300
 """Periods between two looks at GPUs that do not answer, by a child beside the one that reads."""
+_LISTENING_SWEEPS: Final = 2
+"""A child listens to events from its first sweep on; before that the other one is needed."""
 _PATIENT_SWEEPS: Final = 3
 _MOST_UNDEAD: Final = 3
 _END_GRACE_NS: Final = NS_PER_SECOND
@@ -77,6 +79,7 @@ class NvmlProcess:
         self._current: NvmlConversation | None = None
         self._trial: NvmlConversation | None = None
         self._trial_said: list[Message] = []
+        self._told_ns = 0
         self._undead: list[ChildProcess] = []
         self._left_out: dict[int, DeviceFailure] = {}
         self._count: int | None = None
@@ -231,8 +234,10 @@ class NvmlProcess:
                 self._count = message.count
             case DeviceAnswer():
                 self._news.add(message)
-            case Happened():
-                self._news.happened(message)
+            case Happened(time_ns=time_ns):
+                # Two children listen while one tries: each event is told by one of them.
+                if time_ns > self._told_ns:
+                    self._news.happened(message)
             case End():
                 self._state, self._reason = NvmlState.OK, ""
                 self._ok_since_ns = self._ok_since_ns or now_ns
@@ -291,7 +296,7 @@ class NvmlProcess:
             self._trial = None
             return
         end, current = trial.last_end, self._current
-        if end is None or trial.in_sweep:
+        if end is None or trial.in_sweep or end.sweep < _LISTENING_SWEEPS:
             return
         if not trial.is_settled and end.sweep < _PATIENT_SWEEPS:
             return
@@ -300,13 +305,14 @@ class NvmlProcess:
             self._end(trial)
             return
         # The old one goes first: what it has still to say belongs before what the new one said.
+        if current is not None and current.last_end is not None:
+            self._told_ns = current.last_end.told_ns
         self._end(current)
         self._current = trial
         self._started += 1
         self._left_out.clear()
         for message in self._trial_said:
-            if not isinstance(message, Happened):  # the other one has told that already
-                self._take(message, trial, now_ns)
+            self._take(message, trial, now_ns)
         _LOG.info("NVML: %d GPUs answer again", len(trial.readable))
 
     def _end(self, conversation: NvmlConversation | None) -> None:

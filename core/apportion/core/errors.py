@@ -5,6 +5,7 @@
     │   ├── PriceTableError    ... in a price table
     │   ├── TraceFileError     ... in a recorded trace
     │   └── ProfileTraceError  ... in what a profiler wrote
+    ├── ProfilerError          a running process could not be profiled
     ├── RingError              a ring file is not what its layout promises
     ├── CollectorError         a source of facts failed
     │   ├── NoData             the source is absent on this machine: not a fault
@@ -52,6 +53,14 @@ class TraceFileError(ConfigError):
 
 class ProfileTraceError(ConfigError):
     """A profiler's trace is malformed, cut off, or of a kind that cannot answer the question."""
+
+
+class ProfilerError(ApportionError):
+    """A running process could not be profiled. `reason` is a word for a metric."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
 
 
 class RingError(ApportionError):

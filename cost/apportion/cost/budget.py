@@ -8,28 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from apportion.core.units import NS_PER_SECOND
-from apportion.cost import report_query as query
-from apportion.cost.disowned import Disowned
-from apportion.cost.ledger.rows import many_rows
-from apportion.cost.period import Period, WallTime
-from apportion.cost.quantity import Quantity, summed
-from apportion.cost.report_dimensions import Dimensions, Names
-from apportion.cost.report_scope import Scope
+from apportion.cost.quantity import Quantity
+from apportion.cost.spenders import SPENDERS, Cost, Spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from sqlalchemy import Connection
 
     from apportion.cost.ledger.reader import LedgerReader
     from apportion.cost.report_rows import Key
 
 Every = Literal["day", "week", "month"]
-SELECTORS: Final = ("workload", "run", "tenant", "model")
-"""By what a budget chooses cost: dimensions of a report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +51,10 @@ class Budget:
         return self._midnight(first), self._midnight(after)
 
     def takes(self, key: Key) -> bool:
-        """Does cost of these names, in the order of `SELECTORS`, count?"""
+        """Does cost of these names, in the order of `SPENDERS`, count?"""
         return all(
             name not in self.chooses or value in self.chooses[name]
-            for name, value in zip(SELECTORS, key, strict=True)
+            for name, value in zip(SPENDERS, key, strict=True)
         )
 
     def _midnight(self, day: date) -> int:
@@ -89,27 +80,15 @@ def spent(ledger: LedgerReader, budgets: Iterable[Budget], now_unix_ns: int) -> 
     Raises:
         LedgerError: the ledger cannot be read.
     """
-    periods = [(budget, *budget.period(now_unix_ns)) for budget in budgets]
     found: list[Spent] = []
     with ledger.read() as connection:
-        wall, disowned = WallTime.load(connection), Disowned.load(connection)
-        names = Names(connection, wall)
-        costs: dict[int, list[tuple[Key, Quantity]]] = {}
-        for budget, start_ns, end_ns in periods:
+        spending = Spending(connection)
+        costs: dict[int, list[Cost]] = {}
+        for budget in budgets:
+            start_ns, end_ns = budget.period(now_unix_ns)
             if start_ns not in costs:
-                period = Period.around(start_ns, None, wall, disowned)
-                costs[start_ns] = _costs(connection, Scope.now(connection, period), names)
+                costs[start_ns] = spending.since(start_ns)
             taken = [amount for key, amount in costs[start_ns] if budget.takes(key)]
             units = sum(taken, Quantity()).units if taken else 0
             found.append(Spent(budget, start_ns, end_ns, units))
     return tuple(found)
-
-
-def _costs(connection: Connection, scope: Scope, names: Names) -> list[tuple[Key, Quantity]]:
-    by = Dimensions(SELECTORS, names)
-    width = len(by.columns)
-    return [
-        (by.key(row), summed(*row[width:]))
-        for source in scope.cost(by.grains)
-        for row in many_rows(connection, query.quantities(source, by.columns))
-    ]

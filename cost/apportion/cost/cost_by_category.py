@@ -82,23 +82,60 @@ class CostByCategory:
         Raises:
             LedgerError: several currencies, or the ledger cannot be read.
         """
-        return _of_spans(ledger, chosen) if chosen.is_of_spans else _of_hours(ledger, chosen)
+        if chosen.is_of_spans:
+            return _of_spans(ledger, chosen)
+        parts = _by_workload(ledger, chosen).values()
+        return sum(parts, NOTHING_SPENT)
+
+    @classmethod
+    def by_workload(
+        cls, ledger: LedgerReader, chosen: CostFilter
+    ) -> dict[str | None, CostByCategory]:
+        """The same for each workload apart; None is nobody. Not of single spans.
+
+        Raises:
+            LedgerError: as `of`.
+        """
+        return _by_workload(ledger, chosen)
+
+    def __add__(self, other: CostByCategory) -> CostByCategory:
+        """Both; their currency is the same, or one has none."""
+        amounts = {
+            category: self.amounts.get(category, Quantity())
+            + other.amounts.get(category, Quantity())
+            for category in {**self.amounts, **other.amounts}
+        }
+        return CostByCategory(
+            _filled(amounts),
+            self.currency or other.currency,
+            self.estimated or other.estimated,
+            self.simulated or other.simulated,
+        )
 
 
-def _of_hours(ledger: LedgerReader, chosen: CostFilter) -> CostByCategory:
+NOTHING_SPENT: Final = CostByCategory({}, None, estimated=False, simulated=False)
+
+
+def _by_workload(ledger: LedgerReader, chosen: CostFilter) -> dict[str | None, CostByCategory]:
     by = (*_ENTITY, *(() if chosen.phase is None else ("phase",)), "category")
     found = report(ledger, chosen.start_unix_ns, chosen.end_unix_ns, by)
     wanted = {name: getattr(chosen, name) for name in _ENTITY}
     if chosen.phase is not None:
         wanted["phase"] = chosen.phase.label or None
     named = {category.label: category for category in Category}
-    amounts: dict[Category, Quantity] = {}
+    amounts: dict[str | None, dict[Category, Quantity]] = {}
     for row in found.rows:
         key = dict(zip(by, row.key, strict=True))
         if all(value is None or key[name] == value for name, value in wanted.items()):
+            own = amounts.setdefault(key["workload"], {})
             category = named[str(key["category"])]
-            amounts[category] = amounts.get(category, Quantity()) + row.total
-    return CostByCategory(_filled(amounts), found.currency, bool(found.estimates), found.simulated)
+            own[category] = own.get(category, Quantity()) + row.total
+    return {
+        workload: CostByCategory(
+            _filled(own), found.currency, bool(found.estimates), found.simulated
+        )
+        for workload, own in amounts.items()
+    }
 
 
 def _of_spans(ledger: LedgerReader, chosen: CostFilter) -> CostByCategory:

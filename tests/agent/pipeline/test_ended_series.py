@@ -19,10 +19,10 @@ OLD, NEW = Who("train", "run-1"), Who("train", "run-2")
 
 
 class Node:
-    """Counters of runs, a folder with room for one run, and a clock."""
+    """Counters of runs, a folder with room for a few, and a clock."""
 
-    def __init__(self, most_series: int = 1_000) -> None:
-        limits = {"workload": 9, "run": 1, "tenant": 9, "model": 9}
+    def __init__(self, most_series: int = 1_000, *, runs: int = 1) -> None:
+        limits = {"workload": 9, "run": runs, "tenant": 9, "model": 9}
         self.folder = LabelFolder(limits, {"run": ["run-9"]}, most_series=most_series)
         self.entities = Interned[EntityKey]()
         self.totals = Totals(self.folder, self.entities)
@@ -61,6 +61,19 @@ def test_a_run_that_is_over_ends_and_leaves_its_place() -> None:
     assert node.runs == {"run-2", OTHER}
     node.watch(2 * ENDED_NS)
     assert node.ended.counts["finished"] == 2
+
+
+def test_a_place_that_is_reserved_is_free_again_where_nobody_comes() -> None:
+    """Who spent most last week comes first; half of the places stay for others; an hour holds."""
+    node = Node(runs=4)
+    node.folder.reserve({"run": ["run-7", "run-8", "run-6"]})
+    for run in ("run-1", "run-2", "run-3", "run-7"):
+        node.step(run)
+    assert node.runs == {"run-1", "run-2", OTHER, "run-7"}
+    lives = frozenset(Who("train", run) for run in node.runs)
+    node.watch(ENDED_NS + 2 * LOOK_NS, lives)
+    node.step("run-3")
+    assert node.runs == {"run-1", "run-2", "run-3", OTHER, "run-7"}
 
 
 def test_what_lives_or_changes_does_not_end() -> None:

@@ -25,6 +25,7 @@ MODULES: Final = {
     "replay": "apportion a recorded trace, without an agent",
     "trace": "divide profilers' traces: steps, communication, roofline",
     "flamegraph": "draw, compare and rank profiles' stacks: time, energy, money",
+    "profile": "sample a running process, once or continuously, and list what was taken",
     "audit": "prove that the ledger adds up, to the unit",
     "ledger": "create, migrate, look at, back up or restore a ledger",
     "once": "run one collector once and print what it read",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from apportion.agent.cli.flamegraph_inputs import stacks_of
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import add_ledgers, ledgers_of
 from apportion.agent.cli.trace_inputs import say
-from apportion.agent.priced_stacks import priced
+from apportion.agent.priced_stacks import priced, priced_whole
 from apportion.core.category import Phase
-from apportion.core.clock import SystemClock
+from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError
-from apportion.cost.cost_by_category import CostByCategory, CostFilter
+from apportion.cost.cost_by_category import NOTHING_SPENT, CostByCategory, CostFilter
 from apportion.cost.ledger.several import open_ledgers
 from apportion.cost.quantity import Quantity
 from apportion.profiles.rank_stacks import STEP
@@ -34,6 +37,14 @@ def add_ledger_filter(parser: argparse.ArgumentParser) -> None:
         "what is direct is divided among the stacks by their time.",
     )
     add_ledgers(group)
+    group.add_argument(
+        "--profile",
+        action="append",
+        default=[],
+        metavar="WORKLOAD=FILE",
+        help="instead of FILE: a profile of this workload (repeatable). Every workload of the "
+        "ledger is a frame then, with its own stacks below, and the root is the whole ledger",
+    )
     for name in _WHOSE:
         group.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}'s cost")
     group.add_argument("--phase", choices=tuple(_PHASES), help="only this phase of spans")
@@ -51,6 +62,7 @@ def is_priced(options: argparse.Namespace) -> bool:
     is_asked = bool(options.ledger or options.shared or options.config)
     filters = (*_WHOSE, "phase", "since", "until")
     given = [name for name in filters if getattr(options, name) is not None]
+    given += ["profile"] if options.profile else []
     if given and not is_asked:
         raise ConfigError(f"--{given[0]} chooses in a ledger: give --ledger, too")
     return is_asked
@@ -63,23 +75,48 @@ def priced_by_ledger(options: argparse.Namespace, stacks: Stacks) -> Stacks:
         ConfigError, LedgerError: the ledger cannot be read, or has nothing of it.
     """
     clock = SystemClock()
-    now_ns = clock.realtime_ns()
-    since_ns, until_ns = (
-        None if text is None else unix_ns_of(text, now_ns)
-        for text in (options.since, options.until)
-    )
-    chosen = CostFilter(
-        **{name: getattr(options, name) for name in _WHOSE},
-        phase=None if options.phase is None else _PHASES[options.phase],
-        steps=_steps(options, stacks),
-        start_unix_ns=since_ns,
-        end_unix_ns=until_ns,
-    )
+    chosen = replace(_chosen(options, clock), steps=_steps(options, stacks))
     with open_ledgers(ledgers_of(options), clock) as ledger:
         spent = CostByCategory.of(ledger, chosen)
     found = priced(stacks, spent)
     say(_beside(spent))
     return found
+
+
+def whole_ledger(options: argparse.Namespace) -> Stacks:
+    """Every workload of the ledger, with the profiles of those that have some.
+
+    Raises:
+        ConfigError, LedgerError: as `priced_by_ledger`; or single spans were asked for.
+    """
+    if options.steps is not None or options.costliest_steps is not None or options.request:
+        raise ConfigError("--steps, --costliest-steps and --request choose in a FILE: name it")
+    paths: dict[str, list[Path]] = {}
+    for text in options.profile:
+        workload, equals, path = text.partition("=")
+        if not (workload and equals and path):
+            raise ConfigError(f"--profile {text!r} is not WORKLOAD=FILE")
+        paths.setdefault(workload, []).append(Path(path))
+    clock = SystemClock()
+    with open_ledgers(ledgers_of(options), clock) as ledger:
+        spent = CostByCategory.by_workload(ledger, _chosen(options, clock))
+    found = priced_whole({name: stacks_of(options, own) for name, own in paths.items()}, spent)
+    say(_beside(sum(spent.values(), NOTHING_SPENT)))
+    return found
+
+
+def _chosen(options: argparse.Namespace, clock: Clock) -> CostFilter:
+    now_ns = clock.realtime_ns()
+    since_ns, until_ns = (
+        None if text is None else unix_ns_of(text, now_ns)
+        for text in (options.since, options.until)
+    )
+    return CostFilter(
+        **{name: getattr(options, name) for name in _WHOSE},
+        phase=None if options.phase is None else _PHASES[options.phase],
+        start_unix_ns=since_ns,
+        end_unix_ns=until_ns,
+    )
 
 
 def _steps(options: argparse.Namespace, stacks: Stacks) -> list[tuple[int, int]] | None:

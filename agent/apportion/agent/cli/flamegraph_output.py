@@ -72,15 +72,16 @@ _FORMS: Final[dict[str, Callable[[Graph], bytes]]] = {
 }
 
 
-def add_output(parser: argparse.ArgumentParser, default_title: str) -> None:
+def add_output(parser: argparse.ArgumentParser, default_title: str, *, default: str = "-") -> None:
     """The file, and how it looks."""
     parser.add_argument(
         "-o",
         "--out",
         metavar="FILE",
-        default="-",
+        default=default,
         help="what to write, by its ending: .html (interactive page), .svg (picture), .folded or "
-        ".txt, .json (speedscope), .pb.gz or .pprof; - is folded text on stdout (default)",
+        ".txt, .json (speedscope), .pb.gz or .pprof; - is folded text on stdout"
+        + (" (default)" if default == "-" else ""),
     )
     parser.add_argument("--title", default=default_title, help="what stands above the picture")
     parser.add_argument(

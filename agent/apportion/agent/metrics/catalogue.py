@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from apportion.agent import latency, recent
+from apportion.agent import latency, profile_watch, recent
 from apportion.agent.metrics import money
 from apportion.agent.metrics.money import settled
 from apportion.agent.shipping import figures as shipping
@@ -24,6 +24,7 @@ from apportion.collectors import (
     nccl,
     network,
     nvml_families,
+    otlp,
     pod_labels,
     scrape,
     system,
@@ -56,6 +57,8 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *engine_vocabulary.FAMILIES,
     *nvml_families.FAMILIES,
     *kmsg.FAMILIES,
+    *otlp.FAMILIES,
+    *profile_watch.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""
 

@@ -1,4 +1,7 @@
-"""Label values and series within bounds: the first that spend have their own, others are `other`.
+"""Label values and series within bounds: those that spend have their own, others are `other`.
+
+Places go to an allow-list, then to those that spent most before the agent started, then to the
+first that come.
 
 Folding happens where a counter is added to, never where it is shown, so that no amount is moved
 from one series to another and no counter falls. What ends gives its place back.
@@ -9,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, TypeVar
 
 OTHER: Final = "other"
@@ -54,6 +57,13 @@ class BoundedLabel:
             digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8)
             self._folded.add(digest.digest())
         return OTHER
+
+    def reserve(self, values: Iterable[str]) -> None:
+        """Give places to values before they come, half of the places at most."""
+        for value in values:
+            if len(self._kept) >= self._limit // 2:
+                return
+            self.fold(value)
 
     def keep_only(self, shown: Collection[str]) -> None:
         """Free the places of values that no series shows any more."""
@@ -111,6 +121,11 @@ class LabelFolder:
         self.run = self._labels["run"].fold
         self.tenant = self._labels["tenant"].fold
         self.model = self._labels["model"].fold
+
+    def reserve(self, values: Mapping[str, Iterable[str]]) -> None:
+        """Give places to values before they come, by label, those that matter most first."""
+        for label, some in values.items():
+            self._labels[label].reserve(some)
 
     def keep_only(self, shown: Mapping[str, Collection[str]]) -> None:
         """Free the places of values that no series shows any more, by label."""

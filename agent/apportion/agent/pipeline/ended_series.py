@@ -67,6 +67,8 @@ class EndedSeries:
             series = self._totals.end(ended)
             self.counts[FINISHED] += series
             self._folder.budget.give_back(series)
+        if self._watched_ns >= ENDED_NS:
+            # Names that nobody uses: of what has ended, and reserved ones that never came.
             shown = self._totals.shown()
             for who in live:
                 shown["workload"].add(who.workload)

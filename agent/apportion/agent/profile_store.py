@@ -1,0 +1,127 @@
+"""Finished profiles on disk, within a budget, and a log of who took which, and when.
+
+The log keeps a line for every attempt, also for one that failed and for profiles whose file had to
+make room since. Lines are appended at once, so that several writers do not mix theirs.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+from apportion.core.units import NS_PER_SECOND
+
+LOG: Final = "log.jsonl"
+ENDING: Final = ".json.gz"
+DEFAULT_BUDGET_BYTES: Final = 64 << 20
+LOG_BYTES: Final = 1 << 20
+"""A longer log begins anew; one older one is kept beside it."""
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileRecord:
+    """One attempt. kind: cpu or gpu. who: the user that asked. error: a word, None where it worked.
+
+    file: the profile's name in the store, None of one that failed. cpu_s: the profiler's own.
+    """
+
+    taken_unix_ns: int
+    kind: str
+    who: str
+    pid: int | None
+    workload: str | None
+    duration_s: float
+    samples: int
+    cpu_s: float
+    file: str | None
+    error: str | None = None
+
+
+class ProfileStore:
+    """A directory of profiles."""
+
+    def __init__(self, directory: Path, budget_bytes: int = DEFAULT_BUDGET_BYTES) -> None:
+        self.directory: Final = directory
+        self._budget_bytes = budget_bytes
+
+    def name(self, taken_unix_ns: int, kind: str, what: str) -> str:
+        """A file's name: by time, so that names sort; harmless, whatever `what` is."""
+        taken = datetime.fromtimestamp(taken_unix_ns // NS_PER_SECOND, timezone.utc)
+        fraction = taken_unix_ns % NS_PER_SECOND // 1_000_000
+        words = _UNSAFE.sub("_", what).strip("._")[:60] or "process"
+        return f"{taken:%Y%m%dT%H%M%S}.{fraction:03}Z-{kind}-{words}{ENDING}"
+
+    def add(self, record: ProfileRecord, content: bytes) -> Path:
+        """Keep a profile (speedscope's JSON), write it down, and make room.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        if record.file is None:
+            raise ValueError("a profile without a name has no file")
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path = self.directory / record.file
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_bytes(gzip.compress(content, mtime=0))
+        partial.replace(path)
+        self.note(record)
+        self.make_room(keep=path)
+        return path
+
+    def note(self, record: ProfileRecord) -> None:
+        """Write down an attempt.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path = self.directory / LOG
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".old"))
+        line = json.dumps(asdict(record), separators=(",", ":")) + "\n"
+        with path.open("ab", buffering=0) as file:
+            file.write(line.encode())
+
+    def records(self) -> list[ProfileRecord]:
+        """Every attempt on record, oldest first. Lines that are none are passed over."""
+        try:
+            lines = (self.directory / LOG).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [record for record in map(_record, lines) if record is not None]
+
+    def files(self) -> list[Path]:
+        """The profiles that are there, oldest first."""
+        return sorted(self.directory.glob(f"[0-9]*{ENDING}"))
+
+    def content(self, name: str) -> bytes | None:
+        """A profile, unpacked; None where there is none of this name."""
+        for path in self.files():
+            if path.name == name:
+                return gzip.decompress(path.read_bytes())
+        return None
+
+    def make_room(self, *, keep: Path) -> None:
+        """Delete the oldest profiles until the rest fits the budget; never `keep`."""
+        sizes = [(path, path.stat().st_size) for path in self.files()]
+        used = sum(size for _, size in sizes)
+        for path, size in sizes:
+            if used <= self._budget_bytes:
+                break
+            if path != keep:
+                path.unlink(missing_ok=True)
+                used -= size
+
+
+def _record(line: str) -> ProfileRecord | None:
+    try:
+        return ProfileRecord(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

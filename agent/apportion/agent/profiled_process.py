@@ -1,0 +1,66 @@
+"""Which process a workload is, as the agent has written it down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import and_, select
+
+from apportion.core.errors import ProfilerError
+from apportion.cost.ledger.reader import LedgerReader
+from apportion.cost.ledger.rows import rows
+from apportion.cost.ledger.schema import ring, ring_position
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ProfiledProcess:
+    """A live process of a workload. pid: as the agent sees it."""
+
+    rank: int
+    pid: int
+
+    @classmethod
+    def of(
+        cls, ledger: LedgerReader, workload: str, boot_id: str, rank: int | None
+    ) -> ProfiledProcess:
+        """The live process of `workload` with the given rank, else with the lowest one.
+
+        boot_id: of this host's boot: pids of others mean nothing here.
+
+        Raises:
+            ProfilerError: there is none.
+        """
+        query = (
+            select(ring.c.boot_id, ring.c.identity)
+            .join(
+                ring_position,
+                and_(
+                    ring_position.c.agent_id == ring.c.agent_id,
+                    ring_position.c.ring_key == ring.c.ring_key,
+                ),
+            )
+            .where(ring_position.c.ended_ns.is_(None))
+        )
+        with ledger.read() as connection:
+            known = rows(connection, query)
+        boot = boot_id.replace("-", "")
+        found: list[ProfiledProcess] = []
+        names: set[str] = set()
+        for own_boot, identity in known:
+            said = json.loads(identity)
+            name = said.get("workload")
+            if own_boot.replace("-", "") != boot or said.get("pid") is None or name is None:
+                continue
+            names.add(name)
+            if name == workload and rank in {None, said.get("rank") or 0}:
+                found.append(cls(said.get("rank") or 0, said["pid"]))
+        if not found:
+            which = "" if rank is None else f" of rank {rank}"
+            others = f"; live ones: {', '.join(sorted(names))}" if names else ""
+            raise ProfilerError(
+                f"no live process{which} of workload {workload!r} is in ledger {ledger.name}"
+                f"{others}; give its --pid",
+                "gone",
+            )
+        return min(found)

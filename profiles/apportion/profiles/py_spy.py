@@ -1,0 +1,200 @@
+"""A burst of py-spy on a running Python process: from outside, without stopping it.
+
+Sampling is non-blocking: the process is read while it runs, and a sample that was torn counts as an
+error. Before py-spy attaches the number of threads is looked at, because each costs at each sample;
+while it runs the kernel holds it to a budget of CPU time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from apportion.core.errors import ProfilerError
+from apportion.profiles.folded_text import read_folded
+from apportion.profiles.stacks import Stacks
+from apportion.profiles.weight import COUNT
+
+PROGRAM: Final = "py-spy"
+GRACE_S: Final = 15
+"""How long py-spy may take to attach and to write, beside sampling."""
+_COUNTS: Final = re.compile(r"Samples: (\d+) Errors: (\d+)")
+_YAMA: Final = Path("sys/kernel/yama/ptrace_scope")
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """How a process is sampled. cpu_budget: py-spy's own, as a share of one CPU."""
+
+    duration_s: int = 10
+    rate_hz: int = 20
+    max_threads: int = 256
+    cpu_budget: float = 0.1
+    idle: bool = False
+    """Also threads that sleep or wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuProfile:
+    """What a burst found. cpu_s: what py-spy used itself. late: it could not keep its rate."""
+
+    stacks: Stacks
+    samples: int
+    errors: int
+    cpu_s: float
+    late: bool
+
+
+class PySpy:
+    """Runs py-spy. One burst at a time, in a process that waits for no other child meanwhile."""
+
+    def __init__(self, program: str | None = None, proc_root: Path = Path("/proc")) -> None:
+        """`program`: py-spy's path; unset, it is that on PATH or beside this Python."""
+        beside = Path(sys.executable).with_name(PROGRAM)
+        self._program = program or shutil.which(PROGRAM) or str(beside)
+        self._proc_root = proc_root
+
+    def record(self, pid: int, burst: Burst) -> CpuProfile:
+        """Sample process `pid`.
+
+        Raises:
+            ProfilerError: it cannot be sampled; the message has the remedy.
+        """
+        self._look_before(pid, burst)
+        with tempfile.TemporaryDirectory(prefix="apportion-profile-") as folder:
+            out = Path(folder) / "raw"
+            before_s = _children_s()
+            status, said = self._run(self._command(pid, burst, out), burst)
+            cpu_s = _children_s() - before_s
+            written = out.read_bytes() if out.exists() else b""
+        if status != 0:
+            raise self._refusal(pid, burst, said, status)
+        if not written.strip():
+            raise ProfilerError(
+                f"process {pid}: no thread was seen at work in {burst.duration_s} s; sample "
+                "longer, or with --idle what waits, too",
+                "idle",
+            )
+        counts = _COUNTS.search(said)
+        return CpuProfile(
+            read_folded(io.BytesIO(written), f"py-spy of process {pid}", COUNT),
+            samples=int(counts[1]) if counts else 0,
+            errors=int(counts[2]) if counts else 0,
+            cpu_s=cpu_s,
+            late="behind in sampling" in said,
+        )
+
+    def _look_before(self, pid: int, burst: Burst) -> None:
+        threads = 0
+        # what may not be looked at py-spy may not either, and says so
+        with suppress(PermissionError):
+            threads = self._threads(pid)
+        if threads > burst.max_threads:
+            raise ProfilerError(
+                f"process {pid} has {threads} threads, and each costs at each sample: allow it "
+                f"with --max-threads {threads}, at a lower --rate",
+                "threads",
+            )
+
+    def _threads(self, pid: int) -> int:
+        try:
+            return len(list((self._proc_root / str(pid) / "task").iterdir()))
+        except FileNotFoundError as error:
+            raise _gone(pid) from error
+
+    def _command(self, pid: int, burst: Burst, out: Path) -> list[str]:
+        command = [self._program, "record", "--nonblocking", "--threads", "--format", "raw"]
+        command += ["--rate", str(burst.rate_hz), "--duration", str(burst.duration_s)]
+        command += ["--output", str(out), "--pid", str(pid)]
+        return [*command, "--idle"] if burst.idle else command
+
+    def _run(self, command: list[str], burst: Burst) -> tuple[int, str]:
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+        except OSError as error:
+            raise ProfilerError(
+                f"{self._program} cannot be run ({error.strerror}): pip install "
+                "'apportion[profiles]'",
+                "missing",
+            ) from error
+        limit_s = max(1, math.ceil(burst.cpu_budget * burst.duration_s))
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit_s, limit_s + 1))
+        try:
+            said, _ = process.communicate(timeout=burst.duration_s + GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+            return 1, f"{said.decode('utf-8', 'replace')}\nno end"
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return process.returncode, said.decode("utf-8", "replace")
+
+    def _refusal(self, pid: int, burst: Burst, said: str, status: int) -> ProfilerError:
+        """Why py-spy ended with an error, and what to do."""
+        if not (self._proc_root / str(pid)).exists():
+            return _gone(pid)
+        first = next((line for line in said.splitlines() if "rror" in line), said[:200]).strip()
+        if re.search(r"permission denied|operation not permitted|EPERM", said, re.IGNORECASE):
+            return ProfilerError(
+                f"process {pid}: ptrace is refused{self._yama()}. Run as that process's user, or "
+                "with the capability SYS_PTRACE; in Kubernetes add it to this container and set "
+                "shareProcessNamespace: true for the pod",
+                "ptrace",
+            )
+        if "python version" in said or "libpython" in said:
+            return ProfilerError(
+                f"process {pid} is no Python process, or of a Python that this py-spy does not "
+                "know (free-threaded ones among them): give a Python process's id, or upgrade "
+                f"py-spy; it says: {first}",
+                "not_python",
+            )
+        if said.endswith("no end"):
+            return ProfilerError(
+                f"process {pid}: py-spy did not end {GRACE_S} s after its time and was stopped; "
+                "try a lower --rate",
+                "stuck",
+            )
+        if status in {-signal.SIGXCPU, -signal.SIGKILL}:
+            return ProfilerError(
+                f"process {pid}: py-spy used more than {burst.cpu_budget:.0%} of a CPU over "
+                f"{burst.duration_s} s and was stopped: try a lower --rate, or a larger "
+                "--cpu-budget",
+                "budget",
+            )
+        return ProfilerError(f"process {pid}: py-spy failed: {first}", "failed")
+
+    def _yama(self) -> str:
+        try:
+            scope = (self._proc_root / _YAMA).read_text().strip()
+        except OSError:
+            return ""
+        return "" if scope == "0" else f" (kernel.yama.ptrace_scope is {scope})"
+
+
+def _gone(pid: int) -> ProfilerError:
+    return ProfilerError(
+        f"process {pid} is not there: it has ended, or lives in another pid namespace "
+        "(shareProcessNamespace: true lets a sidecar see it)",
+        "gone",
+    )
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,163 @@
+"""`apportion profile`: what is kept, what is written down, and who may be sampled."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apportion.agent.cli.command import main
+from apportion.agent.profile_pace import LONGEST_S, ProfilePace
+from apportion.agent.profile_store import LOG, ProfileRecord, ProfileStore
+from apportion.agent.profiled_process import ProfiledProcess
+from apportion.core.errors import ProfilerError
+from apportion.cost.testing import LedgerBuilder
+
+WORK = 'print("ready", flush=True)\nwhile True: sum(range(1000))'
+BOOT = "b" * 32
+
+
+@pytest.fixture
+def worker() -> Iterator[int]:
+    """A Python process at work."""
+    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def record(taken_s: int, file: str | None, error: str | None = None) -> ProfileRecord:
+    return ProfileRecord(taken_s * 10**9, "cpu", "root", 5, "w", 10.0, 200, 0.1, file, error)
+
+
+def test_a_burst_is_kept_drawn_and_written_down(
+    worker: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One command: the profile in the store, a page beside it, a line of who took it and when."""
+    kept, page = tmp_path / "profiles", tmp_path / "cpu.html"
+    how = ["--seconds", "1", "--rate", "50", "--dir", str(kept)]
+
+    assert main(["profile", "cpu", "--pid", str(worker), *how, "-o", str(page)]) == 0
+
+    assert "samples" in capsys.readouterr().err
+    assert page.read_text().startswith("<!doctype html>")
+    (file,) = ProfileStore(kept).files()
+    assert main(["flamegraph", "build", str(file)]) == 0
+    assert f"thread ({worker})" in capsys.readouterr().out
+    assert main(["profile", "list", "--dir", str(kept), "--format", "json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["kind"], row["pid"], row["file"], row["error"]) == ("cpu", worker, file.name, None)
+    assert row["who"]
+    assert row["samples"] > 0
+
+
+def test_a_failure_is_written_down_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A process that has gone: one line with the remedy, and one in the log; continuous ends."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    how = ["--pid", str(gone.pid), "--dir", str(tmp_path)]
+
+    assert main(["profile", "cpu", *how]) == 2
+    assert "is not there" in capsys.readouterr().err
+    assert main(["profile", "continuous", *how]) == 1
+    capsys.readouterr()
+    assert main(["profile", "list", "--dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(" gone") == 2
+
+
+def test_continuous_takes_so_many(
+    worker: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bursts follow one another; each is named on stdout when it is done."""
+    how = ["--seconds", "1", "--every", "10ms", "--count", "2", "--dir", str(tmp_path)]
+
+    assert main(["profile", "continuous", "--pid", str(worker), *how]) == 0
+
+    names = capsys.readouterr().out.splitlines()
+    assert names == [str(path) for path in ProfileStore(tmp_path).files()]
+    assert len(names) == 2
+
+
+def test_the_oldest_make_room(tmp_path: Path) -> None:
+    """The newest stays whatever its size; the log still knows those that went."""
+    store = ProfileStore(tmp_path, budget_bytes=1500)
+    content = os.urandom(600)
+    for second in range(4):
+        store.add(record(second, store.name(second * 10**9, "cpu", "../evil w")), content)
+
+    names = [path.name for path in store.files()]
+    assert names == [f"19700101T00000{second}.000Z-cpu-evil_w.json.gz" for second in (2, 3)]
+    assert len(store.records()) == 4
+    assert store.content(names[1]) == content
+    assert store.content("../log.jsonl") is None
+
+
+def test_a_damaged_log_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    """A line that was cut off in a crash takes no other along."""
+    store = ProfileStore(tmp_path)
+    store.note(record(1, None, "gone"))
+    with (tmp_path / LOG).open("a") as file:
+        file.write('{"taken\n[]\n{"other": 1}\n')
+    store.note(record(2, None, "ptrace"))
+
+    assert [one.error for one in store.records()] == ["gone", "ptrace"]
+
+
+def test_bad_bursts_make_the_next_ones_seldom() -> None:
+    """Twice as long after each, up to an hour, and back at once after a good one."""
+    pace = ProfilePace.of(300.0)
+    waits: list[float] = []
+    for _ in range(6):
+        pace = pace.after(bad=True)
+        waits.append(pace.waiting_s)
+
+    assert waits == [600.0, 1200.0, 2400.0, LONGEST_S, LONGEST_S, LONGEST_S]
+    assert pace.after(bad=False) == ProfilePace.of(300.0)
+    assert ProfilePace.of(7200.0).after(bad=True).waiting_s == 7200.0
+
+
+def test_a_workloads_process_is_that_of_its_lowest_rank() -> None:
+    """Of this boot, alive, and of the rank that was asked for; else the message names others."""
+    builder = LedgerBuilder()
+    none = [None] * 8
+    for key, (rank, pid, ended_ns, boot) in enumerate(
+        [(1, 11, None, BOOT), (0, 10, None, BOOT), (0, 9, 5, BOOT), (0, 8, None, "c" * 32)], 1
+    ):
+        said = json.dumps({"pid": pid, "workload": "train", "rank": rank})
+        builder.batch.insert("ring", [(key, f"{key:032x}", boot, said, 0, None)])
+        position = (key, "{}", 0, 0, ended_ns, None, None, 0, *none)
+        builder.batch.replace("ring_position", [position])
+
+    with builder.ledger() as ledger:
+        assert ProfiledProcess.of(ledger, "train", BOOT, None).pid == 10
+        assert ProfiledProcess.of(ledger, "train", BOOT, 1).pid == 11
+        with pytest.raises(ProfilerError, match=r"of rank 7 of workload 'train'.*live ones: train"):
+            ProfiledProcess.of(ledger, "train", BOOT, 7)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["cpu"],
+        ["cpu", "--pid", "1", "--workload", "w"],
+        ["cpu", "--pid", "1", "--rate", "1000"],
+        ["cpu", "--pid", "1", "--seconds", "0"],
+        ["cpu", "--pid", "1", "--cpu-budget", "2"],
+        ["continuous", "--pid", "1", "--every", "soon"],
+        ["cpu", "--pid", "1", "-o", "x.png"],
+    ],
+)
+def test_wrong_usage_starts_nothing(wrong: list[str], tmp_path: Path) -> None:
+    """A slip of the pen profiles nobody and writes nothing down."""
+    assert main(["profile", *wrong, "--dir", str(tmp_path)]) == 2
+
+    assert list(tmp_path.iterdir()) == []
