@@ -7,7 +7,7 @@ import importlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from time import monotonic_ns
@@ -58,7 +58,7 @@ class FinishedRequestStats:
 class Iteration:
     """Beside what is read, vLLM says much more."""
 
-    finished_requests: list[FinishedRequestStats] = field(default_factory=list)
+    finished_requests: list[FinishedRequestStats]
 
 
 class StatLoggerBase(ABC):

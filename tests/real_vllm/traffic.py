@@ -74,7 +74,7 @@ async def _asked(caller: httpx.AsyncClient, number: int, prompt: str, length: in
         async for line in answer.aiter_lines():
             if line.startswith("data: {"):
                 usage = json.loads(line[6:]).get("usage") or usage
-    details = usage.get("prompt_tokens_details") or {}
+    details: dict[str, int] = usage.get("prompt_tokens_details") or {}
     return Answer(
         request_id,
         tenant,

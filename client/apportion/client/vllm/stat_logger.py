@@ -78,8 +78,8 @@ def _says_ids() -> bool:
 def _served_model(vllm_config: Any) -> str | None:
     """The name that callers ask for, which may be a list of names for the same."""
     config = vllm_config.model_config
-    served = getattr(config, "served_model_name", None) or getattr(config, "model", None)
-    name: object = served[0] if isinstance(served, list) else served
+    served: Any = getattr(config, "served_model_name", None) or getattr(config, "model", None)
+    name = served if isinstance(served, str) else next(iter(served or ()), None)
     return name if isinstance(name, str) else None
 
 
