@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Final
 
 from apportion.client import layout
+from apportion.client.capture import capture
 from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count
 from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
 from apportion.client.phase import PHASE_BITS
 from apportion.client.records import OPEN_STEP, PLAIN, threads
-from apportion.client.ring import ENDED
+from apportion.client.ring import ENDED, Ring
 from apportion.client.session import session
 from apportion.client.span import SMALL, Span
 from apportion.client.status import OK, status_of
@@ -32,6 +33,10 @@ class Step(Span):
 
     __slots__ = ()
     _kind = _nested_kind = STEP
+
+    def _begin(self, ring: Ring) -> None:
+        capture.at_step(ring.path, self._step)
+        super()._begin(ring)
 
     @guarded
     def __enter__(self) -> Span:
