@@ -56,6 +56,12 @@ def test_a_command_without_the_extra() -> None:
     assert "pip install 'apportion[agent]'" in line
 
 
+def test_run_without_the_extra() -> None:
+    """What measures a program is in the base install."""
+    done = bare("run", "--", sys.executable, "-c", "print('ran')")
+    assert (0, "ran\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_a_command_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments and exit status go through unchanged."""
     cli = ModuleType("apportion.agent.cli")

@@ -1,9 +1,7 @@
-"""Dumps of PyTorch's Flight Recorder: by a real group of two, and by a torch that misbehaves."""
+"""Dumps of PyTorch's Flight Recorder, by a torch that misbehaves; a real group is in test_torch."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,60 +11,11 @@ import pytest
 from apportion.client import counts
 from apportion.client.counting import forget_counts
 from apportion.client.flight_recorder import (
-    DUMP_SUFFIX,
     INTERVAL_NS,
     LONGEST_NS,
     NEVER,
     FlightRecorder,
 )
-
-TRAINER = """
-import sys
-import torch
-import torch.distributed as distributed
-import torch.multiprocessing as multiprocessing
-from apportion import client
-from apportion.client import flight_recorder
-
-flight_recorder.INTERVAL_NS = 1
-flight_recorder.MOST_PART = 0
-
-def rank(number, folder):
-    client.init(workload="pretrain", directory=folder)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2
-    )
-    tensor = torch.ones(1_000)
-    for step in range(6):
-        with client.step(step):
-            distributed.all_reduce(tensor)
-    distributed.barrier()
-    assert client.counts() == {}, client.counts()
-
-if __name__ == "__main__":
-    multiprocessing.spawn(rank, args=(sys.argv[1],), nprocs=2)
-"""
-
-
-@pytest.mark.needs_module("torch")
-def test_a_real_group_leaves_its_dumps(tmp_path: Path) -> None:
-    """Two ranks of gloo: one file each beside the ring, with what they have moved."""
-    program = tmp_path / "trainer.py"
-    program.write_text(TRAINER)
-    rings = tmp_path / "rings"
-    rings.mkdir()
-    command = [sys.executable, str(program), str(rings)]
-    subprocess.run(command, check=True, timeout=100, capture_output=True)
-    dumps = sorted(rings.glob(f"*{DUMP_SUFFIX}"))
-    assert [path.stem for path in dumps] == sorted(path.stem for path in rings.glob("*.ring"))
-    assert len(dumps) == 2
-    for path in dumps:
-        head, _, body = path.read_bytes().partition(b"\n")
-        assert json.loads(head)["apportion"]["cost_ns"] > 0
-        entries = json.loads(body)["entries"]
-        assert entries[0]["profiling_name"] == "gloo:all_reduce"
-        assert entries[0]["input_sizes"] == [[1000]]
-        assert "frames" not in entries[0]
 
 
 class Group:

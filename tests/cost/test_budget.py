@@ -59,7 +59,7 @@ def test_a_month_in_which_the_clocks_change_is_an_hour_shorter() -> None:
 @given(
     st.integers(365 * 86_400, 230 * 365 * 86_400),
     st.sampled_from(["day", "week", "month"]),
-    st.sampled_from(["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"]),
+    st.sampled_from(["UTC", "America/Havana", "Asia/Kolkata", "Pacific/Apia"]),
 )
 def test_periods_follow_one_another(now_s: int, every: Every, zone: str) -> None:
     """An instant is in its period, and the next one begins where that ends."""

@@ -44,7 +44,8 @@ def pods(overlay: Path) -> list[dict[str, Any]]:
         if isinstance(value, dict):
             if "spec" in value and "containers" in (value["spec"] or {}):
                 yield value
-            for each in value.values():
+            parts: dict[str, Any] = value
+            for each in parts.values():
                 yield from below(each)
 
     return [pod for found in documents(overlay) for pod in below(found)]

@@ -53,10 +53,20 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("agent.txt", ["agent", "kubernetes", "postgresql", "profiles"]),
+        ("agent.txt", ["agent", "kubernetes", "otlp", "postgresql", "profiles"]),
         (
             "dev.txt",
-            ["agent", "bench", "demo", "dev", "export", "kubernetes", "postgresql", "profiles"],
+            [
+                "agent",
+                "bench",
+                "demo",
+                "dev",
+                "export",
+                "kubernetes",
+                "otlp",
+                "postgresql",
+                "profiles",
+            ],
         ),
     ],
 )

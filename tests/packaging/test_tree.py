@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ("agent", "client", "collectors", "core", "cost", "profiles", "simulator")
+PARTS = ("agent", "client", "collectors", "core", "cost", "doors", "profiles", "simulator")
 LONGEST_MODULE_LINES = 400
 VAGUE_NAMES = frozenset({"common", "helper", "helpers", "manager", "misc", "util", "utils"})
 

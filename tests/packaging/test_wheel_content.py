@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-PARTS = ("agent", "client", "collectors", "core", "cost", "profiles", "simulator")
+PARTS = ("agent", "client", "collectors", "core", "cost", "doors", "profiles", "simulator")
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,24 @@ class AgentConfig(BaseSettings):
         description="/metrics of inference engines, as for `dcgm_urls`. Naming any runs the "
         "collector `engines`.",
     )
+    otlp_http: Annotated[str | None, BeforeValidator(checked_address)] = Field(
+        None,
+        description="Host and port on which OpenTelemetry spans are taken over HTTP, such as "
+        "127.0.0.1:4318. Unset: none.",
+    )
+    otlp_grpc: Annotated[str | None, BeforeValidator(checked_address)] = Field(
+        None, description="The same over gRPC, such as 127.0.0.1:4317."
+    )
+    otlp_devices: Words = Field(
+        (),
+        description="On which devices a service runs that sends spans: SERVICE=ID, or "
+        "SERVICE=ID+ID. Unset for a service: the host's only GPU.",
+    )
+    otlp_tenant_attribute: str | None = Field(
+        None,
+        max_length=128,
+        description="The attribute of a span, or of its resource, that names the tenant.",
+    )
     own: Words = Field(
         (),
         description="Ids of the devices to meter, whatever the mode says. Empty: by the mode.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apportion.agent.config import AgentConfig
@@ -31,6 +31,7 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
     problems += _problem_of(
         "engine_urls", lambda: parse_targets(config.engine_urls, os.environ), loaded
     )
+    problems += _problem_of("otlp_devices", lambda: _check_services(config.otlp_devices), loaded)
     problems += _problem_of("models", lambda: load_models(config), loaded)
     if config.lateness < config.sample_period:
         problems.append(
@@ -39,6 +40,13 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
             "make lateness at least two sample periods"
         )
     return problems
+
+
+def _check_services(texts: Sequence[str]) -> None:
+    for text in texts:
+        service, _, devices = text.partition("=")
+        if not service or not all(devices.split("+")):
+            raise ConfigError(f"{text!r}: say SERVICE=ID, or SERVICE=ID+ID")
 
 
 def _problem_of(key: str, use: Callable[[], object], loaded: LoadedConfig) -> list[str]:

@@ -69,6 +69,10 @@ def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
         deadline_ns=min(5 * NS_PER_SECOND, max(5 * period_ns, NS_PER_SECOND)),
         dcgm_urls=config.dcgm_urls,
         engine_urls=config.engine_urls,
+        otlp_http=config.otlp_http,
+        otlp_grpc=config.otlp_grpc,
+        otlp_devices=config.otlp_devices,
+        otlp_tenant_attribute=config.otlp_tenant_attribute,
     )
 
 
@@ -79,4 +83,5 @@ def beside(config: AgentConfig) -> tuple[Registration, ...]:
         ConfigError: the configuration names one that there is not.
     """
     engines = ("engines",) if config.engine_urls else ()
-    return built_in().beside((*config.collectors, *engines))
+    otlp = ("otlp",) if config.otlp_http or config.otlp_grpc else ()
+    return built_in().beside((*config.collectors, *engines, *otlp))

@@ -15,6 +15,7 @@ apportion.client` says why nothing arrives.
 from __future__ import annotations
 
 from apportion.client.counting import counts
+from apportion.client.optimizer_steps import torch_steps
 from apportion.client.phase import Phase
 from apportion.client.serving import request
 from apportion.client.session import init, member, ready, resumed
@@ -34,4 +35,5 @@ __all__ = [
     "request",
     "resumed",
     "step",
+    "torch_steps",
 ]

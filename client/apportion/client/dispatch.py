@@ -16,7 +16,8 @@ usage: apportion COMMAND ...
 
 Who caused the GPU's cost: money and joules per request, per token and per training step.
 
-The base install holds the client alone. The commands (agent, report, prices, replay, audit,
+The base install holds the client alone, and `apportion run -- COMMAND`, which measures the steps of
+a PyTorch program without an edit. The other commands (agent, report, prices, replay, audit,
 doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` and
 `flamegraph` with `profiles`, `profile` with both:
 
@@ -26,7 +27,11 @@ doctor, once, check-config, ledger, release, simulator) come with the extra `age
 """
 
 _AGENT: Final = "apportion.agent.cli"
-_OWN: Final = {"simulator": "apportion.simulator.cli"}
+_OWN: Final = {
+    "otlp": "apportion.doors.cli",
+    "run": "apportion.client.run",
+    "simulator": "apportion.simulator.cli",
+}
 """Commands that are no part of the agent, by their first word."""
 _OF_PROFILES: Final = frozenset({"trace", "flamegraph"})
 
@@ -48,13 +53,19 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments or arguments[0] in {"-h", "--help", "help"}:
             sys.stdout.write(_HELP)
             return 0
-        extra = "profiles" if arguments[0] in _OF_PROFILES else "agent"
+        extra = _extra(arguments[0])
         sys.stderr.write(
             f"apportion {arguments[0]}: this command needs the extra `{extra}` "
             f"(there is no module {missing}): pip install 'apportion[{extra}]'\n"
         )
         return 2
     return status
+
+
+def _extra(command: str) -> str:
+    if command == "otlp":
+        return command
+    return "profiles" if command in _OF_PROFILES else "agent"
 
 
 def _version() -> str:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from apportion.client.capture import capture
 from apportion.client.counters import NUMBER_LIMIT
@@ -39,6 +39,19 @@ def client_version() -> str:
         return "0+unknown"
 
 
+class Opener(Protocol):
+    """Opens steps by itself, and takes back what was none."""
+
+    def pause(self) -> None:
+        """What begins now is no step."""
+
+    def go_on(self) -> None:
+        """That is over."""
+
+    def end(self) -> None:
+        """The process ends."""
+
+
 class Session:
     """Makes the ring when it is first needed, and replaces or forgets it."""
 
@@ -54,6 +67,8 @@ class Session:
         self.problem: str | None = None
         """Why there is no ring, after a try."""
         self.read_trace: Callable[[], bytes] | None = None
+        self.opener: Opener | None = None
+        """What opens steps before it is known that they are some."""
         self._arguments = Arguments()
         self._directory: str | None = None
         self._capacity = DEFAULT_RECORD_CAPACITY
@@ -61,7 +76,10 @@ class Session:
         self._init_ns = 0
         self._ready_ns = 0
         self._is_member = False
-        self._resumed_step = self._resumed_ns = 0
+        self.resumed_step: int | None = None
+        """What resumed() said last, or init()."""
+        self.resumed_ns = 0
+        """When resumed() said it; 0 where it did not."""
         self._rings: list[Ring] = []
         self._ended = False
         self._renew()
@@ -86,7 +104,9 @@ class Session:
                 self._capacity = DEFAULT_RECORD_CAPACITY
                 count("argument_ignored")
             self._init_ns = time.monotonic_ns()
-            self._resumed_step = self._resumed_ns = 0
+            told = arguments.resumed_from_step
+            self.resumed_step = told if type(told) is int and 0 <= told < NUMBER_LIMIT else None
+            self.resumed_ns = 0
             self._is_member = False
             self._names = self._resolve(read_process())
             self.read_trace = current_trace() if otel else None
@@ -159,8 +179,8 @@ class Session:
             created_realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),
             ready_ns=self._ready_ns,
             identity=identity_json(identity),
-            resumed_step=self._resumed_step,
-            resumed_ns=self._resumed_ns,
+            resumed_step=(self.resumed_step or 0) if self.resumed_ns else 0,
+            resumed_ns=self.resumed_ns,
         )
         ring = Ring.create(place.path, facts, self._capacity)
         self._rings.append(ring)
@@ -181,9 +201,9 @@ class Session:
         if type(step) is not int or not 0 <= step < NUMBER_LIMIT:
             count("argument_ignored")
             return
-        self._resumed_step, self._resumed_ns = step, time.monotonic_ns()
+        self.resumed_step, self.resumed_ns = step, time.monotonic_ns()
         if self.ring is not None:
-            self.ring.set_resumed(self._resumed_step, self._resumed_ns)
+            self.ring.set_resumed(step, self.resumed_ns)
 
     def set_member(self) -> None:
         """This process has no spans of its own; its ring is made now, to say so."""
@@ -198,6 +218,8 @@ class Session:
 
     def end(self) -> None:
         """Close every ring cleanly and make no other: the process ends."""
+        if self.opener is not None:
+            self.opener.end()
         self._ended = True
         self._use(None)
         for ring in self._rings:

@@ -15,7 +15,7 @@ from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
 from apportion.client.phase import PHASE_BITS
 from apportion.client.records import OPEN_STEP, PLAIN, threads
-from apportion.client.ring import ENDED, Ring
+from apportion.client.ring import ENDED, Ring, Slot
 from apportion.client.session import session
 from apportion.client.span import SMALL, Span
 from apportion.client.status import OK, status_of
@@ -105,7 +105,23 @@ class Step(Span):
             count("internal_error")
 
 
-class Checkpoint(Span):
+class Aside(Span):
+    """What a trainer does beside its steps: one that was opened beforehand is not begun yet."""
+
+    __slots__ = ()
+
+    def _begin(self, ring: Ring) -> None:
+        if session.opener is not None:
+            session.opener.pause()
+        super()._begin(ring)
+
+    def _write(self, slot: Slot, status: int, end_ns: int = 0) -> None:
+        super()._write(slot, status, end_ns)
+        if session.opener is not None:
+            session.opener.go_on()
+
+
+class Checkpoint(Aside):
     """Saving state."""
 
     __slots__ = ()
@@ -113,7 +129,7 @@ class Checkpoint(Span):
     _nested_kind = PHASE_BITS["checkpoint"]
 
 
-class Evaluation(Span):
+class Evaluation(Aside):
     """Measuring the model."""
 
     __slots__ = ()

@@ -22,7 +22,8 @@ class CollectorOptions:
     and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`).
     `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them,
     `kubelet_socket` and `kmsg` where they are on most hosts: nobody has asked for them, so that
-    they may be absent.
+    they may be absent. `otlp_http` and `otlp_grpc` are addresses to listen on, and `otlp_devices`
+    says SERVICE=ID+ID, on which devices a service runs.
     """
 
     proc_root: Path = Path("/proc")
@@ -43,6 +44,10 @@ class CollectorOptions:
     kubernetes_url: str | None = None
     service_account_dir: Path | None = None
     node_name: str | None = None
+    otlp_http: str | None = None
+    otlp_grpc: str | None = None
+    otlp_devices: tuple[str, ...] = ()
+    otlp_tenant_attribute: str | None = None
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> CollectorOptions:
@@ -78,8 +83,15 @@ _PATHS: Final = (
     "ring_dir",
     "service_account_dir",
 )
-_LISTS: Final = ("dcgm_urls", "engine_urls", "pod_labels")
-_TEXTS: Final = ("host_name", "node_name", "kubernetes_url")
+_LISTS: Final = ("dcgm_urls", "engine_urls", "pod_labels", "otlp_devices")
+_TEXTS: Final = (
+    "host_name",
+    "node_name",
+    "kubernetes_url",
+    "otlp_http",
+    "otlp_grpc",
+    "otlp_tenant_attribute",
+)
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
 
 

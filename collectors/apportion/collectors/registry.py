@@ -27,6 +27,7 @@ _MODULES: Final = (
     "apportion.collectors.nccl",
     "apportion.collectors.network",
     "apportion.collectors.nvml_process",
+    "apportion.collectors.otlp",
     "apportion.collectors.slurm",
     "apportion.collectors.system",
 )

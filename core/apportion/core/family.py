@@ -59,7 +59,7 @@ BOUNDS: Final = {
     "from": "the 12 categories",
     "to": "the 12 categories",
     "reason": "closed, named in the source",
-    "outcome": "accepted, lost, abandoned, invalid",
+    "outcome": "accepted, lost, abandoned, invalid; of OTLP as named in the source",
     "label": "workload, run, model, tenant",
     "collector": "the registered collectors",
     "process": "agent, nvml",

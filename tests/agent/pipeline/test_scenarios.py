@@ -65,6 +65,32 @@ def test_quiet_and_held_is_allocated_idle() -> None:
     assert set(world.sums()) == {"allocated_idle llm"}
 
 
+def test_a_step_that_was_taken_back_costs_nothing() -> None:
+    """A step opened beforehand, of which there came none, gives back what was charged to it."""
+    world = World([PRICE])
+    llm = world.process("llm", started_ns=None)
+    world.read_all(0.9)
+    first = llm.start(SpanKind.STEP, world.now_ns, step=1)
+    world.run(10 * SECOND, utilization=0.9)
+    llm.finish(first, world.now_ns)
+    opened = llm.start(SpanKind.STEP, world.now_ns, step=2)
+    world.run(30 * SECOND, utilization=0.9)
+    assert world.sums()["direct llm"] > 30 * SECOND
+    opened.kind, opened.status = SpanKind.EVALUATION, SpanStatus.CANCELLED
+    llm.finish(opened, opened.start_ns)
+    world.deliver(llm)
+    second = llm.start(SpanKind.STEP, world.now_ns, step=2)
+    world.run(10 * SECOND, utilization=0.9)
+    llm.finish(second, world.now_ns)
+    world.run(30 * SECOND, utilization=0.9)
+    sums = world.sums()
+    assert sums["direct llm"] == 20 * SECOND
+    assert sums["between_steps llm"] == 30 * SECOND
+    assert llm.state is not None
+    assert not llm.state.progress.failed
+    assert audit(world.ledger).holds
+
+
 def test_one_short_request_a_second_is_one_percent_direct() -> None:
     """10 ms of each second at 2 %: 1 % direct, the rest idle, nothing uninstrumented."""
     world = World([PRICE])

@@ -34,7 +34,10 @@ MODULES: Final = {
     "check-config": "print the configuration in force and where each key was set",
 }
 """The commands and their help; each is a module of this package, imported when it is asked for."""
-ELSEWHERE: Final = {"simulator": "run SIMULATED GPUs for tests and demos, and give them faults"}
+ELSEWHERE: Final = {
+    "run": "run a PyTorch program, each of whose optimizer steps is measured without an edit",
+    "simulator": "run SIMULATED GPUs for tests and demos, and give them faults",
+}
 """Commands of `apportion` that are no part of the agent: the dispatcher runs them."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})

@@ -24,6 +24,7 @@ from apportion.collectors import (
     nccl,
     network,
     nvml_families,
+    otlp,
     pod_labels,
     scrape,
     system,
@@ -56,6 +57,7 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *engine_vocabulary.FAMILIES,
     *nvml_families.FAMILIES,
     *kmsg.FAMILIES,
+    *otlp.FAMILIES,
     *profile_watch.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""

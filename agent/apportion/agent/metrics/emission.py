@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from apportion.agent.metrics.catalogue import FAMILIES, by_name
 from apportion.core.family import Family
 
+PREFIX: Final = "apportion_"
 _NONE: Final[Mapping[str, str]] = {}
 _OF_KIND: Final = {
     "counter": CounterMetricFamily,
@@ -28,16 +29,26 @@ class UndeclaredSampleError(ValueError):
     """A sample that the catalogue does not declare. Raised in tests, counted in production."""
 
 
+class _Declared(NamedTuple):
+    """What samples of one name have. No `family_name`: it is money, and there is no currency."""
+
+    family: Family
+    labels: frozenset[str]
+    family_name: str | None
+    name: str
+
+
 class Emission:
     """Collects samples by declared family and refuses the rest."""
 
     def __init__(self, currency: str | None) -> None:
-        self._currency = currency
-        self._declared = {
-            name: (family, labels)
-            for family in by_name().values()
-            for name, labels in family.sample_labels.items()
-        }
+        self._declared: dict[str, _Declared] = {}
+        for family in by_name().values():
+            whole = family.name_in(currency)
+            for name, labels in family.sample_labels.items():
+                full_name = f"{whole}{name.removeprefix(family.name)}"
+                declared = _Declared(family, frozenset(labels), whole, full_name)
+                self._declared[name.removeprefix(PREFIX)] = declared
         self._metrics: dict[str, Metric] = {}
         self.undeclared: list[str] = []
 
@@ -56,37 +67,27 @@ class Emission:
         """
         if value is None:
             return
-        declared_name = f"apportion_{name}"
-        declared = self._declared.get(declared_name)
+        declared = self._declared.get(name)
         if declared is None:
-            self.undeclared.append(f"family {declared_name} is not in the catalogue")
+            self.undeclared.append(f"family {PREFIX}{name} is not in the catalogue")
             return
-        family, known = declared
-        full_name = family.name_in(self._currency)
-        if full_name is None:
+        family, known, family_name, full_name = declared
+        if family_name is None:
             return
-        if any(label not in known for label in labels):
-            extra = ", ".join(sorted(set(labels) - set(known)))
+        if not known.issuperset(labels):
+            extra = ", ".join(sorted(set(labels) - known))
             self.undeclared.append(f"{full_name} has undeclared labels: {extra}")
             return
         given = {label: text for label, text in labels.items() if text}
         if simulated and family.simulated:
             given["simulated"] = "true"
-        part = declared_name.removeprefix(family.name)
-        self._metric(family, full_name).add_sample(
-            f"{full_name}{part}", given, value, exemplar=exemplar
-        )
+        metric = self._metrics.get(family.name)
+        if metric is None:
+            metric = self._metrics[family.name] = _OF_KIND[family.kind](family_name, family.help)
+        metric.add_sample(full_name, given, value, exemplar=exemplar)
 
     def metrics(self) -> Iterator[Metric]:
         """The families that have samples, in the catalogue's order."""
         for family in FAMILIES:
             if family.name in self._metrics:
                 yield self._metrics[family.name]
-
-    def _metric(self, family: Family, full_name: str) -> Metric:
-        metric = self._metrics.get(family.name)
-        if metric is None:
-            of_kind = _OF_KIND[family.kind]
-            metric = of_kind(full_name, family.help)
-            self._metrics[family.name] = metric
-        return metric

@@ -99,6 +99,9 @@ class RingState:
                 roots["applied_start_ns"][index] = span.applied_start_ns
                 roots["applied_end_ns"][index] = span.applied_end_ns
                 roots["held"][index] = span.held
+                # A step that was taken back ends as another kind: what it had it had as a step.
+                roots["category"][index] = int(span.kind.category)
+                roots["step"][index] = span.kind is SpanKind.STEP
         self._ended.append(roots)
 
     def observe(self, seen: Iterable[OpenRoot]) -> None:

@@ -1,0 +1,111 @@
+"""Writes finished spans into rings, one ring for each service that speaks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from apportion.client import layout
+from apportion.client.encoding import request_id_field
+from apportion.client.identity import Arguments, identity_json, identity_of, names_of
+from apportion.client.process import read_process
+from apportion.client.ring import Facts, Ring
+from apportion.client.session import client_version
+from apportion.doors.llm_span import LlmSpan
+
+MOST_SERVICES: Final = 64
+CAPACITY: Final = layout.DEFAULT_RECORD_CAPACITY
+_KIND: Final = layout.KINDS["request"]
+_NEVER_OPEN: Final = layout.FLAG_NO_OPEN_SLOT << layout.FLAGS_SHIFT
+_STATUS: Final = {
+    failed: layout.STATUSES["error" if failed else "ok"] << layout.STATUS_SHIFT
+    for failed in (False, True)
+}
+_MASK_32: Final = 0xFFFF_FFFF
+
+
+class SpanRings:
+    """The rings of one door. One thread at a time writes; the files end with `close`."""
+
+    def __init__(self, directory: Path, devices: Mapping[str, Sequence[str]]) -> None:
+        """`devices` are the ids of those on which a service runs; the host's only GPU else."""
+        self._directory, self._devices = directory, devices
+        self._process = read_process()
+        self._rings: dict[str, Ring] = {}
+
+    def write(self, span: LlmSpan) -> bool:
+        """Write one request; False where there is no room for another service.
+
+        Raises:
+            OSError: no ring can be made.
+        """
+        ring = self._rings.get(span.service)
+        if ring is None:
+            if len(self._rings) >= MOST_SERVICES:
+                return False
+            ring = self._rings[span.service] = self._make(span.service)
+        offset_ns = time.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)
+        labels = (span.tenant, span.model, None)
+        words, _ = ring.label_words.get(labels) or ring.intern(labels)
+        head, text = request_id_field(span.request_id)
+
+        def moved(unix_ns: int | None) -> int:
+            return 0 if unix_ns is None else max(1, unix_ns + offset_ns)
+
+        take = ring.spare[4]
+        number = ring.number()
+        sequence, guard, offset = take()
+        ring.words[guard] = 0
+        layout.RECORD_PAYLOAD.pack_into(
+            ring.payload,
+            offset,
+            number,
+            0,
+            _KIND | _STATUS[span.failed] | _NEVER_OPEN,
+            0,
+            moved(span.start_ns),
+            moved(span.scheduled_ns),
+            moved(span.first_token_ns),
+            moved(span.end_ns),
+            layout.ABSENT,
+            *(
+                layout.ABSENT if count is None else count
+                for count in (span.input_tokens, span.cached_input_tokens, span.output_tokens)
+            ),
+            *[layout.ABSENT] * (len(layout.COUNTERS) - 3),
+            0,
+            words & _MASK_32,
+            words >> 32,
+            0,
+            0,
+            span.key[:16],
+            span.key[16:],
+            0,
+            head.to_bytes(2, "little") + text,
+        )
+        ring.words[guard] = sequence
+        return True
+
+    def close(self) -> None:
+        """End all rings cleanly: the agent reads what is left."""
+        for ring in self._rings.values():
+            ring.close(time.monotonic_ns())
+        self._rings.clear()
+
+    def _make(self, service: str) -> Ring:
+        arguments = Arguments(workload=service, devices=list(self._devices.get(service, ("GPU-",))))
+        names = names_of(arguments, {}, self._process, os.uname().nodename)
+        now_ns = time.monotonic_ns()
+        facts = Facts(
+            ring_id=os.urandom(16),
+            process=self._process,
+            init_ns=now_ns,
+            created_monotonic_ns=now_ns,
+            created_realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),
+            ready_ns=now_ns,
+            identity=identity_json(identity_of(names, arguments, {}, client_version())),
+        )
+        return Ring.create(str(self._directory), facts, CAPACITY)
