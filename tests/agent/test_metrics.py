@@ -125,6 +125,23 @@ def test_amounts_are_converted_once_and_exactly() -> None:
     assert _value(snapshot, name, collector="host") is None
 
 
+def test_use_is_a_share_of_what_the_device_has() -> None:
+    """Peaks by the data sheet; MFU and MBU by the device's own counters, and which ones."""
+    snapshot = full_snapshot()
+    peaks = {
+        precision: _value(
+            snapshot, "apportion_device_peak_operations_per_second", device=GPU, precision=precision
+        )
+        for precision in ("16bit", "8bit")
+    }
+    assert peaks == {"16bit": 989e12, "8bit": 1979e12}
+    memory = "apportion_device_peak_memory_bytes_per_second"
+    assert _value(snapshot, memory, device=GPU) == 3350e9
+    assert _value(snapshot, memory, device=UNPRICED_GPU) is None
+    mfu = "apportion_device_mfu_ratio"
+    assert _value(snapshot, mfu, device=GPU, method="tensor_active") == 0.46
+
+
 def test_what_is_unknown_is_absent_and_never_zero() -> None:
     """A device without reading or price has its facts and its time, and nothing else."""
     names = {

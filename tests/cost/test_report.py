@@ -118,6 +118,20 @@ def rows_by(found: Report) -> dict[tuple[str | None, ...], EntityRow]:
     return {row.key: row for row in found.rows}
 
 
+def test_a_tenant_called_like_nobody() -> None:
+    """A name that is a dash, or empty, is told apart from none."""
+    builder = LedgerBuilder()
+    builder.device(1, "GPU-1")
+    for key, tenant in enumerate(("-", "", None), 1):
+        builder.entity(key, "serve", tenant=tenant)
+        claim = Claim(Category.ALLOCATED_IDLE, 1, key)
+        builder.settle(1, seconds(key, key + 1), [claim])
+    with builder.ledger() as ledger:
+        lines = report_text(report(ledger, by=("tenant",))).splitlines()
+    shown = {line.split()[0] for line in lines if line.startswith("  ") and line.split()}
+    assert {"'-'", "''", "-"} <= shown
+
+
 def test_golden_text(repository: Path) -> None:
     """What people see, to the character: golden_report.txt beside this test."""
     clock = ManualClock(realtime_ns=T0 + HOUR)

@@ -23,6 +23,7 @@ WRITE: Final = "APPORTION_WRITE_GOLDEN"
 VOLATILE: Final = re.compile(
     r"""apportion_(
         agent_.*
+        | (batch_size | goodput_ratio | idle_ratio)
         | build_info
         | collector_(duration|last_success_timestamp)_seconds
         | (phase_)?(cost_usd|device_seconds|energy_joules)_total
@@ -33,6 +34,7 @@ VOLATILE: Final = re.compile(
         | nvml_sweep_.*
         | request_(queue_)?seconds_(bucket|sum)
         | scrape_duration_seconds
+        | series_ended_total
         | settle(d|ment)_.*
         | snapshot_timestamp_seconds
         | unbound_spans_total
@@ -42,6 +44,8 @@ VOLATILE: Final = re.compile(
 """Series whose values are those of a moment or a machine. Only their values are dropped."""
 MOMENTARY: Final = re.compile(r".* apportion_nccl_(algorithm|bus)_bandwidth_bytes_per_second .*")
 """Families that are there only while something new is read. They are dropped whole."""
+MOMENT: Final = re.compile(r'.*\{category="allocated_idle",run="run-1",.*')
+"""Rows of the instant between a request's start and its admission, which may be none."""
 _LINE: Final = re.compile(r"(?P<name>\w+)(?P<labels>\{.*\})? (?P<value>\S+)")
 
 
@@ -61,7 +65,7 @@ def steady(text: str, whole: Whole) -> list[str]:
     for line in text.splitlines():
         if line.startswith("# TYPE"):
             families.append([])
-        if line.startswith("# HELP"):
+        if line.startswith("# HELP") or MOMENT.fullmatch(line):
             continue
         found = _LINE.fullmatch(line)
         if found is not None and VOLATILE.fullmatch(found["name"]):

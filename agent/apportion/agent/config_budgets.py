@@ -19,7 +19,7 @@ from apportion.cost.spenders import SPENDERS
 
 MOST: Final = 50
 """So many budgets keep their series few."""
-MOST_UNITS: Final = 1 << 62
+LARGEST: Final = 10**15
 
 
 def _amount(value: object) -> object:
@@ -28,14 +28,15 @@ def _amount(value: object) -> object:
         raise ValueError('give an amount as text, such as "5000.00"; a float is not exact')  # noqa: TRY004 - pydantic passes on this one
     try:
         amount = Decimal(value)
-        units = units_of(amount) if amount.is_finite() else 0
+        # Compared first: of 1e999999999 nobody wants to see all digits.
+        if 0 < amount <= LARGEST:
+            units_of(amount)
+            return str(value)
     except (InvalidOperation, ValueError) as failure:
         raise ValueError(
             'give a decimal number of at most 12 decimals, such as "5000"'
         ) from failure
-    if not 0 < units <= MOST_UNITS:
-        raise ValueError(f"give an amount above 0 and below {MOST_UNITS // 10**12}")
-    return str(value)
+    raise ValueError(f"give an amount above 0 and up to {LARGEST}")
 
 
 def _zone_of(name: str) -> tzinfo:
@@ -109,7 +110,7 @@ def made_of(budgets: tuple[BudgetConfig, ...], currency: str | None) -> tuple[Bu
             units_of(Decimal(each.amount)),
             each.period,
             _zone_of(each.time_zone),
-            {name: frozenset(names) for name in SPENDERS if (names := getattr(each, name))},
+            {by: frozenset(chosen) for by in SPENDERS if (chosen := getattr(each, by))},
         )
         for each in budgets
     )

@@ -16,6 +16,7 @@ from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import agent, device, device_group, entity, method, rate
+from apportion.cost.report_tags import PREFIX, Tags
 from apportion.cost.rollups.sources import GRAINS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _COLUMN_OF: Final = {
     "method": "method_key",
 }
 """By dimension the column of a rollup that decides it, beside the agent."""
-NAMES: Final = tuple(_COLUMN_OF)
+NAMES: Final = (*_COLUMN_OF, f"{PREFIX}NAME")
 _OF_SPANS: Final = frozenset({"agent_id", "entity_key", "start_ns"})
 OF_TIME: Final = frozenset({"day", "hour"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -69,15 +70,16 @@ class Dimensions:
             LedgerError: there is no such dimension.
         """
         for name in by:
-            if name not in _COLUMN_OF:
+            if name not in _COLUMN_OF and not _is_tag(name):
                 message = f"cannot report by {name!r}: choose from {', '.join(NAMES)}"
                 raise LedgerError(message)
         self.by: Final = tuple(by)
         self._names = names
-        wanted = dict.fromkeys(_COLUMN_OF[name] for name in by)
+        decided_by = {name: _COLUMN_OF.get(name, "entity_key") for name in by}
+        wanted = dict.fromkeys(decided_by.values())
         self.columns: Final = tuple(dict.fromkeys(("agent_id", *_ordered(wanted))))
         """The columns to group by, `agent_id` first."""
-        self._lookups = [(self.columns.index(_COLUMN_OF[name]), names.of(name)) for name in by]
+        self._lookups = [(self.columns.index(decided_by[name]), names.of(name)) for name in by]
 
     @property
     def of_spans(self) -> bool:
@@ -120,7 +122,7 @@ class Names:
     """What keys of a ledger's rows stand for."""
 
     def __init__(self, connection: Connection, wall: WallTime) -> None:
-        self._wall = wall
+        self._wall, self._connection = wall, connection
         self._agents = {row[0]: row[1:] for row in _all(connection, agent, "cluster", "node")}
         columns = ("entity_key", "workload", "run", "attempt", "tenant", "model", "owner")
         self.entities: Final = {
@@ -152,6 +154,9 @@ class Names:
         """The names of one dimension, by agent and by the value of the column that decides it."""
         if name in Entity._fields:
             return _Known(lambda agent_id, key: getattr(self.entity(agent_id, key), name))
+        if _is_tag(name):
+            tags = Tags(self._connection, name.removeprefix(PREFIX))
+            return _Known(lambda agent_id, key: tags.of(agent_id, self.entity(agent_id, key)))
         if name in {"cluster", "node"}:
             field = ("cluster", "node").index(name)
             return _Known(lambda agent_id, _: self._agents[agent_id][field])
@@ -174,6 +179,10 @@ class Names:
     def _instant(self, agent_id: int, hour_ns: int, form: str) -> str:
         seconds = self._wall.hour(agent_id, hour_ns) // NS_PER_SECOND
         return (_EPOCH + timedelta(seconds=seconds)).strftime(form)
+
+
+def _is_tag(name: str) -> bool:
+    return name.startswith(PREFIX) and name != PREFIX
 
 
 def _ordered(columns: Mapping[str, None]) -> list[str]:

@@ -325,7 +325,10 @@ def _digits(units: int | None) -> str:
 
 
 def _names(key: Key) -> Sequence[str]:
-    return [NOTHING if name is None else name for name in key]
+    """Nobody is a dash; a name that looks like nobody's is in quotation marks."""
+    return [
+        NOTHING if name is None else repr(name) if name in {NOTHING, ""} else name for name in key
+    ]
 
 
 def _verdict(holds: bool) -> str:  # noqa: FBT001 - the verdict itself

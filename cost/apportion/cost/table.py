@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,7 @@ class Table:
     def lines(self, width: int) -> list[str]:
         """The title, the header and the rows; each at most `width` long if figures leave room."""
         widths = [
-            max(len(cell) for cell in column)
+            max(columns_of(cell) for cell in column)
             for column in zip(self.columns, *self.rows, strict=True)
         ]
         excess = len(INDENT) + sum(widths) + len(GAP) * (len(widths) - 1) - width
@@ -47,7 +48,7 @@ class Table:
 
     def _line(self, row: Sequence[str], widths: Sequence[int]) -> str:
         cells = [
-            _cut(cell, width).ljust(width) if index < self.texts else cell.rjust(width)
+            _filled(_cut(cell, width), width) if index < self.texts else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         return (INDENT + GAP.join(cells)).rstrip()
@@ -58,5 +59,26 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
+def columns_of(text: str) -> int:
+    """How wide a terminal shows `text`: East Asian characters take two columns, accents none."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_columns_of_one, text))
+
+
+def _columns_of_one(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _filled(text: str, width: int) -> str:
+    return text + " " * (width - columns_of(text))
+
+
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - len(CUT)] + CUT
+    if columns_of(text) <= width:
+        return text
+    while columns_of(text) > width - len(CUT):
+        text = text[:-1]
+    return text + CUT

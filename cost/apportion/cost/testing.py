@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
@@ -15,7 +17,7 @@ from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.quantity import plus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from apportion.core.clock import Clock
@@ -111,16 +113,26 @@ class LedgerBuilder:
         tenant: str | None = None,
         model: str | None = None,
         owner: str | None = None,
+        attempt: str | None = None,
     ) -> None:
         """Somebody who causes cost."""
-        self.batch.insert("entity", [(key, workload, run, None, tenant, model, owner)])
+        self.batch.insert("entity", [(key, workload, run, attempt, tenant, model, owner)])
 
     def ring(
-        self, key: int, *, number: int | None = None, ended_ns: int | None = None, lost: int = 0
+        self,
+        key: int,
+        *,
+        number: int | None = None,
+        ended_ns: int | None = None,
+        lost: int = 0,
+        said: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
-        """A ring that has been read; its name is `number` in hexadecimal, else its key."""
+        """A ring that has been read; its name is `number` in hexadecimal, else its key.
+
+        `said` is its identity; one of a higher key came later.
+        """
         name = f"{key if number is None else number:032x}"
-        self.batch.insert("ring", [(key, name, "b" * 32, "{}", 0, None)])
+        self.batch.insert("ring", [(key, name, "b" * 32, json.dumps(dict(said)), key, None)])
         none = [None] * 8
         self.batch.replace("ring_position", [(key, "{}", lost, 0, ended_ns, None, None, 0, *none)])
 

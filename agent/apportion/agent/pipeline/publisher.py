@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from apportion.agent.process_usage import UsageByPart
 from apportion.agent.recent import Recent
 from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
-from apportion.collectors.collector import DeviceFailure
+from apportion.collectors.collector import DeviceFailure, FailureKind
 from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_SECOND
 
@@ -96,7 +96,7 @@ def publish(
         failure = seen.failure_of(info, monotonic_ns - stale_ns)
         up = failure is None and age_ns is not None and age_ns <= telemetry_gap_ns
         if not up and failure is None:
-            failure = _of_source(samplers[0].status, info)
+            failure = _of_source(samplers[0].status, info, seen.failure_of(info, 0))
         devices.append(
             DeviceState(
                 info,
@@ -185,10 +185,16 @@ def publish(
     )
 
 
-def _of_source(status: CollectorStatus, info: DeviceInfo) -> DeviceFailure:
-    """Why a device that nothing is said of is not read: its source fails, or leaves it out."""
+def _of_source(
+    status: CollectorStatus, info: DeviceInfo, known: DeviceFailure | None
+) -> DeviceFailure:
+    """Why a device that nothing is said of is not read: its source fails, or leaves it out.
+
+    `known` is what was last said of it, and it was not read since.
+    """
     reason = status.error or f"collector {status.name} tells nothing of it"
-    return DeviceFailure(info.device, info.index, reason, status.kind)
+    kind = known.kind if known and status.kind is FailureKind.SILENT else status.kind
+    return DeviceFailure(info.device, info.index, reason, kind)
 
 
 def _concerns(sample: Sample, gpus: Collection[str]) -> bool:
