@@ -29,8 +29,8 @@ class ApportionCallback(TrainerCallback):
     """Each optimizer step is a step, numbered by the trainer; evaluations and saves are their own.
 
     A step begins where the last one ended, so that loading its data is part of it. Samples and
-    tokens are those that this rank's model was given, padding included; with `torch_compile` they
-    are not counted, since a hook in the model would be compiled with it.
+    tokens are those that this rank's model was given, padding included. A compiled model's are not
+    counted: a hook in it would be compiled with it.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,8 @@ class ApportionCallback(TrainerCallback):
         if state.global_step:
             resumed(state.global_step)
         self._steps.start()
-        if model is not None and self._counting is None and not args.torch_compile:
+        compiled = args.torch_compile or getattr(model, "_compiled_call_impl", None) is not None
+        if model is not None and self._counting is None and not compiled:
             self._counting = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:

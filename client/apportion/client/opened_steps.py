@@ -12,6 +12,7 @@ from threading import get_ident
 from typing import Final
 
 from apportion.client import layout
+from apportion.client.counters import NONE_REPORTED
 from apportion.client.counting import count
 from apportion.client.nesting import in_context, innermost
 from apportion.client.ring import ENDED
@@ -26,6 +27,11 @@ class OpenedStep(Step):
     """A step that was opened before anybody knew whether it would be one."""
 
     __slots__ = ()
+
+    @property
+    def counts_something(self) -> bool:
+        """Whether a counter of it was ever reported."""
+        return self._full and self._counters != NONE_REPORTED
 
     def end_with(self, status: int) -> None:
         """End it as any step."""
@@ -140,8 +146,12 @@ class OpenedSteps:
 
     # -- the session's side -----------------------------------------------------------------
     def pause(self) -> None:
-        """What this thread begins now is no step: the one that was opened is none."""
-        if get_ident() == self.thread:
+        """What this thread begins now is no step: the one that was opened is none.
+
+        Unless something was counted in it already: then it is under way, and this is a phase of it.
+        """
+        span = self._span
+        if get_ident() == self.thread and span is not None and not span.counts_something:
             self.take_back()
 
     def go_on(self) -> None:
