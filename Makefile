@@ -3,6 +3,7 @@
 #   PYTHON=python3.12   the interpreter for the virtual environment (.venv)
 #   ARGS="-k ring -x"   more arguments for pytest
 #   WORKERS=2           pytest's processes
+#   REQUESTS=200        how many test-vllm sends
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -15,6 +16,9 @@ ARGS ?=
 
 VENV := .venv
 WHEEL_VENV := build/wheel-venv
+VLLM_VENV := build/vllm-venv
+VLLM_VERSION := 0.32.0
+REQUESTS ?= 200
 PARTS := core client collectors cost profiles agent simulator doors
 CHECKED := $(wildcard $(PARTS) alerts dashboards tests benchmarks examples)
 # Folders too: their time changes when a file is removed.
@@ -43,6 +47,11 @@ test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch ## Build the wheel and 
 .PHONY: test-trainers
 test-trainers: $(VENV)/.stamp-dev $(VENV)/.stamp-torch build/trainers/.stamp ## A real Hugging Face Trainer and a real Lightning (installs 270 MB)
 	PYTHONPATH=$(CURDIR)/build/trainers $(VENV)/bin/python -m pytest tests/client/test_trainers.py $(ARGS)
+
+.PHONY: test-vllm
+test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigabytes of it, beside what it answers (REQUESTS=200)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
+	$(VENV)/bin/python -m tests.real_vllm $(VLLM_VENV)/bin/python --requests $(REQUESTS)
 
 .PHONY: check
 check: lint type layers docs-check ## Everything that can be said without running it: lint, type, layers, docs in step
@@ -150,6 +159,10 @@ $(VENV)/.stamp-dev: pyproject.toml README.md LICENSE $(VENV)/.stamp-locked
 $(WHEEL): pyproject.toml README.md LICENSE $(SOURCES) $(VENV)/.stamp-locked
 	rm -rf dist && mkdir -p build
 	$(VENV)/bin/python -m build --no-isolation >build/wheel.log 2>&1 || { cat build/wheel.log >&2; exit 1; }
+
+$(VLLM_VENV)/.stamp: packaging/vllm-venv.sh
+	PYTHON=$(PYTHON) packaging/vllm-venv.sh $(VLLM_VENV) $(VLLM_VERSION)
+	@touch $@
 
 $(WHEEL_VENV)/.stamp: $(WHEEL) $(VENV)/.stamp-locked packaging/wheel-venv.sh
 	packaging/wheel-venv.sh $(VENV) $(WHEEL) $(WHEEL_VENV)

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from apportion import client
 from gpt import Gpt, KeyValueCache, Places
+from guard import DecisionLog, Guard
+from json_grammar import JsonGrammar
 from prefix_cache import PrefixCache
 
 PREFILL_TOKENS: Final = 256
@@ -30,6 +32,10 @@ character, and counting what was streamed counts tokens."""
 log = logging.getLogger("engine")
 
 
+COMPLETE: Final = frozenset({"length", "stop", "content_filter"})
+"""Reasons for which a completion ends as it should."""
+
+
 class QueueFullError(Exception):
     """As many completions wait as may; the caller is to come back later."""
 
@@ -40,7 +46,7 @@ class Progress:
 
     text: str
     finish_reason: str | None = None
-    """None while it goes on; length, cancelled or error at the end."""
+    """None while it goes on; then length, stop, content_filter, cancelled or error."""
 
 
 class Completion:
@@ -59,12 +65,17 @@ class Completion:
         seed: int,
         span: client.Span,
         on_progress: Callable[[Progress], object],
+        request_id: str = "",
+        tenant: str | None = None,
+        grammar: JsonGrammar | None = None,
     ) -> None:
         self.prompt = prompt
         self.max_tokens = max_tokens
         self.temperature = temperature
         self.span = span
         self.on_progress = on_progress
+        self.request_id, self.tenant = request_id, tenant
+        self.grammar = grammar
         self.cached_tokens = 0
         self.output = bytearray()
         self.cancelled = False
@@ -79,6 +90,12 @@ class Completion:
         """The next token, from the logits (vocabulary) of the last."""
         first, end = PRINTABLE
         printable = logits[first:end]
+        if self.grammar is not None:
+            with self.span.phase("constrain"):
+                allowed = self.grammar.allowed(self.max_tokens - len(self.output))
+                mask = torch.full_like(printable, -torch.inf)
+                mask[[ord(character) - first for character in allowed]] = 0
+                printable = printable + mask
         if self.temperature == 0:
             return first + int(printable.argmax())
         odds = torch.softmax(printable / self.temperature, dim=0)
@@ -88,7 +105,19 @@ class Completion:
 class Engine:
     """The engine's thread and its queue."""
 
-    def __init__(self, model: Gpt, *, max_batch: int, max_waiting: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Gpt,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        threads: int,
+        guard: Guard | None = None,
+        decisions: DecisionLog | None = None,
+    ) -> None:
+        """Prompts and answers go past `guard`, if there is one; `decisions` writes it down."""
+        self._guard = guard
+        self._decisions = decisions or DecisionLog(None, 1.0)
         self._model = model.eval()
         self._device = model.embedding.weight.device
         self._cache = KeyValueCache(model.shape, max_batch, self._device)
@@ -179,6 +208,9 @@ class Engine:
     def _prefill(self, completion: Completion) -> int:
         """Compute a prompt and its first token; returns how many tokens were not cached."""
         prompt, row = completion.prompt, completion.row
+        if not self._passes(completion, "guard_input", prompt):
+            self._end(completion, "content_filter")
+            return 0
         completion.cached_tokens = self._prefixes.restore(prompt, self._cache, row)
         completion.span.add(input_tokens=len(prompt), cached_input_tokens=completion.cached_tokens)
         computed = range(completion.cached_tokens, len(prompt))
@@ -214,10 +246,24 @@ class Engine:
     def _take(self, completion: Completion, logits: Tensor) -> None:
         token = completion.choose(logits)
         completion.output.append(token)
-        if len(completion.output) == completion.max_tokens:
-            self._end(completion, "length", chr(token))
-        else:
+        grammar = completion.grammar
+        if grammar is not None:
+            grammar.take(chr(token))
+        ended = grammar is not None and grammar.ended
+        if not ended and len(completion.output) < completion.max_tokens:
             completion.on_progress(Progress(chr(token)))
+        elif self._passes(completion, "guard_output", bytes(completion.output)):
+            self._end(completion, "stop" if ended else "length", chr(token))
+        else:
+            self._end(completion, "content_filter")
+
+    def _passes(self, completion: Completion, stage: str, text: bytes) -> bool:
+        """Whether the guard lets a text through: a phase of the request, and a line of the log."""
+        if self._guard is None:
+            return True
+        with completion.span.phase(stage):
+            score = self._guard.score(text)
+        return self._decisions.note(completion.request_id, completion.tenant, stage, score)
 
     def _end(self, completion: Completion, finish_reason: str, text: str = "") -> None:
         """Free what it held, close its span and tell its caller."""
@@ -226,7 +272,7 @@ class Engine:
             self._free_rows.append(completion.row)
             completion.row = -1
         completion.span.add(output_tokens=len(completion.output))
-        completion.span.finish("ok" if finish_reason == "length" else finish_reason)
+        completion.span.finish("ok" if finish_reason in COMPLETE else finish_reason)
         completion.on_progress(Progress(text, finish_reason))
 
     @torch.inference_mode()

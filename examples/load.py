@@ -2,10 +2,10 @@
 
     python examples/load.py --url http://127.0.0.1:8000 --seconds 20 --output summary.json
 
-Tenant `search` asks with long prompts that begin alike and wants few tokens; `chat` asks briefly
-and wants many. Some workers ask again as soon as they are answered, and more requests come at
-random moments (a Poisson process) however long the answers take. What is asked depends on the
-seed alone.
+Tenant `search` asks with long prompts that begin alike and wants few tokens, some of them as
+JSON; `chat` asks briefly and wants many. Some workers ask again as soon as they are answered, and
+more requests come at random moments (a Poisson process) however long the answers take. What is
+asked depends on the seed alone.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ MODEL: Final = "gpt-small"
 TENANTS: Final = ("search", "chat")
 INSTRUCTION: Final = "Answer from these lines and from nothing else, as briefly as can be done: "
 """What every prompt of `search` begins with: a server that keeps prefixes computes it once."""
+JSON_RATIO: Final = 0.3
+"""Of what `search` asks."""
 MAX_OUTSTANDING: Final = 48
 """Requests in flight; an arrival beyond it is counted as skipped, so that memory is bounded."""
 DRAIN_SECONDS: Final = 15.0
@@ -44,6 +46,7 @@ class Plan:
     seed: int
     cut_after: int | None
     """Tokens after which the client hangs up; None where it stays to the end."""
+    as_json: bool
 
 
 def plan(seed: int, number: int, cancel_ratio: float) -> Plan:
@@ -56,7 +59,9 @@ def plan(seed: int, number: int, cancel_ratio: float) -> Plan:
     else:
         prompt, max_tokens = sentence(source)[: source.randint(12, 60)], source.randint(24, 160)
     cut = tenant == "chat" and source.random() < cancel_ratio
-    return Plan(number, tenant, prompt, max_tokens, source.getrandbits(32), 8 if cut else None)
+    answer_seed = source.getrandbits(32)
+    as_json = tenant == "search" and source.random() < JSON_RATIO
+    return Plan(number, tenant, prompt, max_tokens, answer_seed, 8 if cut else None, as_json)
 
 
 @dataclass
@@ -152,6 +157,7 @@ class Load:
             "seed": request.seed,
             "stream": True,
             "stream_options": {"include_usage": True},
+            "response_format": {"type": "json_object" if request.as_json else "text"},
         }
         headers = {
             "X-Tenant": request.tenant,

@@ -22,7 +22,8 @@ import sys
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Final
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
 import torch
 import uvicorn
@@ -32,8 +33,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from apportion import client
-from engine import Completion, Engine, Progress, QueueFullError
+from engine import COMPLETE, Completion, Engine, Progress, QueueFullError
 from gpt import Gpt, Shape, device_named
+from guard import DecisionLog, Guard
+from json_grammar import JsonGrammar
 
 WORKLOAD: Final = "lm-server"
 MODEL: Final = "gpt-small"
@@ -47,6 +50,12 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class ResponseFormat(BaseModel):
+    """How the answer is written."""
+
+    type: Literal["text", "json_object"] = "text"
+
+
 class Question(BaseModel):
     """The body of a completion request; what it has beyond these fields is ignored."""
 
@@ -57,6 +66,7 @@ class Question(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    response_format: ResponseFormat = ResponseFormat()
 
 
 class Answer:
@@ -73,6 +83,12 @@ class Answer:
                 f"the prompt's {len(prompt)} tokens and max_tokens {question.max_tokens} are more "
                 f"than the context of {shape.context}: shorten one of them",
             )
+        grammar = JsonGrammar() if question.response_format.type == "json_object" else None
+        if grammar is not None and question.max_tokens < grammar.shortest_end:
+            raise HTTPException(
+                400, f"no JSON object has {question.max_tokens} tokens: ask for 2 or more"
+            )
+        tenant = named(request, "x-tenant")
         loop = asyncio.get_running_loop()
         self._request = request
         self._progress: asyncio.Queue[Progress] = asyncio.Queue()
@@ -83,13 +99,16 @@ class Answer:
             seed=question.seed if question.seed is not None else uuid.uuid4().int >> 65,
             span=client.request(
                 self.id,
-                tenant=named(request, "x-tenant"),
+                tenant=tenant,
                 model=MODEL,
                 traceparent=request.headers.get("traceparent"),
             ),
             on_progress=lambda progress: loop.call_soon_threadsafe(
                 self._progress.put_nowait, progress
             ),
+            request_id=self.id,
+            tenant=tenant,
+            grammar=grammar,
         )
 
     def begin(self, engine: Engine) -> None:
@@ -122,7 +141,7 @@ class Answer:
         async for progress in self.progress():
             text += progress.text
             finish_reason = progress.finish_reason
-        if finish_reason != "length":
+        if finish_reason not in COMPLETE:
             return failure(500, f"the completion ended as {finish_reason!r}")
         return JSONResponse({**self._body(text, finish_reason), "usage": self._usage()})
 
@@ -222,6 +241,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     parser.add_argument("--seed", type=int, default=1, help="of the weights")
     parser.add_argument("--max-batch", type=int, default=4, help="completions computed at once")
+    parser.add_argument("--decisions", type=Path, help="a log of what the guards decided, no texts")
+    parser.add_argument(
+        "--block-above", type=float, default=1.0, help="the guards' score that stops a request"
+    )
     return parser.parse_args()
 
 
@@ -238,11 +261,14 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", options.port))
     torch.manual_seed(options.seed)
     shape = Shape()
+    device = device_named(options.device)
     engine = Engine(
-        Gpt(shape).to(device_named(options.device)),
+        Gpt(shape).to(device),
         max_batch=options.max_batch,
         max_waiting=MAX_WAITING,
         threads=options.threads,
+        guard=Guard().to(device),
+        decisions=DecisionLog(options.decisions, options.block_above),
     )
     port: int = listener.getsockname()[1]
     app = application(engine, shape, {"event": "ready", "port": port})

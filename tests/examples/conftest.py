@@ -69,6 +69,8 @@ class Server:
 
     process: subprocess.Popen[str]
     http: httpx.Client
+    decisions: Path
+    """The log of what its guards decided."""
 
     def complete(self, prompt: str, *, headers: dict[str, str] | None = None, **body: Any) -> Any:
         """One completion that is not streamed: the response's body."""
@@ -118,9 +120,11 @@ def run_example(repository: Path, environment: dict[str, str]) -> Callable[..., 
 
 
 @pytest.fixture
-def server(repository: Path, environment: dict[str, str]) -> Iterator[Server]:
+def server(repository: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     """An example server with two rows, warm."""
-    command = [sys.executable, str(repository / "examples" / "serve_lm.py"), "--max-batch", "2"]
+    decisions = tmp_path / "decisions.jsonl"
+    program = str(repository / "examples" / "serve_lm.py")
+    command = [sys.executable, program, "--max-batch", "2", "--decisions", str(decisions)]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -136,7 +140,7 @@ def server(repository: Path, environment: dict[str, str]) -> Iterator[Server]:
             ready = json.loads(line)
             url = f"http://127.0.0.1:{ready['port']}"
             with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS, trust_env=False) as http:
-                yield Server(process, http)
+                yield Server(process, http, decisions)
         finally:
             timer.cancel()
             process.kill()

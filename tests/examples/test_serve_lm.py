@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -60,6 +61,40 @@ def test_a_stream_is_valid_and_its_usage_is_what_was_streamed(
     times = [streamed.values[f"{name}_ns"] for name in ("start", "scheduled", "first_token", "end")]
     assert times == sorted(times)
     assert times[0] > 0
+
+
+def test_guardrails_are_phases_and_an_answer_can_only_be_json(
+    server: Any, read_ring: Callable[[], Any]
+) -> None:
+    """What is checked and constrained is a part of the request's cost; the log has no text."""
+    whole = server.complete(
+        PROMPT,
+        max_tokens=40,
+        response_format={"type": "json_object"},
+        headers={"X-Request-Id": "as-json", "X-Tenant": "search"},
+    )
+    (choice,) = whole["choices"]
+    assert isinstance(json.loads(choice["text"]), dict)
+    assert choice["finish_reason"] in {"stop", "length"}
+    assert len(server.complete(PROMPT, max_tokens=3)["choices"][0]["text"]) == 3
+    assert server.stop() == 0
+    ring = read_ring()
+    numbers = [each.values["number"] for each in ring.of("request")]
+    phases = {
+        number: Counter(
+            phase.phase for phase in ring.of("phase") if phase.values["parent"] == number
+        )
+        for number in numbers
+    }
+    once = {"guard_input": 1, "guard_output": 1}
+    tokens = whole["usage"]["completion_tokens"]
+    assert [phases[number] for number in numbers] == [{**once, "constrain": tokens}, once]
+    lines = server.decisions.read_text().splitlines()
+    said = [json.loads(line) for line in lines]
+    assert [each["stage"] for each in said] == ["guard_input", "guard_output"] * 2
+    assert {each["decision"] for each in said} == {"pass"}
+    assert (said[0]["request_id"], said[0]["tenant"]) == ("as-json", "search")
+    assert not any(PROMPT in line or choice["text"] in line for line in lines)
 
 
 def test_a_shared_beginning_is_computed_once(server: Any, read_ring: Callable[[], Any]) -> None:

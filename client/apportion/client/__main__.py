@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Mapping
 
 from apportion.client.counting import counts
 from apportion.client.selftest import diagnose
+from apportion.client.vllm.installed import findings
 
 
 def main(environ: Mapping[str, str]) -> int:
     """Print what was found; 0 where spans of this environment reach an agent, else 1."""
     good = True
-    for finding in diagnose(environ):
+    for finding in itertools.chain(diagnose(environ), findings(environ)):
         print("ok  " if finding.good else "FAIL", finding.text)
         good = good and finding.good
     for reason, times in sorted(counts().items()):

@@ -4,7 +4,8 @@
     vllm serve ... --middleware apportion.client.asgi.RequestMiddleware
 
 Pure ASGI: messages pass through one by one as they come, so streams stay streams. Of a response
-only its `usage` is read, of a request only headers.
+only its `usage` is read, of a request only headers. Where the engine in this process has told of
+the request by the time that it is answered, the engine's tokens and times are recorded.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
+from apportion.client.announced import Announced
 from apportion.client.caller import Callers, Headers
 from apportion.client.counting import count
+from apportion.client.engine import engine_requests
 from apportion.client.serving import request
 from apportion.client.span import Span
-from apportion.client.usage import UsageReader
+from apportion.client.usage import Usage, UsageReader
+from apportion.client.vllm.installed import warn_where_missing
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -26,15 +30,18 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PATHS: Final = (
-    r"/(?:[^/]+/)*v1/(?:chat/completions|completions|responses|messages|embeddings|rerank|score)",
+    r"/(?:[^/]+/)*v1/(?:chat/completions(?:/batch)?|completions|responses|messages|embeddings)",
+    r"/(?:[^/]+/)*v1/audio/(?:transcriptions|translations)",
+    r"/(?:v[12]/)?(?:rerank|score|embed)|/classify|/pooling|/generative_scoring|/invocations",
+    r"/inference/v1/generate",
     r"/(?:[^/]+/)*v1/models/(?P<predicted>[^/:]+):predict",
     r"/(?:[^/]+/)*v2/models/(?P<inferred>[^/]+)(?:/versions/[^/]+)?/(?:infer|generate|generate_stream)",
     r"/generate(?:_stream)?",
 )
-"""Paths whose POSTs are requests to a model: OpenAI's, Anthropic's, KServe's, Triton's, TGI's."""
+"""Paths whose POSTs are requests to a model: OpenAI's, Anthropic's, KServe's, Triton's, TGI's, and
+what vLLM has beside them."""
 MODEL: Final = "APPORTION_MODEL"
 _REQUEST_ID: Final = "x-request-id"
-_SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
 
 
@@ -60,7 +67,8 @@ class RequestMiddleware:
             app: An ASGI 3 application.
             paths: Regular expressions; a POST whose whole path matches one is a request. What a
                 group of it matches is the model.
-            model: The model of all other requests; else $APPORTION_MODEL.
+            model: The model of all other requests; else $APPORTION_MODEL, else what the engine in
+                this process says that it serves.
             callers: Who the tenant is; else as the variables of `Callers.of` say.
 
         Raises:
@@ -71,6 +79,7 @@ class RequestMiddleware:
         self._paths = re.compile("|".join(f"(?:{path})" for path in paths))
         self._model = model if model is not None else os.environ.get(MODEL) or None
         self._callers = Callers.of(os.environ) if callers is None else callers
+        self._has_served = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One connection of the server."""
@@ -80,12 +89,21 @@ class RequestMiddleware:
         if found is None:
             await self._app(scope, receive, send)
             return
+        if not self._has_served:
+            self._has_served = True
+            warn_where_missing()
         named = next((name for name in found.groups() if name), None)
-        scope, request_id, span = self._begun(scope, named or self._model)
+        model = named or self._model or engine_requests.model
+        scope, request_id, span = self._begun(scope, model)
         with span as running:
-            exchange = _Exchange(running, request_id, receive, send)
-            await self._app(scope, exchange.receive, exchange.send)
-            exchange.end()
+            announced = _announce(request_id, scope["path"], running)
+            exchange = _Exchange(running, request_id, receive, send, announced)
+            try:
+                await self._app(scope, exchange.receive, exchange.send)
+                await exchange.settle()
+            finally:
+                if announced is not None:
+                    engine_requests.forget(request_id, announced)
 
     def _begun(self, scope: Message, model: str | None) -> tuple[Message, str, Span]:
         """What the app is given, and the span, which has not begun."""
@@ -96,10 +114,9 @@ class RequestMiddleware:
         request_id = headers.get(_REQUEST_ID)
         if not request_id:
             request_id = os.urandom(16).hex()
-            scope = {
-                **scope,
-                "headers": [*scope["headers"], (_REQUEST_ID.encode(), request_id.encode())],
-            }
+            id_name = _REQUEST_ID.encode()
+            others = [each for each in scope["headers"] if bytes(each[0]).lower() != id_name]
+            scope = {**scope, "headers": [*others, (id_name, request_id.encode())]}
         return scope, request_id, self._span(request_id, model, headers, scope.get("client"))
 
     def _span(self, request_id: str, model: str | None, headers: Headers, peer: Any) -> Span:
@@ -112,11 +129,26 @@ class RequestMiddleware:
         return request(request_id, tenant=tenant, model=model, traceparent=traceparent)
 
 
+def _announce(request_id: str, path: str, span: Span) -> Announced | None:
+    try:
+        return engine_requests.announce(request_id, path, span)
+    except Exception:  # noqa: BLE001 - an observer never raises into the workload
+        count("internal_error")
+        return None
+
+
 class _Exchange:
     """The messages of one request, as they pass."""
 
-    def __init__(self, span: Span, request_id: str, receive: Receive, send: Send) -> None:
-        self._span, self._request_id = span, request_id
+    def __init__(
+        self,
+        span: Span,
+        request_id: str,
+        receive: Receive,
+        send: Send,
+        announced: Announced | None,
+    ) -> None:
+        self._span, self._request_id, self._announced = span, request_id, announced
         self._receive, self._send = receive, send
         self._status = 0
         self._streams = self._is_left = self._is_whole = self._has_ended = False
@@ -136,8 +168,8 @@ class _Exchange:
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
         await self._send(message)
-        if self._is_whole:
-            self.end()
+        if self._is_whole and self._announced is None:
+            self._end()
 
     def _seen(self, message: Message) -> Message:
         if message["type"] == "http.response.start":
@@ -168,19 +200,37 @@ class _Exchange:
         added = (_REQUEST_ID.encode(), self._request_id.encode("latin-1"))
         return {**message, "headers": [*message.get("headers", ()), added]}
 
-    def end(self) -> None:
-        """The answer is complete, or the app has returned without one; a second time is nothing."""
+    async def settle(self) -> None:
+        """The app has returned: end the request, with what the engine tells of it where it does.
+
+        The caller has the answer already, so that nobody waits for this.
+        """
+        announced, status = self._announced, self._status_of_span()
+        if announced is not None:
+            if status == "ok":
+                await announced.until_told(self._usage_said.output_tokens)
+            if announced.is_told_of:
+                announced.finish(status)
+                return
+        self._end()
+
+    @property
+    def _usage_said(self) -> Usage:
+        return Usage() if self._usage is None else self._usage.usage
+
+    def _end(self) -> None:
+        """End the request by what passed here; a second time is nothing."""
         if self._has_ended:
             return
         self._has_ended = True
-        span = self._span
-        usage = None if self._usage is None else self._usage.usage
-        if usage is not None and any(number is not None for number in usage):
-            span.add(*usage)
-        elif self._is_whole and 0 < self._status < _CLIENT_ERROR:
+        usage, status = self._usage_said, self._status_of_span()
+        if any(number is not None for number in usage):
+            self._span.add(*usage)
+        elif status == "ok":
             count("usage_missing")
+        self._span.finish(status)
+
+    def _status_of_span(self) -> str:
         if self._is_left or (self._status and not self._is_whole):
-            span.finish("cancelled")
-        else:
-            failed = not self._status or self._status >= _CLIENT_ERROR
-            span.finish("error" if failed else "ok")
+            return "cancelled"
+        return "ok" if 0 < self._status < _CLIENT_ERROR else "error"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _TOKENS: Final = "input_ids"
 _DEEPEST: Final = 3
@@ -13,7 +13,10 @@ _DEEPEST: Final = 3
 def shape_of(value: object) -> tuple[int, ...] | None:
     """The shape of a tensor, as plain ints; None of anything else."""
     shape: Any = getattr(value, "shape", None)
-    return tuple(int(size) for size in shape) if isinstance(shape, tuple) and shape else None
+    if not isinstance(shape, tuple):
+        return None
+    sizes: Any = shape
+    return tuple(int(size) for size in sizes) or None
 
 
 def samples_in(batch: object) -> int | None:
@@ -23,8 +26,8 @@ def samples_in(batch: object) -> int | None:
 
 def tokens_in(batch: object) -> int | None:
     """Positions of `input_ids`, padding included; None where a batch has none."""
-    found: object = batch.get(_TOKENS) if isinstance(batch, Mapping) else None
-    shape = shape_of(found)
+    find: Any = getattr(batch, "get", None)
+    shape = None if find is None else shape_of(find(_TOKENS))
     return None if shape is None else math.prod(shape)
 
 
@@ -33,7 +36,8 @@ def _shapes(value: object, depth: int) -> Iterator[tuple[int, ...]]:
     if shape is not None:
         yield shape
     elif depth:
-        parts: Any = value.values() if isinstance(value, Mapping) else value
-        if isinstance(value, (Mapping, list, tuple)):
-            for part in parts:
-                yield from _shapes(part, depth - 1)
+        parts: Any = value if isinstance(value, (list, tuple)) else ()
+        if isinstance(value, Mapping):
+            parts = cast("Mapping[object, object]", value).values()
+        for part in parts:
+            yield from _shapes(part, depth - 1)

@@ -14,6 +14,9 @@ Reason: TypeAlias = Literal[
     "ring_gone",  # a span whose ring was closed under it, or is the parent's of a forked child
     "dump_failed",  # the Flight Recorder could not be dumped: no further try
     "dump_too_dear",  # its dumps cost more than a thousandth of the time: no further one
+    "engine_late",  # an engine told of a request whose record was written already
+    "engine_silent",  # an engine did not tell of a request that was answered
+    "engine_unknown",  # an engine's statistics that this version does not understand
     "span_dropped",  # start() whose span nobody held any more: ended as cancelled
     "identity_shortened",  # an identity that did not fit the header
     "internal_error",  # a defect of the client

@@ -10,6 +10,7 @@ Nothing here gathers, synchronises or reads a tensor.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from apportion.client.batches import samples_in, tokens_in
@@ -22,7 +23,7 @@ from apportion.client.training import checkpoint, evaluation
 if TYPE_CHECKING:
     TrainerCallback = object
 else:
-    from transformers import TrainerCallback
+    TrainerCallback = import_module("transformers").TrainerCallback
 
 
 class ApportionCallback(TrainerCallback):

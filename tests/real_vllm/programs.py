@@ -1,0 +1,149 @@
+"""A real vLLM and a real agent on this machine, each in a process group of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MIDDLEWARE: Final = "apportion.client.asgi.RequestMiddleware"
+START_SECONDS: Final = 900.0
+STOP_SECONDS: Final = 60.0
+_AGENT: Final = "import sys; from apportion.agent.cli import main; sys.exit(main(sys.argv[1:]))"
+_PRICES: Final = """prices:
+  - device: Host CPU
+    per_hour: "1.20"
+    currency: USD
+    covers: gpu+host
+    basis: list-estimate
+    source: made up for this run
+    as_of: 2026-11-01
+"""
+_CONFIG: Final = """listen: 127.0.0.1:0
+devices: cpu
+collectors: []
+prices: {folder}/prices.yaml
+state_dir: {folder}/state
+ring_dir: {folder}/rings
+lock_dir: {folder}/locks
+tick_period: 1s
+node: vllm-run
+"""
+
+
+class ProgramError(Exception):
+    """A program ended, or did not come up."""
+
+
+class Program:
+    """One program and its log; `with` ends it, and its group where it does not end by itself."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> None:
+        self._name, self.log = name, folder / f"{name}.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait for a condition while the program runs.
+
+        Raises:
+            ProgramError: it ended, or the condition did not come.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while not holds():
+            ended = self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+                why = "ended" if ended else f"took more than {START_SECONDS:.0f} s"
+                raise ProgramError(f"{self._name} {why} before {what}:\n{tail}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """SIGTERM, and patience."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+
+def agent(folder: Path) -> Program:
+    """An agent that meters the host's CPU."""
+    (folder / "rings").mkdir()
+    (folder / "prices.yaml").write_text(_PRICES)
+    (folder / "agent.yaml").write_text(_CONFIG.format(folder=folder))
+    command = (sys.executable, "-c", _AGENT, "agent", "--config", str(folder / "agent.yaml"))
+    started = Program("agent", command, os.environ, folder)
+    started.until(lambda: "listening on" in started.log.read_text(), "it listened")
+    return started
+
+
+def vllm(folder: Path, python: Path, model: Path, port: int, *arguments: str) -> Program:
+    """A vLLM with the plugin, which it finds by itself, and the middleware, by its flag."""
+    environment = {
+        **{name: text for name, text in os.environ.items() if name != "PYTHONPATH"},
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "APPORTION_WORKLOAD": "vllm",
+        "APPORTION_RING_DIR": str(folder / "rings"),
+        "APPORTION_TENANT_FROM": "header:x-tenant",
+        "APPORTION_TRUSTED_PROXIES": "127.0.0.0/8",
+    }
+    command = (
+        *(str(python.with_name("vllm")), "serve", str(model), "--served-model-name", "tiny"),
+        *("--load-format", "dummy", "--dtype", "float32", "--max-model-len", "2048"),
+        *("--enforce-eager", "--max-num-seqs", "32", "--enable-prompt-tokens-details"),
+        *("--host", "127.0.0.1", "--port", str(port), "--middleware", MIDDLEWARE),
+        *arguments,
+    )
+    started = Program("vllm", command, environment, folder)
+
+    def healthy() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    started.until(healthy, "it was healthy")
+    return started
+
+
+def free_port() -> int:
+    """A port on loopback that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
