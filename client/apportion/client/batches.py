@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
 _TOKENS: Final = "input_ids"
@@ -12,11 +12,10 @@ _DEEPEST: Final = 3
 
 def shape_of(value: object) -> tuple[int, ...] | None:
     """The shape of a tensor, as plain ints; None of anything else."""
-    shape: Any = getattr(value, "shape", None)
+    shape: object = getattr(value, "shape", None)
     if not isinstance(shape, tuple):
         return None
-    sizes: Any = shape
-    return tuple(int(size) for size in sizes) or None
+    return tuple(int(size) for size in cast("tuple[Any, ...]", shape)) or None
 
 
 def samples_in(batch: object) -> int | None:
@@ -26,8 +25,9 @@ def samples_in(batch: object) -> int | None:
 
 def tokens_in(batch: object) -> int | None:
     """Positions of `input_ids`, padding included; None where a batch has none."""
-    find: Any = getattr(batch, "get", None)
-    shape = None if find is None else shape_of(find(_TOKENS))
+    if not isinstance(batch, Mapping):
+        return None
+    shape = shape_of(cast("Mapping[object, object]", batch).get(_TOKENS))
     return None if shape is None else math.prod(shape)
 
 
@@ -36,8 +36,11 @@ def _shapes(value: object, depth: int) -> Iterator[tuple[int, ...]]:
     if shape is not None:
         yield shape
     elif depth:
-        parts: Any = value if isinstance(value, (list, tuple)) else ()
-        if isinstance(value, Mapping):
-            parts = cast("Mapping[object, object]", value).values()
-        for part in parts:
+        for part in _parts(value):
             yield from _shapes(part, depth - 1)
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[object, object]", value).values()
+    return cast("Iterable[object]", value) if isinstance(value, (list, tuple)) else ()
