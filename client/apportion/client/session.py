@@ -48,6 +48,12 @@ class Opener(Protocol):
     def go_on(self) -> None:
         """That is over."""
 
+    def forget(self) -> None:
+        """In a forked child: what is open is the parent's."""
+
+    def stop(self) -> None:
+        """Somebody else does it from now on."""
+
     def end(self) -> None:
         """The process ends."""
 
@@ -228,6 +234,8 @@ class Session:
     def forget(self) -> None:
         """In a forked child: what is mapped, locked and open is the parent's."""
         self._use(None)
+        if self.opener is not None:
+            self.opener.forget()
         for ring in self._rings:
             ring.forget()
         self._rings = []
