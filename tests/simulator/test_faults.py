@@ -372,7 +372,7 @@ def test_events_reach_who_listens(tmp_path: Path, ask: Ask) -> None:
         board.inject("ecc-storm", 1)
         answer += [wait() for _ in range(4)]
         for number in range({MAX_EVENTS} + 5):
-            board.xid(0, number)
+            board.xid(0, number + 1)
         answer.append([wait()[2] for _ in range({MAX_EVENTS})])
         board.inject("lost", 1)
         answer += [wait(), code(nvml.nvmlEventSetFree, events)]
@@ -388,7 +388,7 @@ def test_events_reach_who_listens(tmp_path: Path, ask: Ask) -> None:
         [1, 8, 79, nobody],
         [1, 0x200, 0, nobody],
         10,
-        [number + 5 for number in range(MAX_EVENTS)],
+        [number + 6 for number in range(MAX_EVENTS)],
         15,
         0,
         3,
