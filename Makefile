@@ -47,6 +47,10 @@ test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch ## Build the wheel and 
 	APPORTION_TEST_WHEEL=1 APPORTION_WHEEL=$(CURDIR)/$(WHEEL) \
 	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
 
+.PHONY: test-trainers
+test-trainers: $(VENV)/.stamp-dev $(VENV)/.stamp-torch build/trainers/.stamp ## A real Hugging Face Trainer and a real Lightning (installs 270 MB)
+	PYTHONPATH=$(CURDIR)/build/trainers $(VENV)/bin/python -m pytest tests/client/test_trainers.py $(ARGS)
+
 .PHONY: test-vllm
 test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigabytes of it, beside what it answers (REQUESTS=200)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
@@ -145,6 +149,10 @@ $(VENV)/.stamp-locked: requirements/dev.txt $(VENV)/.stamp-venv
 
 $(VENV)/.stamp-torch: requirements/torch.txt requirements/torch-constraints.txt $(VENV)/.stamp-locked
 	$(PIP) install --requirement requirements/torch.txt
+	@touch $@
+
+build/trainers/.stamp: requirements/trainers.txt $(VENV)/.stamp-locked
+	$(PIP) install --no-deps --target build/trainers --requirement requirements/trainers.txt
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml README.md LICENSE $(VENV)/.stamp-locked

@@ -1,0 +1,108 @@
+"""Steps of Hugging Face's Trainer, by a callback.
+
+    from apportion.client.huggingface import ApportionCallback
+
+    Trainer(..., callbacks=[ApportionCallback()])
+
+Nothing here gathers, synchronises or reads a tensor.
+"""
+# ruff: noqa: ARG002 - the trainer calls by keyword, and says more than is needed
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from apportion.client.batches import samples_in, tokens_in
+from apportion.client.counting import count
+from apportion.client.opened_steps import OpenedSteps
+from apportion.client.session import resumed
+from apportion.client.span import Span
+from apportion.client.training import checkpoint, evaluation
+
+if TYPE_CHECKING:
+    TrainerCallback = object
+else:
+    TrainerCallback = import_module("transformers").TrainerCallback
+
+
+class ApportionCallback(TrainerCallback):
+    """Each optimizer step is a step, numbered by the trainer; evaluations and saves are their own.
+
+    A step begins where the last one ended, so that loading its data is part of it. Samples and
+    tokens are those that this rank's model was given, padding included. A compiled model's are not
+    counted: a hook in it would be compiled with it.
+    """
+
+    def __init__(self) -> None:
+        self._steps = OpenedSteps()
+        self._aside: Span | None = None
+        self._counting: Any = None
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, **others: Any
+    ) -> None:
+        """Training begins, or goes on from a checkpoint."""
+        if state.global_step:
+            resumed(state.global_step)
+        self._steps.start()
+        compiled = args.torch_compile or getattr(model, "_compiled_call_impl", None) is not None
+        if model is not None and self._counting is None and not compiled:
+            self._counting = model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """Its data is there. Only the first step has not begun yet."""
+        self._steps.last = state.global_step
+        self._steps.open()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """The optimizer has stepped."""
+        self._steps.number(state.global_step)
+        self._steps.end_step()
+        self._go_aside(state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """What is done once an epoch begins now."""
+        self._go_aside(state, control)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """It is evaluated; it may be saved now."""
+        if self._come_back():
+            self._go_aside(state, control, evaluated=True)
+
+    def on_save(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """It is saved."""
+        self._come_back()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """What comes now is no step."""
+        self._come_back()
+        self._steps.stop()
+        if self._counting is not None:
+            self._counting.remove()
+            self._counting = None
+
+    def _go_aside(self, state: Any, control: Any, *, evaluated: bool = False) -> None:
+        if control.should_evaluate and not evaluated:
+            self._aside = evaluation().start()
+        elif control.should_save:
+            self._aside = checkpoint(state.global_step).start()
+
+    def _come_back(self) -> bool:
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            aside.finish()
+        return aside is not None
+
+    def _count(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        step = self._steps.span
+        if step is None or not model.training:
+            return
+        try:
+            step.add(
+                samples=samples_in(kwargs or args),
+                tokens=tokens_in(kwargs),
+                micro_batches=1,
+            )
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
