@@ -35,6 +35,7 @@ NAMES = (
     "agent_cost",
     "trace_breakdown",
     "flame_svg",
+    "py_spy_cost",
 )
 RESULTS = Path(__file__).parent / "results"
 WHOLE_FROM = 1000

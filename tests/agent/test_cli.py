@@ -168,14 +168,14 @@ def test_once_tells_nothing_read_from_nothing_to_tell(
     jobs = tmp_path / "jobs"
     jobs.mkdir()
     slurm = ["once", "--collector", "slurm", "--period", "0.01", "--job-mapping-dir", str(jobs)]
-    assert main(slurm) == 1
-    assert capsys.readouterr().err == (
-        f"slurm: {jobs} has no job mapping: none of 0 files in it is called by a GPU's index or "
-        "UUID\n"
-    )
-    (jobs / "0").touch()
     assert main(slurm) == 0
     assert capsys.readouterr().err == "slurm: it was read, and has nothing to tell now\n"
+    (jobs / "passwd").touch()
+    assert main(slurm) == 1
+    assert capsys.readouterr().err == (
+        f"slurm: {jobs} has no job mapping: none of 1 files in it is called by a GPU's index or "
+        "UUID\n"
+    )
 
 
 def test_the_doctor_reports_in_each_format(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,28 @@ def test_a_missing_rank_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_wrong_filters_are_usage(folded: str, wrong: list[str]) -> None:
     """A range that holds nothing is a slip of the pen."""
     assert main(["flamegraph", "build", folded, *wrong]) == 2
+
+
+def test_only_the_ledger_needs_the_agents_packages(folded: str, tmp_path: Path) -> None:
+    """With the extra `profiles` alone pictures are drawn; --ledger says which extra it needs."""
+    program = (
+        "import sys\n"
+        "for name in ('sqlalchemy', 'pydantic', 'pydantic_settings', 'alembic', 'fastapi'):\n"
+        "    sys.modules[name] = None\n"
+        "from apportion.client.dispatch import main\n"
+        "assert main(['flamegraph', 'build', sys.argv[1], '-o', sys.argv[2]]) == 0\n"
+        "sys.exit(main(['flamegraph', 'build', sys.argv[1], '--ledger', 'x.db']))\n"
+    )
+    out = tmp_path / "flame.html"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, folded, str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert out.exists(), done.stderr
+    assert done.returncode == 2
+    assert "pip install 'apportion[agent,profiles]'" in done.stderr

@@ -217,10 +217,11 @@ def test_the_doctor_runs_the_collectors_of_the_configuration(tmp_path: Path) -> 
     ]
     assert found["collector system"].found.endswith(" series")
     assert found["collector slurm"].level is Level.FAIL
-    some = _load(tmp_path, collectors="default")
+    some = _load(tmp_path, collectors="default", otlp_http="127.0.0.1:0")
     found = {each.check: each for each in examine(some, SystemClock(), uid=os.geteuid())}
     assert found["collector slurm"].found.startswith("nothing to read here: no directory of job")
     assert found["collector slurm"].level is Level.OK
+    assert "collector otlp" not in found
 
 
 def test_locks_that_procfs_does_not_tell_of(tmp_path: Path) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
+from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.cli.command import main
+from apportion.agent.pipeline.node_time import boot_id
 from apportion.agent.profile_pace import LONGEST_S, ProfilePace
 from apportion.agent.profile_store import LOG, ProfileRecord, ProfileStore
 from apportion.agent.profiled_process import ProfiledProcess
+from apportion.client.layout import TRACE_SUFFIX
+from apportion.core.clock import ManualClock, SystemClock
 from apportion.core.errors import ProfilerError
 from apportion.cost.testing import LedgerBuilder
 
@@ -125,19 +132,23 @@ def test_bad_bursts_make_the_next_ones_seldom() -> None:
     assert ProfilePace.of(7200.0).after(bad=True).waiting_s == 7200.0
 
 
-def test_a_workloads_process_is_that_of_its_lowest_rank() -> None:
-    """Of this boot, alive, and of the rank that was asked for; else the message names others."""
+def trainers(boot: str) -> LedgerBuilder:
+    """Four processes of a trainer: one has ended, and one is of another boot."""
     builder = LedgerBuilder()
     none = [None] * 8
-    for key, (rank, pid, ended_ns, boot) in enumerate(
-        [(1, 11, None, BOOT), (0, 10, None, BOOT), (0, 9, 5, BOOT), (0, 8, None, "c" * 32)], 1
+    for key, (rank, pid, ended_ns, own_boot) in enumerate(
+        [(1, 11, None, boot), (0, 10, None, boot), (0, 9, 5, boot), (0, 8, None, "c" * 32)], 1
     ):
         said = json.dumps({"pid": pid, "workload": "train", "rank": rank})
-        builder.batch.insert("ring", [(key, f"{key:032x}", boot, said, 0, None)])
+        builder.batch.insert("ring", [(key, f"{key:032x}", own_boot, said, 0, None)])
         position = (key, "{}", 0, 0, ended_ns, None, None, 0, *none)
         builder.batch.replace("ring_position", [position])
+    return builder
 
-    with builder.ledger() as ledger:
+
+def test_a_workloads_process_is_that_of_its_lowest_rank() -> None:
+    """Of this boot, alive, and of the rank that was asked for; else the message names others."""
+    with trainers(BOOT).ledger() as ledger:
         assert ProfiledProcess.of(ledger, "train", BOOT, None).pid == 10
         assert ProfiledProcess.of(ledger, "train", BOOT, 1).pid == 11
         with pytest.raises(ProfilerError, match=r"of rank 7 of workload 'train'.*live ones: train"):
@@ -161,3 +172,87 @@ def test_wrong_usage_starts_nothing(wrong: list[str], tmp_path: Path) -> None:
     assert main(["profile", *wrong, "--dir", str(tmp_path)]) == 2
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The configuration of an agent whose ledger knows the trainers; nobody runs."""
+    for name in ("state", "rings"):
+        (tmp_path / name).mkdir()
+    trainers(boot_id(Path("/proc"))).ledger(tmp_path / "state" / "ledger.db").close()
+    path = tmp_path / "apportion.yaml"
+    keys = {"state_dir": str(tmp_path / "state"), "ring_dir": str(tmp_path / "rings")}
+    path.write_text("".join(f"{key}: {json.dumps(text)}\n" for key, text in keys.items()))
+    return path
+
+
+def test_a_trace_is_asked_for_by_way_of_the_agent(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wish is what the agent repeats; what the trainer leaves is kept and written down."""
+    said: list[object] = []
+
+    def agent_and_trainer() -> None:
+        request = CaptureRequest(tmp_path / "state", SystemClock(), boot_id(Path("/proc")))
+        while not (wish := request.current()):
+            if gone.wait(0.001):
+                return
+        said.append(wish)
+        capture: dict[str, str] = wish["capture"]  # type: ignore[assignment]
+        part = tmp_path / "rings" / "part"
+        part.write_bytes(gzip.compress(b'{"traceEvents": []}'))
+        part.rename(tmp_path / "rings" / f"{capture['ring']}.{capture['id']}{TRACE_SUFFIX}")
+
+    gone = threading.Event()
+    other = threading.Thread(target=agent_and_trainer)
+    other.start()
+    try:
+        command = ["profile", "gpu", "--workload", "train", "--steps", "3", "--rank", "1"]
+        assert main([*command, "--config", str(config)]) == 0
+    finally:
+        gone.set()
+        other.join()
+
+    (kept,) = ProfileStore(tmp_path / "state" / "profiles").files()
+    assert capsys.readouterr().out == f"{kept}\n"
+    assert kept.name.endswith("-gpu-train.json.gz")
+    assert gzip.decompress(kept.read_bytes()) == b'{"traceEvents": []}'
+    assert said == [{"capture": {"id": ANY, "ring": f"{1:032x}", "steps": 3}}]
+    assert list((tmp_path / "rings").iterdir()) == []
+    assert not (tmp_path / "state" / "capture").exists()
+    (record,) = ProfileStore(tmp_path / "state" / "profiles").records()
+    assert (record.kind, record.pid, record.error) == ("gpu", 11, None)
+
+
+def test_nobody_leaves_a_trace(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Patience ends: the wish is taken back, the failure is on record, and the message helps."""
+    command = ["profile", "gpu", "--workload", "train", "--patience", "10ms"]
+
+    assert main([*command, "--config", str(config)]) == 2
+
+    assert "is the agent running with this configuration" in capsys.readouterr().err
+    assert not (tmp_path / "state" / "capture").exists()
+    (record,) = ProfileStore(tmp_path / "state" / "profiles").records()
+    assert record.error == "silent"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"boot": "x"}', '{"capture": 3}'])
+def test_a_damaged_wish_is_none(tmp_path: Path, text: str) -> None:
+    """What the agent cannot understand it does not repeat."""
+    (tmp_path / "capture").write_text(text)
+
+    assert CaptureRequest(tmp_path, ManualClock(5), BOOT).current() == {}
+
+
+def test_a_wish_ends(tmp_path: Path) -> None:
+    """After its time, and after a reboot, nobody waits for it any more."""
+    clock = ManualClock(5)
+    request = CaptureRequest(tmp_path, clock, BOOT)
+    request.ask("a" * 32, 5, 100)
+
+    assert request.current()
+    assert CaptureRequest(tmp_path, clock, "c" * 32).current() == {}
+    clock.advance(100)
+    assert request.current() == {}

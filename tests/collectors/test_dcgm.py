@@ -86,12 +86,13 @@ def test_an_exporter_that_is_frozen_says_so(server: MetricsServer) -> None:
     server.text = text(3) + text(1, uuid=TWO)
     batch = dcgm.collect()
     assert set(by_device(batch)) == {ONE}
-    assert [failure.device for failure in batch.failures] == [TWO]
+    assert [(each.device, each.kind.value) for each in batch.failures] == [(TWO, "stale")]
     clock.advance(SECOND)
     dcgm.collect()
     clock.advance(3 * INTERVAL)
-    with pytest.raises(SourceLost, match=f"same values of {ONE} all the time"):
+    with pytest.raises(SourceLost, match=f"same values of {ONE} all the time") as caught:
         dcgm.collect()
+    assert caught.value.kind == "stale"
     server.text = text(4) + text(2, uuid=TWO)
     clock.advance(SECOND)
     assert dcgm.collect().failures == ()

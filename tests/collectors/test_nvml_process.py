@@ -366,6 +366,14 @@ def test_an_upgraded_driver_is_explained(make: Make, simulator: Simulator, until
     until(lambda: len(listener().devices()) == 3 and collector.state is NvmlState.OK)
 
 
+def test_all_of_nvml_is_forbidden(make: Make, simulator: Simulator, until: Until) -> None:
+    """As where a container's rights were taken away: the word is that of its GPUs."""
+    listener = Listener(make())
+    until(lambda: len(listener().devices()) == 3)
+    simulator.fault("no-permission")
+    until(lambda: any(error.kind == FailureKind.FORBIDDEN for error in listener().errors))
+
+
 def test_all_of_nvml_hangs_and_goes_on(make: Make, simulator: Simulator, until: Until) -> None:
     """Nothing is read meanwhile; when calls return, readings come again of all devices."""
     collector = make(deadline_ns=200 * MILLISECOND)

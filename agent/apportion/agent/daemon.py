@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent import profile_watch
 from apportion.agent.budget_watch import BudgetWatch
+from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
 from apportion.agent.device_source import DeviceSource, beside, collector_options
@@ -134,7 +135,12 @@ def run(config: AgentConfig) -> int:
         numbered=source.numbered,
         tick_period_ns=config.tick_period.ns,
         heartbeat=Heartbeat(
-            config.ring_dir, clock, version=_version(), pid=os.getpid(), others=others
+            config.ring_dir,
+            clock,
+            version=_version(),
+            pid=os.getpid(),
+            others=others,
+            requests=CaptureRequest(config.state_dir, clock, time.boot).current,
         ),
         shipper=shipper,
         budgets=watch,

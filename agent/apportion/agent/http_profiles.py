@@ -52,6 +52,11 @@ def add_profiles(app: FastAPI, store: ProfileStore) -> None:
         content = store.content(name)
         if content is None:
             raise HTTPException(404, f"there is no profile {name}: it may have made room")
+        if form == "page" and "-gpu-" in name:
+            raise HTTPException(
+                406,
+                f"{name} is a trace: apportion flamegraph draws it, ?form=speedscope has it",
+            )
         if form == "speedscope":
             return Response(content, media_type="application/json")
         return HTMLResponse(_page(content, name))

@@ -22,6 +22,7 @@ ENDING: Final = ".json.gz"
 DEFAULT_BUDGET_BYTES: Final = 64 << 20
 LOG_BYTES: Final = 1 << 20
 """A longer log begins anew; one older one is kept beside it."""
+_GZIP: Final = b"\x1f\x8b"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -59,7 +60,7 @@ class ProfileStore:
         return f"{taken:%Y%m%dT%H%M%S}.{fraction:03}Z-{kind}-{words}{ENDING}"
 
     def add(self, record: ProfileRecord, content: bytes) -> Path:
-        """Keep a profile (speedscope's JSON), write it down, and make room.
+        """Keep a profile (speedscope's JSON, or a packed trace), write it down, and make room.
 
         Raises:
             OSError: the directory cannot be written.
@@ -69,7 +70,8 @@ class ProfileStore:
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         path = self.directory / record.file
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(gzip.compress(content, mtime=0))
+        is_packed = content.startswith(_GZIP)
+        partial.write_bytes(content if is_packed else gzip.compress(content, mtime=0))
         partial.replace(path)
         self.note(record)
         self.make_room(keep=path)

@@ -31,12 +31,23 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "attempts",
         ("reason",),
         "Attempts in the log that failed: ptrace, gone, not_python, threads, idle, budget, stuck, "
-        "missing, failed. The log begins anew when it is long.",
+        "missing, silent, failed. The log begins anew when it is long.",
         _SOURCE,
     ),
 )
 REASONS: Final = frozenset(
-    {"ptrace", "gone", "not_python", "threads", "idle", "budget", "stuck", "missing", "failed"}
+    {
+        "ptrace",
+        "gone",
+        "not_python",
+        "threads",
+        "idle",
+        "budget",
+        "stuck",
+        "missing",
+        "silent",
+        "failed",
+    }
 )
 PERIOD_NS: Final = 15 * NS_PER_SECOND
 

@@ -15,10 +15,11 @@ from apportion.cost.ledger.schema import ring, ring_position
 
 @dataclass(frozen=True, slots=True, order=True)
 class ProfiledProcess:
-    """A live process of a workload. pid: as the agent sees it."""
+    """A live process of a workload. pid: as the agent sees it. ring: its ring's name."""
 
     rank: int
     pid: int
+    ring: str
 
     @classmethod
     def of(
@@ -32,7 +33,7 @@ class ProfiledProcess:
             ProfilerError: there is none.
         """
         query = (
-            select(ring.c.boot_id, ring.c.identity)
+            select(ring.c.boot_id, ring.c.identity, ring.c.ring)
             .join(
                 ring_position,
                 and_(
@@ -47,14 +48,14 @@ class ProfiledProcess:
         boot = boot_id.replace("-", "")
         found: list[ProfiledProcess] = []
         names: set[str] = set()
-        for own_boot, identity in known:
+        for own_boot, identity, own_ring in known:
             said = json.loads(identity)
             name = said.get("workload")
             if own_boot.replace("-", "") != boot or said.get("pid") is None or name is None:
                 continue
             names.add(name)
             if name == workload and rank in {None, said.get("rank") or 0}:
-                found.append(cls(said.get("rank") or 0, said["pid"]))
+                found.append(cls(said.get("rank") or 0, said["pid"], own_ring))
         if not found:
             which = "" if rank is None else f" of rank {rank}"
             others = f"; live ones: {', '.join(sorted(names))}" if names else ""

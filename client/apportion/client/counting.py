@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 Reason: TypeAlias = Literal[
     "argument_ignored",  # an argument of init() with a wrong type or an impossible value
     "arrival_ignored",  # arrival_ns that is not a plain int in the past
+    "capture_failed",  # a trace that was asked for could not be taken or written
     "counter_ignored",  # add() with an unknown name, no plain int, or an impossible value
     "ring_gone",  # a span whose ring was closed under it, or is the parent's of a forked child
     "dump_failed",  # the Flight Recorder could not be dumped: no further try

@@ -34,6 +34,8 @@ _OWN: Final = {
 }
 """Commands that are no part of the agent, by their first word."""
 _OF_PROFILES: Final = frozenset({"trace", "flamegraph"})
+_PROFILES: Final = frozenset({"msgspec", "numpy"})
+"""What the extra `profiles` brings to them; with a ledger `flamegraph` needs `agent`, too."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if not arguments or arguments[0] in {"-h", "--help", "help"}:
             sys.stdout.write(_HELP)
             return 0
-        extra = _extra(arguments[0])
+        extra = _extra(arguments[0], missing)
         sys.stderr.write(
             f"apportion {arguments[0]}: this command needs the extra `{extra}` "
             f"(there is no module {missing}): pip install 'apportion[{extra}]'\n"
@@ -62,10 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def _extra(command: str) -> str:
+def _extra(command: str, missing: str) -> str:
     if command == "otlp":
         return command
-    return "profiles" if command in _OF_PROFILES else "agent"
+    if command in _OF_PROFILES and missing.partition(".")[0] in _PROFILES:
+        return "profiles"
+    return "agent,profiles" if command in {*_OF_PROFILES, "profile"} else "agent"
 
 
 def _version() -> str:

@@ -48,6 +48,9 @@ LOCK_OFFSET: Final = 0
 AGENT_FILE: Final = "agent.json"
 """The agent's own file in the directory: heartbeat and requests. Workloads only read it."""
 
+TRACE_SUFFIX: Final = ".trace.json.gz"
+"""A trace that the agent asked for is `<ring's id>.<wish's id>.trace.json.gz` beside the ring."""
+
 ABSENT: Final = -1
 """A counter or step that was never reported."""
 

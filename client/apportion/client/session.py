@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from apportion.client.capture import capture
 from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count, forget_counts
 from apportion.client.directory import candidates
@@ -66,8 +67,8 @@ class Session:
         self.short: Ring | None = None
         """The ring, while a root span may take the short way.
 
-        Not while a trace, whether CUDA is initialised, or a dump that may be due has to be looked
-        up at each.
+        Not while a trace, whether CUDA is initialised, or a dump or capture that may be due has to
+        be looked up at each.
         """
         self.problem: str | None = None
         """Why there is no ring, after a try."""
@@ -137,7 +138,7 @@ class Session:
         """Allow the short way, or not, by what the long one or a phase has just seen."""
         if ring is self.ring:
             settled = ring.clock_bits or not surroundings.torch
-            looks = flight_recorder.on or self.read_trace is not None
+            looks = flight_recorder.on or capture.on or self.read_trace is not None
             self.short = ring if settled and not looks else None
 
     def adopt(self, ring: Ring) -> None:

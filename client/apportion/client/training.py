@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Final
 
 from apportion.client import layout
+from apportion.client.capture import capture
 from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count
 from apportion.client.locking import guarded
@@ -32,6 +33,10 @@ class Step(Span):
 
     __slots__ = ()
     _kind = _nested_kind = STEP
+
+    def _begin(self, ring: Ring) -> None:
+        capture.at_step(ring.path, self._step)
+        super()._begin(ring)
 
     @guarded
     def __enter__(self) -> Span:

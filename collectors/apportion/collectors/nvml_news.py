@@ -43,7 +43,7 @@ class NvmlNews:
         self._of_gpu: dict[DeviceId, tuple[Sample, ...]] = {}
         self._gpus: dict[DeviceId, int] = {}
         self._places: dict[int, DeviceId] = {}
-        self._failing: dict[int, str] = {}
+        self._failing: dict[int, FailureKind] = {}
         self._late: set[DeviceId | None] = set()
         self._pids: dict[DeviceId, frozenset[int]] = {}
         self._awaited: frozenset[int] = frozenset()
@@ -148,6 +148,12 @@ class NvmlNews:
     def gpu_at(self, index: int) -> DeviceId | None:
         """The GPU that was last seen at an index."""
         return self._places.get(index)
+
+    @property
+    def failing_kind(self) -> FailureKind | None:
+        """Why no GPU is read, where that is the same of all; None where it is not, or some are."""
+        kinds = {self._failing.get(index) for index in self._places}
+        return kinds.pop() if len(kinds) == 1 else None
 
     def forget_places(self) -> None:
         """NVML lists more or fewer GPUs than before: indexes mean others."""

@@ -52,7 +52,7 @@ _KINDS: Final = {
     NvmlState.NO_DRIVER: FailureKind.NO_DRIVER,
     NvmlState.MISMATCH: FailureKind.MISMATCH,
 }
-"""Why no device is read, in a word, by the state; else it is silent."""
+"""Why no device is read, in a word, by the state; else by what was last said of all of them."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -163,7 +163,8 @@ class NvmlProcess:
         batch = self._news.batch()
         if not batch.readings and self._state not in {NvmlState.OK, NvmlState.CONNECTING}:
             failure = NoData if self._state in _ABSENT else SourceLost
-            raise failure(self._reason, kind=_KINDS.get(self._state))
+            kind = _KINDS.get(self._state) or self._news.failing_kind
+            raise failure(self._reason, kind=kind)
         return batch
 
     def close(self) -> None:

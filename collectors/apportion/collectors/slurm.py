@@ -46,7 +46,7 @@ class Slurm:
         """The allocations as they are now.
 
         Raises:
-            NoData: no directory is configured, or it has never had a mapping.
+            NoData: no directory is configured, or it has other files only and never had a mapping.
             CollectorError: it cannot be read.
         """
         if self._directory is None:
@@ -59,7 +59,7 @@ class Slurm:
             ) from error
         mappings = [path for path in paths if _DEVICE.fullmatch(path.name)]
         self._has_read = self._has_read or bool(mappings)
-        if not self._has_read:
+        if paths and not self._has_read:
             raise NoData(
                 f"{self._directory} has no job mapping: none of {len(paths)} files in it is called "
                 "by a GPU's index or UUID"

@@ -139,7 +139,11 @@ def test_without_a_gpu_nothing_is_accepted(
     command = ("--accept-command", "/nonexistent/train", "--accept-for", "300ms")
     arguments = ("--devices", "cpu", "--sample-period", "100ms", "--ring-dir", str(tmp_path / "no"))
     assert main(["doctor", "--accept", str(tmp_path), *command, *arguments]) == 1
-    assert "0 values agree" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "0 values agree" in said.out
+    first, *_, last = said.err.splitlines()
+    assert first.startswith("nvidia-smi is not here, so no value of ours is compared")
+    assert last.startswith("values were not compared: nvidia-smi cannot be asked")
     text = (tmp_path / "acceptance.md").read_text()
     assert "**No GPU was read: nothing is accepted.**" in text
     assert "Not done: nvidia-smi cannot be asked" in text

@@ -10,13 +10,14 @@ from apportion.client import layout
 from apportion.core.clock import ManualClock
 
 
-def heartbeat(directory: Path) -> Heartbeat:
-    return Heartbeat(directory, ManualClock(77), version="1.2.3", pid=42)
+def heartbeat(directory: Path, **requests: object) -> Heartbeat:
+    clock = ManualClock(77)
+    return Heartbeat(directory, clock, version="1.2.3", pid=42, requests=lambda: requests)
 
 
 def test_a_beat_is_whole_json(tmp_path: Path) -> None:
     """Protects the clients' self-test, which reads these names."""
-    assert heartbeat(tmp_path).beat({"profile": {"step": 5}}) is None
+    assert heartbeat(tmp_path, profile={"step": 5}).beat() is None
     path = tmp_path / layout.AGENT_FILE
     assert json.loads(path.read_bytes()) == {
         "heartbeat_monotonic_ns": 77,
@@ -32,7 +33,7 @@ def test_a_beat_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> Non
     beats = heartbeat(tmp_path)
     beats.beat()
     reader = (tmp_path / layout.AGENT_FILE).open("rb")
-    beats.beat({"a": 1})
+    heartbeat(tmp_path, a=1).beat()
     assert json.loads(reader.read())["requests"] == {}
     reader.close()
     assert [path.name for path in tmp_path.iterdir()] == [layout.AGENT_FILE]

@@ -40,21 +40,24 @@ class Watched:
 def watch(observed: Observed, smi: NvidiaSmi, clock: Clock, duration_ns: int) -> Watched:
     """Read our source for `duration_ns` and ask nvidia-smi, `LEAST_ROUNDS` times at least.
 
-    It takes up to `GRACE_NS` longer where either is slow.
+    The time begins with the first reading. It takes up to `GRACE_NS` longer where either is slow.
     """
     watched, never = Watched(), threading.Event()
     observed.start()
     try:
         end_ns = clock.monotonic_ns() + duration_ns
-        due_ns = 0
+        due_ns, latest_ns = 0, end_ns + GRACE_NS
         while True:
+            was_silent = not watched.readings
             _take(watched, observed)
             now_ns = clock.monotonic_ns()
+            if was_silent and watched.readings:
+                end_ns = min(latest_ns, now_ns + duration_ns)
             if watched.readings and watched.missing is None and now_ns >= due_ns:
                 due_ns = now_ns + duration_ns // (LEAST_ROUNDS + 1)
                 _ask(watched, smi)
             is_done = watched.missing is not None or len(watched.answers) >= LEAST_ROUNDS
-            if now_ns >= (end_ns if is_done else end_ns + GRACE_NS):
+            if now_ns >= (end_ns if is_done else latest_ns):
                 break
             clock.wait(never, _LOOK_NS)
         watched.error = observed.status.error

@@ -5,13 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from apportion.agent.cli.flamegraph_filter import add_ledger_filter, is_priced
 from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
-from apportion.agent.cli.flamegraph_ledger import (
-    add_ledger_filter,
-    is_priced,
-    priced_by_ledger,
-    whole_ledger,
-)
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
 from apportion.core.errors import ConfigError
 from apportion.profiles.stacks import Stacks
@@ -46,9 +41,15 @@ def _stacks(options: argparse.Namespace) -> Stacks:
         raise ConfigError(
             "FILE is of everything that is chosen, --profile of one workload: not both"
         )
-    if options.files:
-        stacks = stacks_of(options, options.files, is_priced=is_asked)
-        return priced_by_ledger(options, stacks) if is_asked else stacks
     if not is_asked:
-        raise ConfigError("name a FILE, or a --ledger")
-    return whole_ledger(options)
+        if not options.files:
+            raise ConfigError("name a FILE, or a --ledger")
+        return stacks_of(options, options.files)
+    from apportion.agent.cli.flamegraph_ledger import (  # noqa: PLC0415 - of the extra `agent`
+        priced_by_ledger,
+        whole_ledger,
+    )
+
+    if not options.files:
+        return whole_ledger(options)
+    return priced_by_ledger(options, stacks_of(options, options.files, is_priced=True))

@@ -1,4 +1,7 @@
-"""`apportion flamegraph build --ledger`: whose money it is, and what is said beside it."""
+"""`apportion flamegraph build --ledger`: the money, and what is said beside it.
+
+It needs the extra `agent`, and is imported where a ledger is asked only.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,15 @@ import argparse
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
+from apportion.agent.cli.flamegraph_filter import PHASES, WHOSE
 from apportion.agent.cli.flamegraph_inputs import stacks_of
 from apportion.agent.cli.instant import unix_ns_of
-from apportion.agent.cli.ledger_option import add_ledgers, ledgers_of
+from apportion.agent.cli.ledger_option import ledgers_of
 from apportion.agent.cli.trace_inputs import say
 from apportion.agent.priced_stacks import priced, priced_whole
-from apportion.core.category import Phase
 from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError
 from apportion.cost.cost_by_category import NOTHING_SPENT, CostByCategory, CostFilter
@@ -24,48 +26,6 @@ from apportion.cost.quantity import Quantity
 from apportion.profiles.rank_stacks import STEP
 from apportion.profiles.stack_filter import StepRange
 from apportion.profiles.stacks import Stacks
-
-_PHASES: Final = {phase.label: phase for phase in Phase if phase}
-_WHOSE: Final = ("workload", "run", "tenant", "model", "request")
-
-
-def add_ledger_filter(parser: argparse.ArgumentParser) -> None:
-    """The ledger, and what of it."""
-    group = parser.add_argument_group(
-        "money and energy from the ledger",
-        "With --ledger, --shared or --config the width is money: what the ledger has, to the unit; "
-        "what is direct is divided among the stacks by their time.",
-    )
-    add_ledgers(group)
-    group.add_argument(
-        "--profile",
-        action="append",
-        default=[],
-        metavar="WORKLOAD=FILE",
-        help="instead of FILE: a profile of this workload (repeatable). Every workload of the "
-        "ledger is a frame then, with its own stacks below, and the root is the whole ledger",
-    )
-    for name in _WHOSE:
-        group.add_argument(f"--{name}", metavar="NAME", help=f"only this {name}'s cost")
-    group.add_argument("--phase", choices=tuple(_PHASES), help="only this phase of spans")
-    when = "a date or time in UTC, or how long ago (24h, 7d); whole hours are taken"
-    group.add_argument("--since", metavar="WHEN", help=f"from when: {when}")
-    group.add_argument("--until", metavar="WHEN", help="to when, in the same way")
-
-
-def is_priced(options: argparse.Namespace) -> bool:
-    """Whether a ledger is asked.
-
-    Raises:
-        ConfigError: its filters are given without it.
-    """
-    is_asked = bool(options.ledger or options.shared or options.config)
-    filters = (*_WHOSE, "phase", "since", "until")
-    given = [name for name in filters if getattr(options, name) is not None]
-    given += ["profile"] if options.profile else []
-    if given and not is_asked:
-        raise ConfigError(f"--{given[0]} chooses in a ledger: give --ledger, too")
-    return is_asked
 
 
 def priced_by_ledger(options: argparse.Namespace, stacks: Stacks) -> Stacks:
@@ -112,8 +72,8 @@ def _chosen(options: argparse.Namespace, clock: Clock) -> CostFilter:
         for text in (options.since, options.until)
     )
     return CostFilter(
-        **{name: getattr(options, name) for name in _WHOSE},
-        phase=None if options.phase is None else _PHASES[options.phase],
+        **{name: getattr(options, name) for name in WHOSE},
+        phase=None if options.phase is None else PHASES[options.phase],
         start_unix_ns=since_ns,
         end_unix_ns=until_ns,
     )

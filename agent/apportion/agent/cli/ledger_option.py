@@ -6,7 +6,6 @@ import argparse
 import os
 from pathlib import Path
 
-from apportion.agent.config_layers import load_config
 from apportion.core.errors import ConfigError
 
 
@@ -54,6 +53,8 @@ def ledger_of(options: argparse.Namespace) -> str:
     """
     if options.ledger is not None:
         return str(options.ledger)
+    from apportion.agent.config_layers import load_config  # noqa: PLC0415 - it takes pydantic
+
     config = load_config(
         options.config, os.environ, {}, uid=os.geteuid(), host_name=os.uname().nodename
     ).config

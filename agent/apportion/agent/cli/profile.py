@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from apportion.agent.cli.command import Command
 from apportion.agent.cli.profile_continuous import configure_continuous, run_continuous
 from apportion.agent.cli.profile_cpu import configure_cpu, run_cpu
+from apportion.agent.cli.profile_gpu import configure_gpu, run_gpu
 from apportion.agent.cli.profile_list import configure_list, run_list
 
 
@@ -23,6 +24,7 @@ _ACTIONS: Final = {
     "continuous": _Action(
         "sample it again and again, in short bursts", configure_continuous, run_continuous
     ),
+    "gpu": _Action("a trace of torch.profiler of some steps of a trainer", configure_gpu, run_gpu),
     "list": _Action("what was taken, by whom, and what failed", configure_list, run_list),
 }
 

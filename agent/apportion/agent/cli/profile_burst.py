@@ -95,7 +95,7 @@ def store_of(options: argparse.Namespace) -> ProfileStore:
     """The store that is meant."""
     directory = options.dir
     if directory is None:
-        directory = _config(options).state_dir / "profiles"
+        directory = config_for(options).state_dir / "profiles"
     return ProfileStore(directory, options.keep_mib * _MIB)
 
 
@@ -153,7 +153,7 @@ class CpuBursts:
         return Taken(pid, found, path)
 
     def _pid(self) -> int:
-        config = _config(self._options)
+        config = config_for(self._options)
         boot = boot_id(config.proc_root)
         with LedgerReader.of(config.ledger_location, clock=self._clock) as ledger:
             chosen = self._options
@@ -170,7 +170,7 @@ class CpuBursts:
         return ProfileRecord(
             taken_unix_ns=now_ns,
             kind="cpu",
-            who=_who(),
+            who=who(),
             pid=pid,
             workload=self._options.workload,
             duration_s=float(self.burst.duration_s),
@@ -187,7 +187,8 @@ class CpuBursts:
             raise _unwritable(self._store, error) from error
 
 
-def _config(options: argparse.Namespace) -> AgentConfig:
+def config_for(options: argparse.Namespace) -> AgentConfig:
+    """The configuration that is meant."""
     return load_config(
         options.config, os.environ, {}, uid=os.geteuid(), host_name=os.uname().nodename
     ).config
@@ -200,7 +201,7 @@ def _unwritable(store: ProfileStore, error: OSError) -> ConfigError:
     )
 
 
-def _who() -> str:
+def who() -> str:
     """The user that asked; the one behind sudo where there is one."""
     uid = os.getuid()
     behind = os.environ.get("SUDO_USER")

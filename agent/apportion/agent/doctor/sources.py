@@ -14,18 +14,21 @@ from apportion.core.clock import Clock
 from apportion.core.units import NS_PER_SECOND
 
 _CONNECT_NS: Final = 5 * NS_PER_SECOND
+_DOORS: Final = frozenset({"otlp"})
+"""They listen: to try one would take what comes in the agent's place."""
 _PERIOD_NS: Final = NS_PER_SECOND // 1_000
 
 
 def examine_sources(config: AgentConfig, clock: Clock) -> list[Finding]:
     """Each collector that the configuration runs: its paths, sockets and URLs are tried.
 
-    What is absent on this machine is no fault where nobody has asked for it.
+    Doors are left alone. What is absent on this machine is no fault where nobody has asked for it.
     """
     options = replace(collector_options(config, _PERIOD_NS), connect_deadline_ns=_CONNECT_NS)
     return [
         _finding(each.name, collect_once(each.name, options, clock), config)
         for each in beside(config)
+        if each.name not in _DOORS
     ]
 
 

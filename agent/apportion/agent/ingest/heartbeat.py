@@ -28,24 +28,26 @@ class Heartbeat:
         version: str,
         pid: int,
         others: Callable[[], Iterable[Path]] = tuple,
+        requests: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
-        """`others` are directories of pods, now: what cannot be written there is theirs to lose."""
+        """`requests`: what workloads are asked for now, plain JSON; they look between steps.
+
+        `others` are directories of pods, now: what cannot be written there is theirs to lose.
+        """
         self._directory, self._others = directory, others
         self._written: set[Path] = set()
         self._clock = clock
         self._version = version
+        self._requests = requests
         self._pid = pid
 
-    def beat(self, requests: Mapping[str, object] | None = None) -> str | None:
-        """Write the file; None, or in words why it could not be written.
-
-        `requests` must be plain JSON; workloads look at it between steps.
-        """
+    def beat(self) -> str | None:
+        """Write the file; None, or in words why it could not be written."""
         document = {
             "heartbeat_monotonic_ns": self._clock.monotonic_ns(),
             "pid": self._pid,
             "version": self._version,
-            "requests": dict(requests or {}),
+            "requests": dict(self._requests()),
         }
         data = json.dumps(document, sort_keys=True).encode()
         for path in self._others():

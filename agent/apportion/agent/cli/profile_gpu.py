@@ -1,0 +1,134 @@
+"""`apportion profile gpu`: a trace of torch.profiler of a few steps of a running trainer."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from apportion.agent.capture_request import MOST_STEPS, CaptureRequest
+from apportion.agent.cli.profile_burst import add_store, config_for, store_of, who
+from apportion.agent.duration import Duration
+from apportion.agent.pipeline.node_time import boot_id
+from apportion.agent.profile_store import ProfileRecord, ProfileStore
+from apportion.agent.profiled_process import ProfiledProcess
+from apportion.client.layout import TRACE_SUFFIX
+from apportion.core.clock import Clock, SystemClock
+from apportion.core.errors import ConfigError, ProfilerError
+from apportion.core.units import NS_PER_SECOND
+from apportion.cost.ledger.reader import LedgerReader
+
+_LOOK_NS: Final = NS_PER_SECOND // 20
+
+
+def configure_gpu(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument("--workload", required=True, metavar="NAME", help="a trainer, by its name")
+    parser.add_argument("--rank", type=int, help="this rank of it (default: lowest)")
+    parser.add_argument(
+        "--steps",
+        type=_steps,
+        default=5,
+        metavar="N",
+        help=f"so many steps, to {MOST_STEPS} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--patience",
+        type=_duration,
+        default=Duration(300 * NS_PER_SECOND),
+        metavar="TIME",
+        help="give up after this time (default: %(default)s)",
+    )
+    add_store(parser)
+    parser.epilog = (
+        "The trainer must run with apportion's client, steps and PyTorch. It is slower while it is "
+        "traced, and waits while the trace is written. `apportion trace` and `apportion "
+        "flamegraph` read what comes."
+    )
+
+
+def run_gpu(options: argparse.Namespace) -> int:
+    """Take it; the exit status."""
+    clock = SystemClock()
+    store, taken_ns = store_of(options), clock.realtime_ns()
+    try:
+        path = _captured(options, store, clock, taken_ns)
+    except ProfilerError as error:
+        with suppress(OSError):
+            store.note(_record(options, taken_ns, None, error.reason))
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"{error.filename or store.directory}: {error.strerror}; run as the agent's user"
+        ) from error
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _captured(
+    options: argparse.Namespace, store: ProfileStore, clock: Clock, taken_ns: int
+) -> Path:
+    config = config_for(options)
+    boot = boot_id(config.proc_root)
+    with LedgerReader.of(config.ledger_location, clock=clock) as ledger:
+        process = ProfiledProcess.of(ledger, options.workload, boot, options.rank)
+    for stale in config.ring_dir.glob(f"{process.ring}.*{TRACE_SUFFIX}"):
+        stale.unlink(missing_ok=True)  # one that came after patience had ended: it holds memory
+    request = CaptureRequest(config.state_dir, clock, boot)
+    wish = request.ask(process.ring, options.steps, options.patience.ns)
+    trace = config.ring_dir / f"{process.ring}.{wish}{TRACE_SUFFIX}"
+    until_ns, never = clock.monotonic_ns() + options.patience.ns, threading.Event()
+    try:
+        while not trace.exists():
+            if clock.monotonic_ns() > until_ns:
+                raise ProfilerError(
+                    f"process {process.pid} left no trace within {options.patience}: is the agent "
+                    "running with this configuration, has the process loaded PyTorch, and does it "
+                    "begin steps of apportion's client? Its client.counts() has capture_failed "
+                    "where it tried",
+                    "silent",
+                )
+            clock.wait(never, _LOOK_NS)
+    finally:
+        request.withdraw()
+    name = store.name(taken_ns, "gpu", options.workload)
+    path = store.add(_record(options, taken_ns, process.pid, None, name), trace.read_bytes())
+    trace.unlink(missing_ok=True)
+    return path
+
+
+def _record(
+    options: argparse.Namespace,
+    taken_ns: int,
+    pid: int | None,
+    error: str | None,
+    file: str | None = None,
+) -> ProfileRecord:
+    return ProfileRecord(
+        taken_unix_ns=taken_ns,
+        kind="gpu",
+        who=who(),
+        pid=pid,
+        workload=options.workload,
+        duration_s=0.0,
+        samples=0 if error else options.steps,
+        cpu_s=0.0,
+        file=file,
+        error=error,
+    )
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_STEPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps from 1 to {MOST_STEPS}")
+    return int(text)
+
+
+def _duration(text: str) -> Duration:
+    try:
+        return Duration.parse(text)
+    except ValueError as failure:
+        raise argparse.ArgumentTypeError(str(failure)) from failure
