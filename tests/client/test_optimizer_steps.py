@@ -227,9 +227,15 @@ class Tensor:
     ],
 )
 def test_numbers_go_on_where_the_optimizer_was(
-    directory: Path, optimizer: type, state: dict[str, object], steps_before: int | None
+    directory: Path,
+    optimizer: type,
+    monkeypatch: pytest.MonkeyPatch,
+    state: dict[str, object],
+    steps_before: int | None,
 ) -> None:
     """Its state says how far it was when it was loaded; where it does not, none is made up."""
+    if state:  # restarted or not
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     client.torch_steps()
     adam = optimizer(state)
     assert steps_before == steps_of(adam)
@@ -238,6 +244,29 @@ def test_numbers_go_on_where_the_optimizer_was(
     first = layout.ABSENT if steps_before is None else steps_before + 1
     second = layout.ABSENT if steps_before is None else steps_before + 2
     assert steps(first, second) == ended(directory)
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+def test_a_restart_without_a_loaded_state(
+    directory: Path, optimizer: type, monkeypatch: pytest.MonkeyPatch, stateful: bool
+) -> None:
+    """One that keeps a state and had none begins anew; one without any may be anywhere."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    client.torch_steps()
+    adam = optimizer()
+    numbers: list[int] = []
+
+    def inside() -> None:
+        numbers.extend(opened(directory))
+        if stateful:
+            adam.state["w"] = {"step": 1}
+
+    adam.inside = inside
+    adam.step()
+    adam.step()
+    first, second = (1, 2) if stateful else (layout.ABSENT, layout.ABSENT)
+    assert steps(first, second) == ended(directory)
+    assert [layout.ABSENT, second] == numbers
 
 
 def test_what_the_program_says_of_resuming(directory: Path, optimizer: type) -> None:

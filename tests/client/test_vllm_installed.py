@@ -11,6 +11,17 @@ import pytest
 
 from apportion.client.vllm.installed import GROUP, MODULE, findings, warn_where_missing
 
+STATISTICS = """
+@dataclass
+class FinishedRequestStats:
+    finish_reason: int
+{}
+
+@dataclass
+class PrefillStats:
+    request_id: str | None = None
+"""
+
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -19,6 +30,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "plugins").mkdir(parents=True)
     (package / "__init__.py").write_text("raise AssertionError('vLLM was imported')")
     (package / "plugins/__init__.py").write_text(f'GROUP = "{GROUP}"\n')
+    (package / "v1/metrics").mkdir(parents=True)
+    (package / "v1/metrics/stats.py").write_text(
+        STATISTICS.format("    request_id: str | None = None")
+    )
     described(package.parent, "vllm", "0.32.0")
     monkeypatch.setattr(sys, "path", [str(package.parent)])
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
@@ -50,6 +65,7 @@ def test_all_is_well(installed: Path) -> None:
         ("copied", "dist-info beside the package"),
         ("left out", "VLLM_PLUGINS='other' leaves it out"),
         ("empty", "VLLM_PLUGINS='' leaves it out"),
+        ("nameless", "do not say which request"),
     ],
 )
 def test_what_is_in_the_way(installed: Path, change: str, says: str) -> None:
@@ -59,6 +75,8 @@ def test_what_is_in_the_way(installed: Path, change: str, says: str) -> None:
         plugins.write_text("")
     if change == "older":
         plugins.unlink()
+    if change == "nameless":
+        (installed / "vllm/v1/metrics/stats.py").write_text(STATISTICS.format(""))
     if change != "copied":
         described(installed, "apportion", "0.1.0", GROUP)
     environ = {"left out": {"VLLM_PLUGINS": "other"}, "empty": {"VLLM_PLUGINS": ""}}

@@ -1,6 +1,7 @@
-"""`make test-vllm`: a real vLLM, with plugin and middleware, beside what its answers say.
+"""`make test-vllm`: the requests of a real vLLM in the ledger, beside what its answers say.
 
-    python -m tests.real_vllm build/vllm-venv/bin/python --requests 200 [-- VLLM'S FLAGS]
+    python -m tests.real_vllm build/vllm-venv/bin/python [--requests 200]
+        [--by plugin|middleware|otlp] [-- VLLM'S FLAGS]
 
 Exit status 0 means that each request is in the ledger once, with the tokens that its caller was
 told, and that the ledger adds up.
@@ -30,7 +31,7 @@ MODEL: Final = Path(__file__).with_name("model.py")
 SETTLE_SECONDS: Final = 60.0
 
 
-def run(python: Path, requests: int, flags: list[str]) -> list[str]:
+def run(python: Path, way: programs.Way, requests: int, flags: list[str]) -> list[str]:
     """One run; what is wrong with it."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -38,7 +39,11 @@ def run(python: Path, requests: int, flags: list[str]) -> list[str]:
     subprocess.run([python, MODEL, folder / "model"], check=True)
     book = Book(folder / "state" / "ledger.db")
     port = programs.free_port()
-    with programs.agent(folder), programs.vllm(folder, python, folder / "model", port, *flags):
+    otlp_port = programs.free_port() if way.otlp else None
+    with (
+        programs.agent(folder, otlp_port),
+        programs.vllm(folder, python, way, port, otlp_port, flags),
+    ):
         begun_s = time.monotonic()
         told = answers(f"http://127.0.0.1:{port}", requests)
         taken_s = time.monotonic() - begun_s
@@ -49,11 +54,12 @@ def run(python: Path, requests: int, flags: list[str]) -> list[str]:
             time.sleep(0.2)
     found = spans(book)
     audit = apportion(["audit", "--ledger", str(book.path)])
-    faults = differences(told, found) + book.faults()
+    faults = differences(told, found, way) + book.faults()
     if audit != 0:
         faults.append(f"`apportion audit` exits with {audit}")
     said = {
         "versions": _versions(python),
+        "by": way.flags,
         "flags": flags,
         "seconds": round(taken_s, 1),
         **figures(book, found),
@@ -73,12 +79,14 @@ def _versions(python: Path) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     """Parse and run."""
-    own, _, flags = " ".join(arguments).partition(" -- ")
+    end = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(description="a real vLLM beside what its answers say")
     parser.add_argument("python", type=Path, help="of the environment that vLLM is in")
     parser.add_argument("--requests", type=int, default=200)
-    options = parser.parse_args(own.split())
-    faults = run(options.python.absolute(), options.requests, flags.split())
+    parser.add_argument("--by", choices=sorted(programs.WAYS), default="plugin")
+    options = parser.parse_args(arguments[:end])
+    way = programs.WAYS[options.by]
+    faults = run(options.python.absolute(), way, options.requests, arguments[end + 1 :])
     for fault in faults:
         print(f"FAIL {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -10,14 +10,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MIDDLEWARE: Final = "apportion.client.asgi.RequestMiddleware"
+MIDDLEWARE: Final = ("--middleware", "apportion.client.asgi.RequestMiddleware")
+NO_PLUGIN: Final = {"VLLM_PLUGINS": ""}
 START_SECONDS: Final = 900.0
 STOP_SECONDS: Final = 60.0
 _AGENT: Final = "import sys; from apportion.agent.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -40,6 +41,25 @@ lock_dir: {folder}/locks
 tick_period: 1s
 node: vllm-run
 """
+_OTLP_CONFIG: Final = "otlp_http: 127.0.0.1:{port}\n"
+
+
+class Way(NamedTuple):
+    """How the requests of a vLLM come into the ledger, and what is known of them then."""
+
+    flags: tuple[str, ...]
+    variables: Mapping[str, str]
+    otlp: bool = False
+    knows_tenants: bool = True
+    knows_cached: bool = True
+    knows_admission: bool = True
+
+
+WAYS: Final = {
+    "plugin": Way(MIDDLEWARE, {}),
+    "middleware": Way(MIDDLEWARE, NO_PLUGIN, knows_admission=False),
+    "otlp": Way((), NO_PLUGIN, otlp=True, knows_tenants=False, knows_cached=False),
+}
 
 
 class ProgramError(Exception):
@@ -95,19 +115,22 @@ class Program:
                 self._process.wait()
 
 
-def agent(folder: Path) -> Program:
-    """An agent that meters the host's CPU."""
+def agent(folder: Path, otlp_port: int | None) -> Program:
+    """An agent that meters the host's CPU, and takes traces where it is given a port for them."""
     (folder / "rings").mkdir()
     (folder / "prices.yaml").write_text(_PRICES)
-    (folder / "agent.yaml").write_text(_CONFIG.format(folder=folder))
+    otlp = "" if otlp_port is None else _OTLP_CONFIG.format(port=otlp_port)
+    (folder / "agent.yaml").write_text(_CONFIG.format(folder=folder) + otlp)
     command = (sys.executable, "-c", _AGENT, "agent", "--config", str(folder / "agent.yaml"))
     started = Program("agent", command, os.environ, folder)
     started.until(lambda: "listening on" in started.log.read_text(), "it listened")
     return started
 
 
-def vllm(folder: Path, python: Path, model: Path, port: int, *arguments: str) -> Program:
-    """A vLLM with the plugin, which it finds by itself, and the middleware, by its flag."""
+def vllm(
+    folder: Path, python: Path, way: Way, port: int, otlp_port: int | None, flags: Sequence[str]
+) -> Program:
+    """A vLLM that serves the model in `folder`; it finds the plugin by itself."""
     environment = {
         **{name: text for name, text in os.environ.items() if name != "PYTHONPATH"},
         "PATH": f"{python.parent}:{os.environ['PATH']}",
@@ -121,13 +144,26 @@ def vllm(folder: Path, python: Path, model: Path, port: int, *arguments: str) ->
         "APPORTION_RING_DIR": str(folder / "rings"),
         "APPORTION_TENANT_FROM": "header:x-tenant",
         "APPORTION_TRUSTED_PROXIES": "127.0.0.0/8",
+        **way.variables,
     }
+    if otlp_port is not None:
+        traces = ("--otlp-traces-endpoint", f"http://127.0.0.1:{otlp_port}/v1/traces")
+        flags = (*flags, *traces)
+        environment["OTEL_SERVICE_NAME"] = "vllm"
+        environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
     command = (
-        *(str(python.with_name("vllm")), "serve", str(model), "--served-model-name", "tiny"),
+        *(
+            str(python.with_name("vllm")),
+            "serve",
+            str(folder / "model"),
+            "--served-model-name",
+            "tiny",
+        ),
         *("--load-format", "dummy", "--dtype", "float32", "--max-model-len", "2048"),
         *("--enforce-eager", "--max-num-seqs", "32", "--enable-prompt-tokens-details"),
-        *("--host", "127.0.0.1", "--port", str(port), "--middleware", MIDDLEWARE),
-        *arguments,
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *way.flags,
+        *flags,
     )
     started = Program("vllm", command, environment, folder)
 

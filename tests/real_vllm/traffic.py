@@ -37,7 +37,9 @@ async def _answers(url: str, count: int) -> list[Answer]:
     turns = asyncio.Semaphore(AT_ONCE)
     prompts = [_prompt(number, source) for number in range(count)]
     lengths = [source.randint(4, 60) for _ in range(count)]
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as caller:
+    # A connection for each, so that several API servers get some.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, limits=limits) as caller:
 
         async def one(number: int) -> Answer:
             async with turns:

