@@ -104,3 +104,4 @@ def test_the_log_says_it(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapt
         monkeypatch.delitem(sys.modules, MODULE)
         warn_where_missing()
     assert "has not loaded the plugin `apportion`" in caplog.text
+    assert [each.name.split(".")[0] for each in caplog.records] == ["vllm"]  # which is written out

