@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import kubernetes_validate
 import pytest
@@ -40,13 +40,12 @@ def documents(overlay: Path) -> list[dict[str, Any]]:
 def pods(overlay: Path) -> list[dict[str, Any]]:
     """The pod templates in it."""
 
-    def below(value: Any) -> Iterator[dict[str, Any]]:
-        if isinstance(value, dict):
-            if "spec" in value and "containers" in (value["spec"] or {}):
-                yield value
-            parts: dict[str, Any] = value
-            for each in parts.values():
-                yield from below(each)
+    def below(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if "containers" in (value.get("spec") or {}):
+            yield value
+        for each in value.values():
+            if isinstance(each, dict):
+                yield from below(cast("dict[str, Any]", each))
 
     return [pod for found in documents(overlay) for pod in below(found)]
 

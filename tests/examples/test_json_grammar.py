@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ def grammar(repository: Path) -> Callable[[], Any]:
     """Makes one; the examples import each other by name."""
     sys.path.insert(0, str(repository / "examples"))
     try:
-        from json_grammar import JsonGrammar  # noqa: PLC0415
+        made: Callable[[], Any] = import_module("json_grammar").JsonGrammar
     finally:
         sys.path.pop(0)
-    made: Callable[[], Any] = JsonGrammar
     return made
 
 

@@ -33,7 +33,8 @@ class Tags:
         )
         for agent_id, text in rows(connection, identities):
             said = cast("dict[str, Any]", json.loads(text))
-            value = (said.get("tags") or {}).get(name)
+            tags: dict[str, Any] = said.get("tags") or {}
+            value = tags.get(name)
             if isinstance(value, str):
                 who = tuple(said.get(part) for part in ("workload", "run", "attempt"))
                 for known in range(len(who)):
