@@ -162,6 +162,16 @@ def test_the_likeliest_id_within(engine_id: str, within: str) -> None:
     assert within == next(ids_within(engine_id))
 
 
+@pytest.mark.parametrize("header", ["anfrage-ä".encode(), b"\xe4\xff"])
+def test_ids_beyond_ascii(header: bytes) -> None:
+    """A caller's id in UTF-8 is found, and so is one of any other bytes."""
+    within = list(ids_within(f"chatcmpl-{header.decode('latin-1')}"))
+    try:
+        assert header.decode() in within
+    except UnicodeDecodeError:
+        assert header.decode("latin-1") in within
+
+
 @pytest.mark.parametrize("engine_id", ["embd-mine-3", "chatcmpl-mine_2", "embd-mine-prompt-2"])
 def test_parts_of_a_request(engine_id: str) -> None:
     """The numbers that some kinds of request have are tried without, too."""

@@ -7,6 +7,7 @@ announces it, and what the engine says of it, by its id, goes before what the mi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -95,12 +96,20 @@ class EngineRequests:
 def ids_within(engine_id: str) -> Iterator[str]:
     """The callers' ids that an engine's may contain, the likeliest first.
 
-    vLLM puts the kind of a request before its id, and the numbers of prompts and samples around.
+    vLLM puts the kind of a request before its id, and the numbers of prompts and samples around. It
+    reads headers as Latin-1, and callers write them in UTF-8.
     """
+    yield from _within(engine_id)
+    if not engine_id.isascii():
+        with contextlib.suppress(UnicodeError):
+            yield from _within(engine_id.encode("latin-1").decode())
+
+
+def _within(engine_id: str) -> tuple[str, str]:
     prompt = _SAMPLE.sub("", engine_id)
     whole = _KIND.sub("", prompt)
     short = _PART.sub("", whole)
-    yield from (short, whole) if prompt.startswith(_PARTED) else (whole, short)
+    return (short, whole) if prompt.startswith(_PARTED) else (whole, short)
 
 
 def _record(engine_id: str, told: Told, model: str | None) -> None:
