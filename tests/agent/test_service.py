@@ -38,6 +38,18 @@ class Service:
         self.log.append(f"shutdown {self.name}")
 
 
+class Announcing(Service):
+    """Says when it has started."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        super().__init__(name, log)
+        self.started = threading.Event()
+
+    def start(self) -> None:
+        super().start()
+        self.started.set()
+
+
 class OnlyNamed:
     """A service without any ability."""
 
@@ -105,9 +117,14 @@ def test_the_protocols_are_recognised_by_what_a_service_can_do() -> None:
 def test_downstream_starts_first_and_stops_last() -> None:
     """Data in flight always has somewhere to go: each drains before what it feeds goes down."""
     log: list[str] = []
-    group = _group([Service("ledger", log), OnlyNamed(), Service("pipeline", log)])
-    stopping = threading.Timer(0.05, group.stop)
-    stopping.start()
+    last = Announcing("pipeline", log)
+    group = _group([Service("ledger", log), OnlyNamed(), last])
+
+    def stop() -> None:
+        last.started.wait()
+        group.stop()
+
+    threading.Thread(target=stop, daemon=True).start()
     assert group.run(on_stopping=lambda: log.append("stopping")) == 0
     assert log == [
         *("start ledger", "start pipeline", "stopping"),

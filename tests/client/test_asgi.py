@@ -160,6 +160,18 @@ def test_probes_are_no_requests(directory: Path) -> None:
     assert not list(directory.glob("*"))
 
 
+def test_a_wrong_variable_breaks_no_server(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says what is wrong with it; requests go on, and have no tenant."""
+    monkeypatch.setenv("APPORTION_TENANT_FROM", "cookie")
+    answer = asked(served(), "POST", "/v1/completions", **{"X-Tenant": "search"})
+    assert answer.status_code == 200
+    assert "no source of tenants: 'cookie'" in caplog.text
+    assert labels(only(directory), one(directory)) == [None, None, None]
+    assert client.counts() == {"tenants_unknown": 1}
+
+
 def test_whoever_hangs_up_has_cancelled(directory: Path) -> None:
     """A stream that its caller leaves, which the server notices, and one that breaks off."""
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import random
+import socket
 import zlib
 from collections.abc import Iterator
 from importlib import import_module
@@ -23,9 +24,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from tests.client.decoded import labels, only, request_id, rings
-from tests.doors.exported import export, exported, request
+from tests.doors.exported import SECOND, export, exported, request
 
 from apportion.client import layout
+from apportion.doors.cli import main
 from apportion.doors.door import MOST_PER_SECOND, Door
 from apportion.doors.otlp_grpc import create_server
 from apportion.doors.otlp_http import MOST_BYTES, create_app
@@ -212,6 +214,7 @@ def test_beyond_the_bound_it_says_so(http: Http, door: Door, clock: Clock) -> No
         pytest.param(b"{}", {"Content-Type": "text/plain"}, 415, id="text"),
         pytest.param(b"\xff" * 40, PROTOBUF, 400, id="garbage"),
         pytest.param(b"{", JSON, 400, id="half-json"),
+        pytest.param(b"[]", JSON, 400, id="list"),
         pytest.param(b"[" * 100_000, JSON, 400, id="deep-json"),
         pytest.param(b'{"resourceSpans": 5}', JSON, 400, id="wrong-json"),
         pytest.param(
@@ -287,3 +290,28 @@ def test_what_a_real_vllm_sent(http: Http, tmp_path: Path) -> None:
     assert [(each["input_tokens"], each["output_tokens"]) for each in records] == [
         tuple(said[name].int_value for name in names) for said in told
     ]
+
+
+def test_the_command_refuses_what_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wrong address or service is a sentence, not a traceback; so is a port that is taken."""
+    for wrong in (["--http", "127.0.0.1:1x"], ["--http", "127.0.0.1:99999"], ["--devices", "foo"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["--ring-dir", str(tmp_path), *wrong])
+        assert ended.value.code == 2
+        assert "say " in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["--ring-dir", str(tmp_path), "--http", address]) == 2
+    assert f"cannot listen on {address}: Address already in use" in capsys.readouterr().err
+
+
+def test_a_span_from_the_future(http: Http, door: Door) -> None:
+    """A clock that is far ahead makes no request that the agent cannot believe."""
+    message = export()
+    span = request(message, 1)
+    span.end_time_unix_nano += 3_600 * SECOND
+    done = http.post("/v1/traces", content=message.SerializeToString(), headers=PROTOBUF)
+    assert accepted(done.content).partial_success.error_message == "it ends in the future: 1"
+    assert door.counts == {"malformed": 1, "ignored": 0}

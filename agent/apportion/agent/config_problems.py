@@ -31,6 +31,11 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
     problems += _problem_of(
         "engine_urls", lambda: parse_targets(config.engine_urls, os.environ), loaded
     )
+    if config.otlp_http is not None and config.otlp_http == config.otlp_grpc:
+        problems.append(
+            f"{loaded.origins['otlp_grpc']}: otlp_grpc: it is the address of otlp_http; choose "
+            "another port"
+        )
     problems += _problem_of("otlp_devices", lambda: _check_services(config.otlp_devices), loaded)
     problems += _problem_of("models", lambda: load_models(config), loaded)
     if config.lateness < config.sample_period:

@@ -10,6 +10,7 @@ the request by the time that it is answered, the engine's tokens and times are r
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -23,6 +24,8 @@ from apportion.client.serving import request
 from apportion.client.span import Span
 from apportion.client.usage import Usage, UsageReader
 from apportion.client.vllm.installed import warn_where_missing
+
+_LOG: Final = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -69,16 +72,13 @@ class RequestMiddleware:
                 group of it matches is the model.
             model: The model of all other requests; else $APPORTION_MODEL, else what the engine in
                 this process says that it serves.
-            callers: Who the tenant is; else as the variables of `Callers.of` say.
-
-        Raises:
-            ValueError: `callers` is absent and a variable says what it cannot.
-            OSError: the file of API keys cannot be read.
+            callers: Who the tenant is; else as the variables of `Callers.of` say. Where one of
+                them is wrong the log says so, and requests have no tenant.
         """
         self._app = app
         self._paths = re.compile("|".join(f"(?:{path})" for path in paths))
         self._model = model if model is not None else os.environ.get(MODEL) or None
-        self._callers = Callers.of(os.environ) if callers is None else callers
+        self._callers = _callers() if callers is None else callers
         self._has_served = False
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -108,7 +108,7 @@ class RequestMiddleware:
     def _begun(self, scope: Message, model: str | None) -> tuple[Message, str, Span]:
         """What the app is given, and the span, which has not begun."""
         headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
+            name.decode("latin-1").lower(): _text(value)
             for name, value in reversed(scope["headers"])
         }
         request_id = headers.get(_REQUEST_ID)
@@ -127,6 +127,23 @@ class RequestMiddleware:
             count("internal_error")
         traceparent = headers.get("traceparent")
         return request(request_id, tenant=tenant, model=model, traceparent=traceparent)
+
+
+def _text(value: bytes) -> str:
+    """As clients write names; a header may be any bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _callers() -> Callers:
+    try:
+        return Callers.of(os.environ)
+    except (ValueError, OSError) as error:
+        count("tenants_unknown")
+        _LOG.warning("apportion: requests have no tenant: %s", error)
+        return Callers()
 
 
 def _announce(request_id: str, path: str, span: Span) -> Announced | None:
@@ -197,7 +214,7 @@ class _Exchange:
             self._usage = UsageReader()
         if _REQUEST_ID.encode() in said:
             return message
-        added = (_REQUEST_ID.encode(), self._request_id.encode("latin-1"))
+        added = (_REQUEST_ID.encode(), self._request_id.encode())
         return {**message, "headers": [*message.get("headers", ()), added]}
 
     async def settle(self) -> None:

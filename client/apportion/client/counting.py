@@ -32,6 +32,7 @@ Reason: TypeAlias = Literal[
     "status_unknown",  # finish() with another status: recorded as error
     "step_ignored",  # a step number that is not a plain int from 0 to 2^53 - 1
     "torch_too_old",  # torch_steps() with a PyTorch before 2.0, whose optimizers have no hooks
+    "tenants_unknown",  # a variable of the ASGI middleware that cannot be: no request has a tenant
     "traceparent_ignored",  # a malformed W3C traceparent
     "usage_missing",  # an answer through the ASGI middleware without its token counts
 ]

@@ -104,7 +104,8 @@ class Otlp:
 
         Raises:
             NoData: no address is configured.
-            CollectorError: the door has ended; another one is started, later each time.
+            CollectorError: the door does not listen yet, or has ended; another one is started,
+                later each time.
         """
         if self._child is None:
             if self._clock.monotonic_ns() < self._start_ns:
@@ -115,8 +116,9 @@ class Otlp:
         self._take(arrived)
         if not is_open:
             self._ended(child)
-        if self._listening:
-            self._backoff = 1
+        if not self._listening:
+            raise CollectorError("the OTLP door has not said yet that it listens")
+        self._backoff = 1
         total = self._before + self._counts
         return Batch(
             samples=(

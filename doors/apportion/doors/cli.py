@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _REPORT_S: Final = 1.0
+_ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})")
+_LARGEST_PORT: Final = 65_535
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,21 +33,19 @@ def main(argv: Sequence[str]) -> int:
     if options.http is None and options.grpc is None:
         sys.stderr.write("apportion otlp: name an address, such as --http 127.0.0.1:4318\n")
         return 2
-    devices = dict(_pair(text) for text in options.devices)
     if not options.ring_dir.is_dir():
         sys.stderr.write(
             f"apportion otlp: {options.ring_dir} is no directory; start the agent first, or name "
             "its `ring_dir` with --ring-dir\n"
         )
         return 2
-    rings = SpanRings(options.ring_dir, devices)
+    rings = SpanRings(options.ring_dir, dict(options.devices))
     stop = threading.Event()
 
     def end(*_: object) -> None:
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     door = Door(rings, options.tenant_attribute)
     try:
         with _Servers(door, options.http, options.grpc) as servers:
@@ -58,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         return 2
     finally:
         rings.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
@@ -95,10 +99,17 @@ class _Servers:
         from apportion.doors.otlp_http import create_app  # noqa: PLC0415 - as above
 
         host, _, port = address.rpartition(":")
+        try:
+            listening = socket.create_server(
+                (host.strip("[]"), int(port)),
+                family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                backlog=128,
+            )
+        except OSError as error:
+            message = f"cannot listen on {address}: {error.strerror or error}"
+            raise OSError(message) from error
         config = uvicorn.Config(
             create_app(self._door),
-            host=host.strip("[]"),
-            port=int(port),
             access_log=False,
             log_config=None,
             lifespan="off",
@@ -106,11 +117,10 @@ class _Servers:
             timeout_graceful_shutdown=1,
             server_header=False,
         )
-        socket = config.bind_socket()
-        bound, number = socket.getsockname()[:2]
+        bound, number = listening.getsockname()[:2]
         self.addresses["http"] = f"{bound}:{number}"
         self._uvicorn = server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
+        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         self._ends.append(thread)
 
@@ -128,16 +138,32 @@ def _report(fact: dict[str, object]) -> None:
 
 def _pair(text: str) -> tuple[str, list[str]]:
     service, _, devices = text.partition("=")
-    return service, [device for device in devices.split("+") if device]
+    if not service or not all(devices.split("+")):
+        message = f"{text!r}: say SERVICE=ID, or SERVICE=ID+ID"
+        raise argparse.ArgumentTypeError(message)
+    return service, devices.split("+")
+
+
+def _address(text: str) -> str:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[2]) > _LARGEST_PORT:
+        message = f"{text!r}: say a host and a port, such as 127.0.0.1:4318 or [::1]:4318"
+        raise argparse.ArgumentTypeError(message)
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="apportion otlp", description=__doc__)
     parser.add_argument("--ring-dir", type=Path, default=Path(DEFAULT_DIRECTORY))
-    parser.add_argument("--http", metavar="HOST:PORT", help="as OTLP has it, port 4318")
-    parser.add_argument("--grpc", metavar="HOST:PORT", help="as OTLP has it, port 4317")
+    parser.add_argument(
+        "--http", type=_address, metavar="HOST:PORT", help="as OTLP has it, port 4318"
+    )
+    parser.add_argument(
+        "--grpc", type=_address, metavar="HOST:PORT", help="as OTLP has it, port 4317"
+    )
     parser.add_argument(
         "--devices",
+        type=_pair,
         action="append",
         default=[],
         metavar="SERVICE=ID[+ID...]",

@@ -15,8 +15,14 @@ from apportion.doors.span_rings import SpanRings
 
 MOST_PER_SECOND: Final = 10_000
 """Requests: an agent reads its rings many times a second, and a ring holds three times as many."""
+FUTURE_NS: Final = 1_000_000_000
+"""How far another host's clock may be ahead."""
 REMEMBERED: Final = 1 << 16
 """Spans: an exporter that saw no answer sends the same again."""
+
+
+def _realtime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_REALTIME)
 
 
 class Busy(Exception):
@@ -40,8 +46,10 @@ class Door:
         rings: SpanRings,
         tenant_attribute: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        realtime_ns: Callable[[], int] = _realtime_ns,
     ) -> None:
-        self._rings, self._tenant_attribute, self._monotonic = rings, tenant_attribute, monotonic
+        self._rings, self._tenant_attribute = rings, tenant_attribute
+        self._monotonic, self._realtime_ns = monotonic, realtime_ns
         self._lock = threading.Lock()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._counts: Counter[str] = Counter()
@@ -78,10 +86,14 @@ class Door:
             self._make_room(len(found))
             self._counts["ignored"] += whole - len(found)
             refused: Counter[str] = Counter()
+            latest_ns = self._realtime_ns() + FUTURE_NS
             for span in found:
                 if isinstance(span, Malformed):
                     self._counts["malformed"] += 1
                     refused[span.reason] += 1
+                elif span.end_ns > latest_ns:
+                    self._counts["malformed"] += 1
+                    refused["it ends in the future"] += 1
                 elif span.key in self._seen:
                     self._counts["repeated"] += 1
                 elif self._rings.write(span):

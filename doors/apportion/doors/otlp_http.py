@@ -124,7 +124,9 @@ def _from_protobuf(body: bytes) -> ExportTraceServiceRequest:
 def _from_json(body: bytes) -> ExportTraceServiceRequest:
     """OTLP's JSON writes ids in hexadecimal, where protobuf's own JSON has base64."""
     try:
-        found = json.loads(body, object_hook=_with_base64)
+        found: object = json.loads(body, object_hook=_with_base64)
+        if not isinstance(found, dict):
+            raise Refused(400, _INVALID_ARGUMENT, "the body is no OTLP JSON")
         return json_format.ParseDict(found, ExportTraceServiceRequest(), ignore_unknown_fields=True)
     except (ValueError, TypeError, RecursionError, json_format.ParseError):
         raise Refused(400, _INVALID_ARGUMENT, "the body is no OTLP JSON") from None

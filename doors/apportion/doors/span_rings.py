@@ -67,7 +67,7 @@ class SpanRings:
             _KIND | _STATUS[span.failed] | _NEVER_OPEN,
             0,
             moved(span.start_ns),
-            moved(span.scheduled_ns),
+            moved(span.scheduled_ns or span.start_ns),
             moved(span.first_token_ns),
             moved(span.end_ns),
             layout.ABSENT,
@@ -96,12 +96,14 @@ class SpanRings:
         self._rings.clear()
 
     def _make(self, service: str) -> Ring:
+        # A service has begun before its first span; that the door's process had is not its startup.
+        nobody = self._process._replace(start_ticks=0, start_ns=0)
         arguments = Arguments(workload=service, devices=list(self._devices.get(service, ("GPU-",))))
         names = names_of(arguments, {}, self._process, os.uname().nodename)
         now_ns = time.monotonic_ns()
         facts = Facts(
             ring_id=os.urandom(16),
-            process=self._process,
+            process=nobody,
             init_ns=now_ns,
             created_monotonic_ns=now_ns,
             created_realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Final
 
@@ -60,9 +61,8 @@ class PySpy:
     """Runs py-spy. One burst at a time, in a process that waits for no other child meanwhile."""
 
     def __init__(self, program: str | None = None, proc_root: Path = Path("/proc")) -> None:
-        """`program`: py-spy's path; unset, it is that on PATH or beside this Python."""
-        beside = Path(sys.executable).with_name(PROGRAM)
-        self._program = program or shutil.which(PROGRAM) or str(beside)
+        """`program`: py-spy's path; unset, it is that on PATH or that which is installed here."""
+        self._program = program or shutil.which(PROGRAM) or _installed()
         self._proc_root = proc_root
 
     def record(self, pid: int, burst: Burst) -> CpuProfile:
@@ -198,3 +198,12 @@ def _gone(pid: int) -> ProfilerError:
 def _children_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def _installed() -> str:
+    """Where the package put its program: in another folder than this Python's, perhaps."""
+    with suppress(PackageNotFoundError):
+        for path in files(PROGRAM) or ():
+            if path.name == PROGRAM and path.parent.name == "bin":
+                return str(path.locate())
+    return str(Path(sys.executable).with_name(PROGRAM))

@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.run is not None:
         sys.stdout.write(_one_run(options, since_ns, until_ns, clock))
         return 0
-    by = tuple(name.strip() for name in options.by.split(",") if name.strip())
+    by = tuple(dict.fromkeys(name.strip() for name in options.by.split(",") if name.strip()))
     with open_ledgers(ledgers_of(options), clock) as ledger:
         found = report(
             ledger,

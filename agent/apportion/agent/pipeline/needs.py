@@ -97,11 +97,21 @@ def _fill(roots: Roots, known: Column, roofline: Roofline) -> None:
 
 
 def _serve_in_turn(roots: Roots, known: Column) -> None:
+    told = roots["first_token_ns"][known] > 0
+    _serve_whole(roots, known[~told])
+    known = known[told]
     rows = roots[known]
     start_ns, end_ns = rows["start_ns"], rows["end_ns"]
-    token_ns = np.where(rows["first_token_ns"] > 0, rows["first_token_ns"], end_ns)
-    token_ns = np.clip(token_ns, start_ns, end_ns)
+    token_ns = np.clip(rows["first_token_ns"], start_ns, end_ns)
     begun_ns = prefill_starts(start_ns, token_ns, rows["prefill_own"])
     roots["begun_ns"][known] = begun_ns
     roots["prefill_own"][known] = own_rate(rows["prefill_own"] / 1e9, token_ns - begun_ns)
     roots["decode_own"][known] = own_rate(rows["decode_own"] / 1e9, end_ns - token_ns)
+
+
+def _serve_whole(roots: Roots, known: Column) -> None:
+    """Requests without a first token: nothing says when which part ran, so it ran all the time."""
+    rows = roots[known]
+    need_s = (rows["prefill_own"] + rows["decode_own"]) / 1e9
+    roots["prefill_own"][known] = own_rate(need_s, rows["end_ns"] - rows["start_ns"])
+    roots["decode_own"][known] = 0

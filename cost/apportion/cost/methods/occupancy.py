@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from apportion.cost.methods.roofline import Floats, Roofline
     from apportion.cost.methods.trace import Column
 
+TOGETHER_NS: Final = 1_000_000
+"""First tokens of one iteration are told one after the other, in less than this; two iterations
+with prefills take longer."""
 OWN_BITS: Final = 30
 """Fixed point of `own`: sums of integers do not depend on their order."""
 _MAX_OWN: Final = 1 << 20
@@ -82,11 +85,11 @@ def prefill_starts(start_ns: Column, first_token_ns: Column, compute_ns: Column)
     """When each request's prefill most likely began, shape n; first come, first served.
 
     That is the last first token of the others before its own (those of one iteration come
-    together and share a window), but early enough for its own arithmetic, and never before the
-    request was admitted.
+    together, within `TOGETHER_NS`, and share a window), but early enough for its own arithmetic,
+    and never before the request was admitted.
     """
     tokens = distinct(first_token_ns)
-    place = np.searchsorted(tokens, first_token_ns)
+    place = np.searchsorted(tokens, first_token_ns - (TOGETHER_NS - 1))
     never = np.iinfo(np.int64).min
     earlier = np.where(place > 0, tokens[np.maximum(place - 1, 0)], never)
     begun: Column = np.maximum(start_ns, np.minimum(earlier, first_token_ns - compute_ns))

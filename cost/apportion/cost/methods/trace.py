@@ -58,6 +58,13 @@ class Trace:
         return len(self.request_id)
 
     @property
+    def has_first_token(self) -> NDArray[np.bool_]:
+        """Whose first token is known: of one token alone it may come at the finish."""
+        told: NDArray[np.bool_] = self.first_token_ns < self.finish_ns
+        told |= self.output_tokens == 1
+        return told
+
+    @property
     def computed_tokens(self) -> Column:
         """Input tokens that had to be computed."""
         return self.input_tokens - self.cached_input_tokens

@@ -24,13 +24,18 @@ NAME: Final = "roofline-windows/1"
 def roofline_windows(trace: Trace, roofline: Roofline) -> TraceShares:
     """A sweep over exact event boundaries, prefills first come, first served; see `occupancy`.
 
-    Time in which somebody is admitted and no window runs goes to those who wait.
+    Time in which somebody is admitted and no window runs goes to those who wait. A request without
+    a first token has one window for all that it needs, from its admission on.
     """
     prefill_s, decode_s = needs(
         roofline, trace.input_tokens, trace.cached_input_tokens, trace.output_tokens
     )
     admitted_ns, token_ns, finish_ns = trace.start_ns, trace.first_token_ns, trace.finish_ns
-    begun_ns = prefill_starts(admitted_ns, token_ns, np.rint(prefill_s * 1e9).astype(np.int64))
+    told = trace.has_first_token
+    compute_ns = np.rint(prefill_s * 1e9).astype(np.int64)
+    begun_ns = admitted_ns.copy()
+    begun_ns[told] = prefill_starts(admitted_ns[told], token_ns[told], compute_ns[told])
+    prefill_s = np.where(told, prefill_s, prefill_s + decode_s)
     edges = np.unique(np.concatenate([admitted_ns, begun_ns, token_ns, finish_ns]))
     dt_ns = np.diff(edges)
     admitted, begun, token, finish = (

@@ -101,7 +101,8 @@ def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]
             if payer is None:
                 payer = payers[index] = _payer(settled, index)
             parts = [(payer, device_ns, energy_mj if metered else None, cost)]
-            if payer.method == Method.ROOFLINE_WINDOWS and payer.ring:
+            by_need = payer.method == Method.ROOFLINE_WINDOWS and payer.ring
+            if by_need and settled.roots["first_token_ns"][index] > 0:
                 parts = _by_phase(payer, parts[0][1:], prefill_ns)
             for part, *values_of in parts:
                 row = moves.setdefault(MoveKey(part, hour_ns, bucket.rate), [0, None, None])
