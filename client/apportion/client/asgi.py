@@ -10,7 +10,6 @@ the request by the time that it is answered, the engine's tokens and times are r
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -23,9 +22,7 @@ from apportion.client.engine import engine_requests
 from apportion.client.serving import request
 from apportion.client.span import Span
 from apportion.client.usage import Usage, UsageReader
-from apportion.client.vllm.installed import warn_where_missing
-
-_LOG: Final = logging.getLogger(__name__)
+from apportion.client.vllm.installed import server_logger, warn_where_missing
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -142,7 +139,7 @@ def _callers() -> Callers:
         return Callers.of(os.environ)
     except (ValueError, OSError) as error:
         count("tenants_unknown")
-        _LOG.warning("apportion: requests have no tenant: %s", error)
+        server_logger().warning("apportion: requests have no tenant: %s", error)
         return Callers()
 
 

@@ -19,7 +19,7 @@ ALLOWED: Final = "VLLM_PLUGINS"
 """vLLM's variable: where it is set, only plugins that it names are loaded, of any group."""
 MODULE: Final = "apportion.client.vllm.stat_logger"
 LOGGER: Final = "vllm.apportion"
-"""Below vLLM's own, whose messages are written; others were seen to be silent in its server."""
+"""Below vLLM's own: in its server the root logger lets errors through only (seen in 0.32)."""
 _UPGRADE: Final = (
     "upgrade it (0.20 and newer do). Until then requests are those of RequestMiddleware"
 )
@@ -72,10 +72,15 @@ def _version() -> str:
     return next(versions, "of unknown version")
 
 
+def server_logger() -> logging.Logger:
+    """Where a warning is seen, in vLLM's server and in others."""
+    return logging.getLogger(LOGGER if "vllm" in sys.modules else "apportion.client")
+
+
 def warn_where_missing() -> None:
     """Say so in the log, in a vLLM that serves requests and has not loaded the plugin."""
     if "vllm" in sys.modules and MODULE not in sys.modules:
-        logging.getLogger(LOGGER).warning(
+        server_logger().warning(
             "vLLM has not loaded the plugin `%s`: requests are recorded with the tokens of their "
             "answers' `usage`, and waiting counts as running. `python -m apportion.client`, with "
             "this server's environment, says why",

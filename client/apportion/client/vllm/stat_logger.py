@@ -10,7 +10,6 @@ are under way: none leaves.
 from __future__ import annotations
 
 import importlib
-import logging
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from apportion.client.announced import Told
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
 from apportion.client.session import ready
-from apportion.client.vllm.installed import LOGGER
+from apportion.client.vllm.installed import server_logger
 
 _BASE: Any = importlib.import_module("vllm.v1.metrics.loggers").StatLoggerBase
 _STATUSES: Final = {"abort": "cancelled", "error": "error"}
@@ -39,7 +38,7 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
                 engine_requests.model = _served_model(vllm_config)
                 engine_requests.speaks = True
             else:
-                logging.getLogger(LOGGER).warning(
+                server_logger().warning(
                     "this vLLM does not say which request has finished: requests are those of "
                     "apportion.client.asgi.RequestMiddleware, with the tokens of their `usage`"
                 )
