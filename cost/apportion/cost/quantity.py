@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntFlag
 
-from apportion.cost.sums import HALF_BITS, joined
+from apportion.cost.sums import HALF_BITS
 
 
 class Lacks(IntFlag):
@@ -89,8 +89,11 @@ def summed(
     device_ns = (time_high << HALF_BITS) + time_low
     return Quantity(
         device_ns,
-        joined(units_high, units_low),
-        joined(energy_high, energy_low),
+        # As `sums.joined`, without a call of it for each of what may be a hundred thousand.
+        None if units_high is None or units_low is None else (units_high << HALF_BITS) + units_low,
+        None
+        if energy_high is None or energy_low is None
+        else (energy_high << HALF_BITS) + energy_low,
         (unpriced_high << HALF_BITS) + unpriced_low,
         device_ns if lacks & _NO_ENERGY else 0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from apportion.core.category import Category, Phase, SpanKind
@@ -54,7 +55,8 @@ class Figures:
         """
         self._connection, self._scope, self._names = connection, scope, names
         self._by = Dimensions(by, names)
-        self._found: dict[tuple[Any, ...], KeySums] = {}
+        self._found: defaultdict[tuple[Any, ...], KeySums] = defaultdict(KeySums)
+        """By the values of `Dimensions.columns`; names are looked up once for each, at the end."""
         self._read_cost()
         self.uncharged_spans = self._read_spans()
         self._sums = self._named()
@@ -67,13 +69,6 @@ class Figures:
         self.phases = () if "phase" in by else self._phase_rows(phases, top)
         self.categories = self._category_rows()
 
-    def _of(self, place: tuple[Any, ...]) -> KeySums:
-        """By the values of `Dimensions.columns`; names are looked up once for each, at the end."""
-        known = self._found.get(place)
-        if known is None:
-            known = self._found[place] = KeySums()
-        return known
-
     def _named(self) -> dict[Key, KeySums]:
         named: dict[Key, KeySums] = {}
         for place, found in self._found.items():
@@ -83,14 +78,14 @@ class Figures:
         return named
 
     def _read_cost(self) -> None:
-        by = self._by
+        by, found = self._by, self._found
         width, direct, incomplete = len(by.columns), int(Category.DIRECT), int(Lacks.RECORDS)
         for source in self._scope.cost(by.grains):
             statement = query.quantities(source, (*by.columns, "category"))
             for row in many_rows(self._connection, statement):
                 lacks = row[width + 1]
                 amount = summed(*row[width + 1 :])
-                known = self._of(row[:width])
+                known = found[row[:width]]
                 known.add(amount, direct=row[width] == direct)
                 if source.is_open:
                     known.open_units = plus(known.open_units, amount.units)
@@ -110,9 +105,9 @@ class Figures:
                 if not counts or not found.spans:
                     continue
                 if kind == request:
-                    self._of(row[:width]).add_requests(found)
+                    self._found[row[:width]].add_requests(found)
                 elif kind == step:
-                    self._of(row[:width]).add_steps(found)
+                    self._found[row[:width]].add_steps(found)
         if counts:
             self._read_steps()
         return uncharged
@@ -131,7 +126,7 @@ class Figures:
                 entity = self._names.entity(row[0], row[place])
                 # Whoever the steps are of within an attempt, they are the attempt's.
                 attempt = entity._replace(tenant=None, model=None)
-                known = self._of(row[: len(by.columns)])
+                known = self._found[row[: len(by.columns)]]
                 numbers = [(first, last)]
                 known.add_numbers(attempt, numbers, numbers if charged else [])
 
@@ -223,8 +218,10 @@ def _ranked(totals: Mapping[Key, Quantity], top: int | None) -> tuple[list[Key],
     return order[:top], order[top:]
 
 
-def _by_name(key: Key) -> list[str]:
-    return [_AFTER_ALL if name is None else name for name in key]
+def _by_name(key: Key) -> Key:
+    if None not in key:
+        return key
+    return tuple([_AFTER_ALL if name is None else name for name in key])
 
 
 def _other(by: Dimensions) -> Key:

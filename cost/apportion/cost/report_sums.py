@@ -81,11 +81,6 @@ class KeySums:
     def row(self, key: Key, *, counts: bool) -> EntityRow:
         """The row; without `counts` what is counted by span is unknown."""
         requests, steps = self.requests, self.steps
-        input_units, output_units = requests.input_units, requests.units
-        if requests.unpriced_ns:
-            input_units = output_units = None
-        per_input, per_cached = requests.divided_input_tokens, requests.divided_cached_input_tokens
-        computed = None if per_input is None else per_input - (per_cached or 0)
         all_steps, charged_steps = self._numbers_of_steps() if steps.spans else (0, 0)
         return EntityRow(
             key,
@@ -100,9 +95,7 @@ class KeySums:
             requests.output_tokens,
             steps.tokens,
             _tokens_per_second(steps, all_steps) if all_steps else None,
-            _per_million(input_units, per_input),
-            _per_million(input_units, computed),
-            _per_million(output_units, requests.divided_output_tokens),
+            *(_NO_PRICES if requests.unpriced_ns else _prices(requests)),
             None if steps.unpriced_ns else _divided(steps.units, charged_steps),
         )
 
@@ -113,6 +106,21 @@ class KeySums:
             self.steps.unnumbered + sum(size(numbers.all) for numbers in known),
             self.steps.unnumbered_charged + sum(size(numbers.charged) for numbers in known),
         )
+
+
+_NO_PRICES: Final = (None, None, None)
+
+
+def _prices(sums: SpanSums) -> tuple[int | None, int | None, int | None]:
+    """Units per million input, computed input and output tokens."""
+    tokens, cached = sums.divided_input_tokens, sums.divided_cached_input_tokens
+    if tokens is None:
+        return (None, None, _per_million(sums.units, sums.divided_output_tokens))
+    return (
+        _per_million(sums.input_units, tokens),
+        _per_million(sums.input_units, tokens - (cached or 0)),
+        _per_million(sums.units, sums.divided_output_tokens),
+    )
 
 
 def _tokens_per_second(sums: SpanSums, steps: int) -> float | None:

@@ -25,7 +25,7 @@ from apportion.core.category import INPUT_PHASES, Category, SpanKind, SpanStatus
 from apportion.cost.ledger.schema import accrual, charge, span
 from apportion.cost.quantity import plus
 from apportion.cost.rollups.sources import hour_of, unpriced_ns
-from apportion.cost.sums import halves, joined, narrow_sums, sums_of_halves
+from apportion.cost.sums import HALF_BITS, halves, narrow_sums, sums_of_halves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,13 +62,15 @@ class SpanSums(NamedTuple):
     @classmethod
     def of(cls, sums: Sequence[Any]) -> SpanSums:
         """From the columns of `figures`."""
+        *counts, d_high, d_low, i_high, i_low, u_high, u_low, p_high, p_low = sums
+        # As `joined`, without a call of it for each of what may be a hundred thousand.
         return cls._make(
             (
-                *sums[:11],
-                joined(sums[11], sums[12]),
-                joined(sums[13], sums[14]),
-                joined(sums[15], sums[16]),
-                joined(sums[17], sums[18]),
+                *counts,
+                None if d_low is None else (d_high << HALF_BITS) + d_low,
+                None if i_low is None else (i_high << HALF_BITS) + i_low,
+                None if u_low is None else (u_high << HALF_BITS) + u_low,
+                None if p_low is None else (p_high << HALF_BITS) + p_low,
             )
         )
 
