@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import zlib
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fastapi import FastAPI, Request, Response
 from google.protobuf import json_format
@@ -127,7 +127,8 @@ def _from_json(body: bytes) -> ExportTraceServiceRequest:
         found: object = json.loads(body, object_hook=_with_base64)
         if not isinstance(found, dict):
             raise Refused(400, _INVALID_ARGUMENT, "the body is no OTLP JSON")
-        return json_format.ParseDict(found, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+        said = cast("dict[str, Any]", found)
+        return json_format.ParseDict(said, ExportTraceServiceRequest(), ignore_unknown_fields=True)
     except (ValueError, TypeError, RecursionError, json_format.ParseError):
         raise Refused(400, _INVALID_ARGUMENT, "the body is no OTLP JSON") from None
 
