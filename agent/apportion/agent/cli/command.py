@@ -35,6 +35,7 @@ MODULES: Final = {
 }
 """The commands and their help; each is a module of this package, imported when it is asked for."""
 ELSEWHERE: Final = {
+    "otlp": "take OpenTelemetry spans as requests, in a process of its own",
     "run": "run a PyTorch program, each of whose optimizer steps is measured without an edit",
     "simulator": "run SIMULATED GPUs for tests and demos, and give them faults",
 }
