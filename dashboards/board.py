@@ -36,6 +36,10 @@ EVENTS: Final = {
         "red",
         'time() - apportion_device_xid_last_timestamp_seconds{instance=~"$instance"} < 60',
     ),
+    "Prices applied": (
+        "light-blue",
+        'time() - apportion_prices_applied_timestamp_seconds{instance=~"$instance"} < 60',
+    ),
     "Price changes": (
         "blue",
         'changes(apportion_device_rate_${currency}_per_hour{instance=~"$instance"}[1m]) > 0',

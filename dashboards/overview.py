@@ -130,6 +130,46 @@ BOARD: Final = Board(
             ),
         ),
         Row(
+            "Changed after it was settled",
+            (
+                Panel(
+                    "Moved",
+                    "Cost that was moved in the chosen time. It is still counted where it was.",
+                    "short",
+                    (
+                        Query(
+                            total("from, to, reason", spent("moved_cost_${currency}_total")),
+                            "{{from}} to {{to}}: {{reason}}",
+                        ),
+                    ),
+                    needs="a restart of a run, or records that came late",
+                ),
+                Panel(
+                    "Adjusted",
+                    "What prices and their rules changed in the chosen time; in no other picture.",
+                    "short",
+                    (
+                        Query(
+                            total("change, reason", spent("adjusted_cost_${currency}_total")),
+                            "{{change}}: {{reason}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Prices applied",
+                    "When prices were last applied to settled time.",
+                    "dateTimeFromNow",
+                    (
+                        Query(
+                            f"1000 * {series('prices_applied_timestamp_seconds')}", "{{instance}}"
+                        ),
+                    ),
+                    "number",
+                    needs="`apportion prices apply`",
+                ),
+            ),
+        ),
+        Row(
             "Budgets",
             (
                 Panel(

@@ -119,6 +119,15 @@ class MoveKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AdjustmentKey:
+    """Cost that later lines changed because a price did: `change` is `raised` or `lowered`."""
+
+    category: Category
+    change: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class LostKey:
     """Work of a run that came to nothing: what category it was in, and why it is lost."""
 
@@ -187,6 +196,11 @@ class Snapshot:
     latencies: Mapping[LatencyKey, Latency] = field(default_factory=lambda: MappingProxyType({}))
     lost: Mapping[LostKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     moved_units: Mapping[MoveKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    adjusted_units: Mapping[AdjustmentKey, int] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    prices_applied_unix_ns: int | None = None
+    """When prices were last applied to settled time; None: never, as far as is known."""
     budgets: tuple[Spent, ...] = ()
     residual_units: int = 0
     residual_mj: int = 0

@@ -15,6 +15,7 @@ from apportion.agent.process_usage import ProcessUsage
 from apportion.agent.recent import FAMILIES as RECENT
 from apportion.agent.shipping.figures import FAMILIES as SHIPPING
 from apportion.agent.snapshot import (
+    AdjustmentKey,
     DeviceState,
     LedgerCounts,
     LostKey,
@@ -124,6 +125,10 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
         moved_units=MappingProxyType(
             {MoveKey(Category.UNATTRIBUTED, Category.DIRECT, "late_record"): 1_500 * scale}
         ),
+        adjusted_units=MappingProxyType(
+            {AdjustmentKey(Category.DIRECT, "raised", "new_price"): 12 * 10**11 * scale}
+        ),
+        prices_applied_unix_ns=UNIX_NS - 60 * NS_PER_SECOND,
         rings=RingCounts(
             accepted=19 * scale,
             late=scale,

@@ -58,6 +58,7 @@ BOUNDS: Final = {
     "period": "day, week, month",
     "from": "the 12 categories",
     "to": "the 12 categories",
+    "change": "raised, lowered",
     "reason": "closed, named in the source",
     "outcome": "accepted, lost, abandoned, invalid; of OTLP as named in the source",
     "label": "workload, run, model, tenant",

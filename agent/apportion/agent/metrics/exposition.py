@@ -192,6 +192,15 @@ def _settled(snapshot: Snapshot, to: Emission) -> None:
     for move, units in snapshot.moved_units.items():
         labels = {"from": move.source.label, "to": move.target.label, "reason": move.reason}
         to.put("moved_cost_{currency}_total", _money(units), labels, simulated=simulated)
+    for adjustment, units in snapshot.adjusted_units.items():
+        labels = {
+            "category": adjustment.category.label,
+            "change": adjustment.change,
+            "reason": adjustment.reason,
+        }
+        to.put("adjusted_cost_{currency}_total", _money(units), labels, simulated=simulated)
+    applied = _seconds(snapshot.prices_applied_unix_ns)
+    to.put("prices_applied_timestamp_seconds", applied, simulated=simulated)
     for spent in snapshot.budgets:
         labels = {"budget": spent.budget.name, "period": spent.budget.every}
         for name, value in (

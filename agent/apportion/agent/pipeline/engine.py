@@ -25,6 +25,7 @@ from apportion.core.units import NS_PER_SECOND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from apportion.agent.adjustment_watch import AdjustmentWatch
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, PodDirectories, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
@@ -81,8 +82,9 @@ class Engine:
         numbered: bool = True,
         shipper: Shipper | None = None,
         budgets: BudgetWatch | None = None,
+        adjustments: AdjustmentWatch | None = None,
     ) -> None:
-        self._shipper, self._budgets = shipper, budgets
+        self._shipper, self._budgets, self._adjustments = shipper, budgets, adjustments
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
@@ -321,6 +323,7 @@ class Engine:
                 sample_period_ns=self._sample_period_ns,
                 shipper=self._shipper,
                 budgets=self._budgets,
+                adjustments=self._adjustments,
                 telemetry_gap_ns=self._settlement.telemetry_gap_ns,
                 poll=self._poll,
                 drops=self._drops,
