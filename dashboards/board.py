@@ -144,7 +144,8 @@ def _panel(panel: Panel) -> Picture:
     if panel.kind == "number":
         picture = _number()
     elif panel.kind == "table":
-        picture = table.Panel()
+        # Said, because without any word of it the SDK writes `null` in place of options.
+        picture = table.Panel().show_header(show_header=True)
     else:
         picture = _graph(stacked=panel.kind == "stack")
     needs = f" Needs {panel.needs}." if panel.needs else ""

@@ -51,13 +51,18 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True)
 class SpendKey:
-    """To whom settled time goes. Empty text is nobody or not said; labels are folded already."""
+    """To whom settled time goes. Empty text is nobody or not said; labels are folded already.
+
+    `namespace` and `pod` are those of the pod that holds the device.
+    """
 
     category: Category
     workload: str = ""
     run: str = ""
     model: str = ""
     tenant: str = ""
+    namespace: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,8 @@ class Snapshot:
     samples: tuple[Sample, ...] = ()
     """Of sources that are not about devices."""
     spend: Mapping[SpendKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
+    names_pods: bool = False
+    """Whether it is known which pods hold devices, so that a spend without one has none."""
     phases: Mapping[PhaseKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     requests: Mapping[RequestKey, int] = field(default_factory=lambda: MappingProxyType({}))
     steps: Mapping[StepKey, int] = field(default_factory=lambda: MappingProxyType({}))

@@ -70,9 +70,9 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
                 SpendKey(Category.DIRECT, "llm", model="llama-3.1-8b", tenant="search"): Spend(
                     3_600 * NS_PER_SECOND * scale, 2_400_000_000_001 * scale, 2_520_000_123 * scale
                 ),
-                SpendKey(Category.BETWEEN_STEPS, "pretrain", run="run-1"): Spend(
-                    NS_PER_SECOND * scale, 666_666_666 * scale, 250_000 * scale
-                ),
+                SpendKey(
+                    Category.BETWEEN_STEPS, "pretrain", run="run-1", namespace="ml", pod="train-0"
+                ): Spend(NS_PER_SECOND * scale, 666_666_666 * scale, 250_000 * scale),
                 SpendKey(Category.UNALLOCATED): Spend(NS_PER_SECOND * scale),
             }
         ),

@@ -7,7 +7,7 @@ from typing import Final
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
-SPEND: Final = ("workload", "run", "model", "tenant", "category")
+SPEND: Final = ("workload", "run", "model", "tenant", "category", "namespace", "pod")
 PHASE: Final = ("workload", "phase")
 LOST: Final = ("workload", "run", "from", "reason")
 BUDGET: Final = ("budget", "period")

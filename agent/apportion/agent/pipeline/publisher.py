@@ -150,6 +150,7 @@ def publish(
             *(() if shipper is None else shipper.samples(unix_ns)),
         ),
         spend=spend,
+        names_pods=not locks.is_by_ring and seen.pods(monotonic_ns) is not None,
         lost=lost,
         phases=totals.phases,
         requests=MappingProxyType(dict(totals.requests)),
