@@ -15,7 +15,7 @@ import pytest
 from tests.client.decoded import labels, only, request_id
 
 from apportion.client import layout
-from apportion.client.id_hashing import hashed_ids
+from apportion.client.id_hashing import HashedIds
 from apportion.core.clock import SystemClock
 from apportion.doors import sglang
 from apportion.doors.sglang import SglangLogs
@@ -222,14 +222,12 @@ def test_hashed_ids_are_hashed_here_too(logs: Path, tmp_path: Path) -> None:
     """A door stores the same hash as a client with the same key."""
     key = tmp_path / "key"
     key.write_text("k" * 32)
-    hashed_ids.configure({"APPORTION_ID_KEY_FILE": str(key)})
-    try:
-        write(logs, line())
-        rings, read = opened(logs)
-        read.look()
-        rings.close()
-    finally:
-        hashed_ids.configure({})
+    ids = HashedIds()
+    ids.configure({"APPORTION_ID_KEY_FILE": str(key)})
+    write(logs, line())
+    rings = SpanRings(tmp_path / "rings", {}, {"chat": "llama"}, ids)
+    SglangLogs(rings, [("chat", logs)], tenant_label="tenant").look()
+    rings.close()
     found = only(tmp_path / "rings")
     text, _ = request_id(found.records[0]["request_id"])
     tenant, model, _ = labels(found, found.records[0])

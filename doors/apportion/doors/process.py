@@ -68,12 +68,12 @@ def rings_of(options: argparse.Namespace) -> SpanRings:
     environ = dict(os.environ)
     if options.hashed_ids is not None:
         environ[id_hashing.HASHED] = options.hashed_ids
-    ids = id_hashing.hashed_ids
+    ids = id_hashing.HashedIds()
     ids.configure(environ, options.id_key_file)
     problem = ids.problem() if ids.on else None
     if problem is not None:
         raise ValueError(problem)
-    return SpanRings(options.ring_dir, dict(options.devices), dict(options.model))
+    return SpanRings(options.ring_dir, dict(options.devices), dict(options.model), ids)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Final
 
 from apportion.client import layout
 from apportion.client.encoding import request_id_field
-from apportion.client.id_hashing import hashed_ids
+from apportion.client.id_hashing import HashedIds
 from apportion.client.identity import Arguments, identity_json, identity_of, names_of
 from apportion.client.process import read_process
 from apportion.client.ring import Facts, Ring
@@ -32,11 +32,14 @@ class SpanRings:
         directory: Path,
         devices: Mapping[str, Sequence[str]],
         models: Mapping[str, str] | None = None,
+        ids: HashedIds | None = None,
     ) -> None:
         """By service: the ids of the `devices` on which it runs; the host's only GPU else.
 
-        And of `models` the one of those of its requests that name none.
+        And of `models` the one of those of its requests that name none. `ids` says what becomes
+        of request ids and tenants.
         """
+        self._ids = HashedIds() if ids is None else ids
         self._directory, self._devices, self._models = directory, devices, models or {}
         self._process = read_process()
         self._rings: dict[str, Ring] = {}
@@ -54,8 +57,8 @@ class SpanRings:
             ring = self._rings[told.service] = self._make(told.service)
         offset_ns = time.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)
         tenant, request_id = told.tenant, told.request_id
-        if hashed_ids.on:
-            tenant, request_id = hashed_ids.tenant(tenant), hashed_ids.request_id(request_id) or ""
+        if self._ids.on:
+            tenant, request_id = self._ids.tenant(tenant), self._ids.request_id(request_id) or ""
         labels = (tenant, told.model or self._models.get(told.service), told.adapter)
         words, adapter = ring.label_words.get(labels) or ring.intern(labels)
         head, text = request_id_field(request_id)
