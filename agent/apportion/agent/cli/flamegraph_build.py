@@ -81,6 +81,8 @@ def _folded(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _found(options: argparse.Namespace) -> FoundStacks:
+    from apportion.agent.cli.flamegraph_inputs import read_files, stacks_of  # noqa: PLC0415
+
     is_asked = is_priced(options)
     if options.files and options.profile:
         raise ConfigError(
@@ -89,12 +91,12 @@ def _found(options: argparse.Namespace) -> FoundStacks:
     if not is_asked:
         if not options.files:
             raise ConfigError("name a FILE, or a --ledger")
-        from apportion.agent.cli.flamegraph_inputs import stacks_of  # noqa: PLC0415 - as above
-
         return stacks_of(options, options.files)
     from apportion.agent.cli.flamegraph_ledger import (  # noqa: PLC0415 - of the extra `agent`
         priced_by_ledger,
         whole_ledger,
     )
 
-    return priced_by_ledger(options) if options.files else whole_ledger(options)
+    if not options.files:
+        return whole_ledger(options)
+    return priced_by_ledger(options, read_files(options, options.files))

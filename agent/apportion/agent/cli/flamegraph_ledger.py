@@ -34,13 +34,12 @@ from apportion.profiles.stacks import Stacks
 from apportion.profiles.step_range import StepRange
 
 
-def priced_by_ledger(options: argparse.Namespace) -> FoundStacks:
-    """The files' stacks in money, energy and device time of what was chosen.
+def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundStacks:
+    """The stacks of files in money, energy and device time of what was chosen.
 
     Raises:
-        ConfigError, LedgerError: a file or the ledger cannot be used, or has nothing of it.
+        ConfigError, LedgerError: the ledger cannot be used, or has nothing of it.
     """
-    found = read_files(options, options.files)
     clock = SystemClock()
     chosen = _chosen(options, clock)
     with open_ledgers(ledgers_of(options), clock) as ledger:
