@@ -6,9 +6,7 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -25,21 +23,7 @@ from apportion.core.clock import ManualClock, SystemClock
 from apportion.core.errors import ProfilerError
 from apportion.cost.testing import LedgerBuilder
 
-WORK = 'print("ready", flush=True)\nwhile True: sum(range(1000))'
 BOOT = "b" * 32
-
-
-@pytest.fixture
-def worker() -> Iterator[int]:
-    """A Python process at work."""
-    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def record(taken_s: int, file: str | None, error: str | None = None) -> ProfileRecord:

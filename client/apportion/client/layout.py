@@ -101,10 +101,43 @@ IDENTITY_KEYS: Final = frozenset(
         "device_hints",
         "client_version",
         "resumed_from_step",
+        "manifest",
     }
 )
 """Keys of the identity. `devices` is what the user said; `device_hints` maps the names of
-environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values."""
+environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values; `manifest`
+says with what the process computes, by `MANIFEST_KEYS`."""
+
+MANIFEST_PACKAGES: Final = (
+    "torch",
+    "numpy",
+    "transformers",
+    "accelerate",
+    "lightning",
+    "pytorch_lightning",
+    "deepspeed",
+    "peft",
+    "triton",
+    "vllm",
+    "sglang",
+)
+MANIFEST_KEYS: Final = (
+    "python",
+    "system",
+    "driver",
+    *MANIFEST_PACKAGES,
+    "cuda",
+    "hip",
+    "cudnn",
+    "nccl",
+    "seed",
+    "deterministic",
+    "cudnn_deterministic",
+    "cudnn_benchmark",
+    "matmul_precision",
+    "threads",
+)
+"""All that a manifest may say, in the order in which it is shown."""
 
 MEMBER: Final = "member"
 """The `kind` of a process that computes for requests which another one of its run reports."""

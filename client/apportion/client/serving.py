@@ -80,7 +80,8 @@ class Request(Span):
     def __enter__(self) -> Span:
         try:
             ring = session.short
-            if ring is None:
+            start_ns = monotonic_ns()
+            if ring is None or start_ns >= session.due_ns:
                 return self._enter()
             facts = threads.facts
             around = facts.innermost
@@ -101,7 +102,7 @@ class Request(Span):
             self._bits = bits = ring.clock_bits + _KIND
             self._thread = facts
             facts.innermost = self
-            self._start_ns = start_ns = monotonic_ns()
+            self._start_ns = start_ns
             _pack_open(ring.payload, slot[1], number, bits, label_words, ABSENT)
             ring.words[slot[0]] = start_ns
             self._slot = slot

@@ -42,7 +42,8 @@ class Step(Span):
     def __enter__(self) -> Span:
         try:
             ring = session.short
-            if ring is None:
+            start_ns = monotonic_ns()
+            if ring is None or start_ns >= session.due_ns:
                 return self._enter()
             facts = threads.facts
             around = facts.innermost
@@ -58,7 +59,7 @@ class Step(Span):
             self._bits = bits = ring.clock_bits + STEP
             self._thread = facts
             facts.innermost = self
-            self._start_ns = start_ns = monotonic_ns()
+            self._start_ns = start_ns
             _pack_open(ring.payload, slot[1], number, bits, self._step)
             ring.words[slot[0]] = start_ns
             self._slot = slot

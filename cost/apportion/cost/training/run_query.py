@@ -135,6 +135,7 @@ def processes(connection: Connection, axis: Axis) -> dict[RunKey, list[Process]]
             rank=said.get("rank"),
             world_size=said.get("world_size"),
             restart_count=said.get("restart_count"),
+            manifest=tuple((said.get("manifest") or {}).items()),
             **known,
         )
         found.setdefault(RunKey(said.get("workload"), said["run"]), []).append(process)
@@ -311,4 +312,6 @@ def _of(members: Iterable[ProcessKey]) -> ColumnElement[bool]:
 
 
 def _ended(period: Period) -> tuple[ColumnElement[bool], ...]:
-    return finished_steps(), period.holds(span.c.agent_id, span.c.end_ns)
+    # A rank whose step fails because another one died has finished nothing, though it ended it.
+    well = span.c.status == int(SpanStatus.OK)
+    return finished_steps(), well, period.holds(span.c.agent_id, span.c.end_ns)
