@@ -13,6 +13,7 @@ small that it is always full, and where there is none.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -21,22 +22,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apportion import client
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gpt import Gpt, Shape
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HOOK_ROUNDS, HOOK_STEPS = 100, 1_000
@@ -84,15 +80,13 @@ class Training:
     """One model in training; each way of measuring goes on where the last one was."""
 
     def __init__(self, size: Size) -> None:
-        import torch  # noqa: PLC0415 - only the measuring process has it
-
-        from gpt import Gpt, Shape  # noqa: PLC0415 - as above
-
+        torch: Any = importlib.import_module("torch")  # only the measuring process has them
+        gpt: Any = importlib.import_module("gpt")
         torch.manual_seed(1)
-        shape: Shape = Shape(layers=size.layers, width=size.width, context=size.tokens)
-        self._model: Gpt = Gpt(shape)
+        shape = gpt.Shape(layers=size.layers, width=size.width, context=size.tokens)
+        self._model = gpt.Gpt(shape)
         self.optimizer = torch.optim.AdamW(self._model.parameters())
-        self._batch: Tensor = torch.randint(shape.vocabulary, (size.sequences, size.tokens + 1))
+        self._batch = torch.randint(shape.vocabulary, (size.sequences, size.tokens + 1))
         self._tokens = size.sequences * size.tokens
         self._number = 0
 
@@ -118,8 +112,7 @@ class Hooks:
     """The client's among PyTorch's hooks for all optimizers, which can be taken out."""
 
     def __init__(self) -> None:
-        import torch.optim.optimizer as module  # noqa: PLC0415 - as above
-
+        module: Any = importlib.import_module("torch.optim.optimizer")
         client.torch_steps()
         # There is no public way to have a hook, and not to have it, and to have it again.
         self._places: list[dict[int, Any]] = [
@@ -134,7 +127,7 @@ class Hooks:
             place.clear()
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __call__(self) -> Generator[None]:
         for place, hooks in zip(self._places, self._hooks, strict=True):
             place.update(hooks)
         with client.torch_steps():
@@ -154,7 +147,7 @@ class Hooks:
 
 
 @contextmanager
-def nothing() -> Iterator[None]:
+def nothing() -> Generator[None]:
     yield
 
 
@@ -235,7 +228,7 @@ def hook_ns(hooks: Hooks, directory: Path) -> dict[str, float]:
 
 
 @contextmanager
-def limited(most_bytes: int | None) -> Iterator[None]:
+def limited(most_bytes: int | None) -> Generator[None]:
     """No file may grow beyond this: reserving a ring fails as it does on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if most_bytes is not None:

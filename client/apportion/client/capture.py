@@ -39,7 +39,7 @@ class Capture:
         self._step: Any = None
         self._left = 0
         self._path = ""
-        self._seen = ""
+        self._seen: str = ""
 
     def at_step(self, ring_path: str, number: int) -> None:
         """Begin, go on or end, before step `number`. Nothing is raised, whatever happens."""

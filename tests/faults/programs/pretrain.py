@@ -6,6 +6,9 @@ It trains to step LAST with two ranks of gloo. In its first execution rank 1 is 
 CRASH_AT; the next one goes on from the checkpoint of step SAVE_AT.
 """
 
+# pyright: reportUnknownMemberType=false
+# PyTorch's own annotations leave much unknown.
+
 from __future__ import annotations
 
 import os

@@ -122,6 +122,7 @@ def processes(connection: Connection, axis: Axis) -> dict[RunKey, list[Process]]
         said: dict[str, Any] = json.loads(identity)
         if said.get("run") is None:
             continue
+        manifest: dict[str, str] = said.get("manifest") or {}
         known = dict(zip(_PROGRESS, progress, strict=True))
         for name in ("first_step_ns", "last_step_ns", "resumed_ns"):
             known[name] = axis.at(agent_id, known[name])
@@ -135,7 +136,7 @@ def processes(connection: Connection, axis: Axis) -> dict[RunKey, list[Process]]
             rank=said.get("rank"),
             world_size=said.get("world_size"),
             restart_count=said.get("restart_count"),
-            manifest=tuple((said.get("manifest") or {}).items()),
+            manifest=tuple(manifest.items()),
             **known,
         )
         found.setdefault(RunKey(said.get("workload"), said["run"]), []).append(process)
