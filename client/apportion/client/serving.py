@@ -81,8 +81,7 @@ class Request(Span):
     def __enter__(self) -> Span:
         try:
             ring = session.short
-            start_ns = monotonic_ns()
-            if ring is None or start_ns >= session.due_ns:
+            if ring is None:
                 return self._enter()
             facts = threads.facts
             around = facts.innermost
@@ -96,6 +95,9 @@ class Request(Span):
                 return self._enter()
             label_words, adapter = ring.label_words[self._labels]
             if adapter:
+                return self._enter()
+            start_ns = monotonic_ns()
+            if start_ns >= session.due_ns:
                 return self._enter()
             self._number = number = ring.next_number()
             slot = ring.take_slot()

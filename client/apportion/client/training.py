@@ -42,8 +42,7 @@ class Step(Span):
     def __enter__(self) -> Span:
         try:
             ring = session.short
-            start_ns = monotonic_ns()
-            if ring is None or start_ns >= session.due_ns:
+            if ring is None:
                 return self._enter()
             facts = threads.facts
             around = facts.innermost
@@ -53,6 +52,9 @@ class Step(Span):
                 or _in_context() is not None
                 or surroundings.running_loop() is not None
             ):
+                return self._enter()
+            start_ns = monotonic_ns()
+            if start_ns >= session.due_ns:
                 return self._enter()
             self._number = number = ring.next_number()
             slot = ring.take_slot()
