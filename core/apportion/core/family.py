@@ -59,7 +59,9 @@ BOUNDS: Final = {
     "from": "the 12 categories",
     "to": "the 12 categories",
     "reason": "closed, named in the source",
-    "outcome": "accepted, lost, abandoned, invalid; of OTLP as named in the source",
+    "outcome": "accepted, lost, abandoned, invalid; of iterations in_time, late, missing; of OTLP "
+    "as named in the source",
+    "allocation_method": "the three by need",
     "label": "workload, run, model, tenant",
     "collector": "the registered collectors",
     "process": "agent, nvml",
