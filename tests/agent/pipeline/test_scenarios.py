@@ -373,6 +373,28 @@ def test_records_lost_before_the_ring_is_bound_are_remembered(*, restarts: bool)
     assert [row["incomplete"] for row in lines if row["kind"] == ChargeKind.CHARGE] == [1]
 
 
+def test_a_loss_is_remembered_while_its_devices_are_another_agents() -> None:
+    """A restarted agent reads its ring before it owns the device: what runs is marked later."""
+    world = World([PRICE])
+    llm = world.process("llm", started_ns=None)
+    world.read_all(0.9)
+    world.run(10 * SECOND, utilization=0.9)
+    beside = llm.start(SpanKind.REQUEST, world.now_ns)
+    world.run(5 * SECOND, utilization=0.9)
+    gone = llm.start(SpanKind.REQUEST, world.now_ns)
+    world.clock.advance(SECOND)
+    llm.finish(gone, world.now_ns)
+    world.boot_agent(owns=False)
+    world.lose(llm, [gone])
+    world.clock.advance(4 * SECOND)
+    world.tick()
+    world.run(10 * SECOND, utilization=0.9)
+    llm.finish(beside, world.now_ns)
+    world.settle()
+    lines = [row for row in world.rows("charge") if row["number"]]
+    assert [row["incomplete"] for row in lines if row["kind"] == ChargeKind.CHARGE] == [1]
+
+
 def test_what_is_learnt_while_a_device_is_given_up_is_charged() -> None:
     """A span of its settled past: its process is read then, another's after the device is back."""
     world = World([PRICE])

@@ -146,8 +146,18 @@ class RingState:
             self.losses = [Interval(self.losses[0].start_ns, self.losses[-1].end_ns)]
 
     def losses_after(self, charged_ns: int | None) -> list[Interval]:
-        """Those that still matter once what ended up to `charged_ns` is charged; None: nothing."""
-        return [loss for loss in self.losses if charged_ns is None or loss.end_ns > charged_ns]
+        """Those that still matter once what ended up to `charged_ns` is charged; None: nothing.
+
+        A root that ran beside a loss is marked when it is charged, which may be later: its
+        devices are settled beyond the loss already, or another agent's for now.
+        """
+        if charged_ns is None or not self.losses:
+            return self.losses
+        ended = self.ended()
+        starts = ended["start_ns"][ended["end_ns"] > charged_ns].tolist()
+        starts += [span.start_ns for span in self.open.values()]
+        oldest_ns = min([charged_ns, *starts])
+        return [loss for loss in self.losses if loss.end_ns > oldest_ns]
 
     def restore(self, roots: Roots) -> None:
         """Ended roots from the ledger."""
