@@ -30,9 +30,11 @@ MOST_MOVED: Final = {
     Method.ROOFLINE_COUNTS: 0.01,
     Method.ROOFLINE_WINDOWS: 0.02,
 }
+LEAST_BY_METHOD: Final = 0.99
+"""What is learnt late moves by windows in any case."""
 _INTERNAL: Final = re.compile(r"-[0-9a-f]{8}$")
 _CHARGED: Final = """
-    select request_id, method_key, sum(units) from (
+    select request_id, method_key, sum(units), sum(abs(units)) from (
         select agent_id, ring_key, number, method_key, units from charge where category = ?
         union all
         select agent_id, ring_key, number, method_key, units from accrual where category = ?)
@@ -51,9 +53,9 @@ def compared(book: Book, found: list[Span], batches: Path, config: Path) -> dict
     true = roofline_two_part(trace, iterations, roofline)
     units: Counter[str] = Counter()
     methods: Counter[str] = Counter()
-    for name, method, amount in book.rows(_CHARGED, *[int(Category.DIRECT)] * 2):
+    for name, method, amount, size in book.rows(_CHARGED, *[int(Category.DIRECT)] * 2):
         units[name] += amount
-        methods[Method(method).label] += amount
+        methods[Method(method).label] += size
     charged = np.array([units[name] for name in trace.request_id], dtype=np.float64)
     took_ns = (iterations.end_ns - iterations.start_ns).sum()
     busy_ns = Busy.of(trace.start_ns, trace.finish_ns).total_ns
@@ -77,8 +79,9 @@ def compared(book: Book, found: list[Span], batches: Path, config: Path) -> dict
 def too_far(figures: dict[str, Any], method: Method) -> list[str]:
     """What is wrong with them: another method than expected, or too much with others."""
     faults: list[str] = []
-    if list(figures["units_by_method"]) != [method.label]:
-        faults.append(f"settled by {figures['units_by_method']}, not by {method.label}")
+    by_method = figures["units_by_method"]
+    if by_method.get(method.label, 0) < LEAST_BY_METHOD * sum(by_method.values()):
+        faults.append(f"settled by {by_method}, not by {method.label}")
     if figures["moved"] > MOST_MOVED[method]:
         faults.append(f"{figures['moved']:.2%} of the cost is with other requests than it should")
     return faults

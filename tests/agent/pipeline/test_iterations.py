@@ -206,11 +206,13 @@ def captured(path: Path) -> Run:
             )
         )
         for each in line.get("fin", []):
-            lengths = (each["inference_time"], each["decode_time"])
-            times = (end_ns - round(length * 1e9) for length in lengths)
+            admitted_ns, token_ns = (
+                end_ns - round(each[name] * 1e9) for name in ("inference_time", "decode_time")
+            )
             tokens = ("num_prompt_tokens", "num_cached_tokens", "num_generation_tokens")
+            said = [int(each[name]) for name in tokens]
             requests.append(
-                RequestRow(each["request_id"], *times, end_ns, *(each[n] for n in tokens), "")
+                RequestRow(each["request_id"], admitted_ns, token_ns, end_ns, *said, tenant="")
             )
     return Run(Trace.of(requests), IterationCounts(*np.array(rows, np.int64).T.copy()))
 

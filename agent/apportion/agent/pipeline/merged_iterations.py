@@ -78,8 +78,8 @@ class MergedIterations:
         rows, engine = rows[order], engine[order]
         same = (np.diff(rows["index"], prepend=-1) == 0) & (np.diff(engine, prepend=-1) == 0)
         rows, engine = rows[~same], engine[~same]
-        end_ns = np.maximum.accumulate(rows["end_ns"])
         elapsed_ns = np.maximum(rows["end_ns"] - rows["start_ns"], 0)
+        end_ns = _not_after_the_next(rows["end_ns"], elapsed_ns)
         before = np.diff(rows["index"], prepend=-1) - 1
         first = np.diff(engine, prepend=-1) != 0
         missing = np.where(first, rows["index"], before)
@@ -127,6 +127,18 @@ class MergedIterations:
         closes = end_ns - ends_ns[last] <= TAIL_NS
         found: NDArray[np.bool_] = inside & unbroken & opens & closes
         return found
+
+
+def _not_after_the_next(end_ns: Column, elapsed_ns: Column) -> Column:
+    """Ends that leave each following iteration the time that it took, in order.
+
+    Iterations are told of after they ended, some long after. One that ended later than the next
+    one began was told of late.
+    """
+    took_ns = np.cumsum(elapsed_ns)
+    lead_ns = np.minimum.accumulate((end_ns - took_ns)[::-1])[::-1]
+    ends: Column = np.maximum.accumulate(lead_ns + took_ns)
+    return ends
 
 
 TAIL_NS: Final = 100_000_000

@@ -35,11 +35,15 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
         self._engine = engine_index
         self._since_ns = monotonic_ns()
         self._clock = EngineClock()
+        self._staggered = False
+        """Whether a request skips iterations, so that its tokens are several of them apart."""
         self._speaks = False
         try:
             self._speaks = _says_ids()
             if self._speaks:
                 engine_requests.model = _served_model(vllm_config)
+                parallel = getattr(vllm_config, "parallel_config", None)
+                self._staggered = getattr(parallel, "pipeline_parallel_size", 1) > 1
                 engine_requests.speaks = True
             else:
                 server_logger().warning(
@@ -64,13 +68,13 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
             return
         heard_ns = monotonic_ns()
         try:
-            tokens_s = getattr(iteration_stats, "inter_token_latencies_iter", ())
-            end_ns = self._clock.ended(heard_ns, tokens_s)
+            apart_ns = 0 if self._staggered else _apart_ns(iteration_stats)
+            end_ns = self._clock.ended(heard_ns, apart_ns)
             if scheduler_stats is not None:
                 engine_requests.queue(self._engine, _waiting(scheduler_stats))
                 details = getattr(scheduler_stats, "iteration_details", None)
                 if details is not None:  # before its requests: who reads them knows it
-                    iterations.record(_iteration(self._engine, details, end_ns))
+                    iterations.record(_iteration(self._engine, details, end_ns, apart_ns))
             for finished in getattr(iteration_stats, "finished_requests", ()):
                 engine_requests.tell(finished.request_id, _told(finished, end_ns, self._since_ns))
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
@@ -96,13 +100,22 @@ def _waiting(stats: Any) -> int:
     return int(stats.num_waiting_reqs) + int(getattr(stats, "num_skipped_waiting_reqs", 0))
 
 
-def _iteration(engine: int, details: Any, end_ns: int) -> Iteration:
+def _apart_ns(stats: Any) -> int:
+    """How long after the one before it an iteration ended, by the engine's clock; 0: not known.
+
+    vLLM tells of each token but first ones how long ago the same request had its last one.
+    """
+    tokens_s = getattr(stats, "inter_token_latencies_iter", None)
+    return round(min(tokens_s) * _NS) if tokens_s else 0
+
+
+def _iteration(engine: int, details: Any, end_ns: int, apart_ns: int) -> Iteration:
     """With `--enable-logging-iteration-details`: it ended at `end_ns`."""
     return Iteration(
         engine,
         details.iteration_index,
         end_ns,
-        round(details.elapsed_ms * 1e6),
+        max(apart_ns, round(details.elapsed_ms * 1e6)),
         details.num_ctx_requests,
         details.num_ctx_tokens,
         details.num_generation_requests,
