@@ -210,10 +210,9 @@ def captured(path: Path) -> Run:
                 end_ns - round(each[name] * 1e9) for name in ("inference_time", "decode_time")
             )
             tokens = ("num_prompt_tokens", "num_cached_tokens", "num_generation_tokens")
-            said = [int(each[name]) for name in tokens]
-            requests.append(
-                RequestRow(each["request_id"], admitted_ns, token_ns, end_ns, *said, tenant="")
-            )
+            prompt, cached, output = (int(each[name]) for name in tokens)
+            times = (admitted_ns, token_ns, end_ns)
+            requests.append(RequestRow(each["request_id"], *times, prompt, cached, output, ""))
     return Run(Trace.of(requests), IterationCounts(*np.array(rows, np.int64).T.copy()))
 
 
