@@ -46,6 +46,22 @@ def upgrade() -> None:
         ),
     )
     op.create_table(
+        "iteration",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("ring_key", sa.Integer(), nullable=False),
+        sa.Column(
+            "sequence", sa.BigInteger(), nullable=False, comment="of the first one in its ring"
+        ),
+        sa.Column("end_ns", sa.BigInteger(), nullable=False, comment="when the last of them ended"),
+        sa.Column(
+            "values",
+            sa.Text(),
+            nullable=False,
+            comment="JSON, a list a column; deleted once settled",
+        ),
+        sa.PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
+    )
+    op.create_table(
         "repricing",
         sa.Column("agent_id", sa.BigInteger(), nullable=False),
         sa.Column("device_key", sa.Integer(), nullable=False),
@@ -234,5 +250,6 @@ def downgrade() -> None:
     op.drop_table("device_share")
     op.drop_table("price_rule")
     op.drop_table("repricing")
+    op.drop_table("iteration")
     op.drop_column("charge", "priced_ns")
     op.drop_column("charge", "from_rate_key")
