@@ -331,6 +331,27 @@ def test_a_model_that_nobody_knows_is_a_problem_where_it_was_named(tmp_path: Pat
     assert config_problems(_load(flags=known)) == []
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("pods_dir", "pods", f"pods depends on where the agent is started: give {Path.cwd()}/pods"),
+        ("sglang_logs", "chat", "'chat': say SERVICE=DIR"),
+        ("id_key_file", "/missing/key", "/missing/key: No such file or directory"),
+    ],
+)
+def test_what_cannot_work_is_a_problem_where_it_was_named(key: str, value: str, said: str) -> None:
+    """A path that means another place in each unit file, a log without a server, a lost key."""
+    (problem,) = config_problems(_load(flags={key: value}))
+    assert problem == f"{flag(key)}: {key}: {said}"
+
+
+def test_ids_are_not_hashed_without_a_key() -> None:
+    """Half of the setting is refused, and so is a kind of ids that there is not."""
+    (problem,) = config_problems(_load(flags={"hashed_ids": "tenant"}))
+    assert "needs a key" in problem
+    assert "hashed_ids" in str(_refusal(flags={"hashed_ids": "tenants"}))
+
+
 def test_every_key_is_documented(repository: Path) -> None:
     """docs/configuration.md names each key with its variable, and no key that is not there."""
     page = (repository / "docs" / "configuration.md").read_text(encoding="utf-8")

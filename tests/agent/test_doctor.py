@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import sqlite3
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -15,6 +18,7 @@ from tests.postgres import PostgresServer
 from apportion.agent.config_layers import LoadedConfig, load_config
 from apportion.agent.doctor import Finding, Level, examine
 from apportion.agent.doctor.devices import examine_price
+from apportion.agent.doctor.doors import examine_doors
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
 from apportion.agent.doctor.rings import (
@@ -25,7 +29,10 @@ from apportion.agent.doctor.rings import (
 from apportion.agent.doctor.shared_ledger import examine_shared_ledger
 from apportion.agent.ingest.pod_directories import VOLUME
 from apportion.client import layout
+from apportion.collectors.options import CollectorOptions
+from apportion.collectors.otlp import Otlp
 from apportion.core.clock import ManualClock, SystemClock
+from apportion.core.errors import CollectorError
 from apportion.cost.ledger.migration import migrate
 
 NOW_NS = 5_000 * 10**9
@@ -339,3 +346,53 @@ def test_clocks_that_disagree(shared_url: str) -> None:
     (finding,) = _shared(shared_url, clock)
     assert finding.level is Level.WARN
     assert finding.found.startswith("the server's clock is +60.")
+
+
+def _free() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def test_the_doctor_asks_the_door(tmp_path: Path) -> None:
+    """It sends an empty export over both protocols; what else listens there is no door."""
+    http, grpc = _free(), _free()
+    config = _load(tmp_path, otlp_http=http, otlp_grpc=grpc).config
+    assert [each.found for each in examine_doors(config, agent_runs=False)] == [
+        f"{http} is free for an agent's door",
+        f"{grpc} is free for an agent's door",
+    ]
+    missing = examine_doors(config, agent_runs=True)
+    assert _levels(missing) == ["fail", "fail"]
+    assert "an agent runs, and " in missing[0].found
+    door = Otlp(CollectorOptions(ring_dir=tmp_path, otlp_http=http, otlp_grpc=grpc), SystemClock())
+    door.start()
+    try:
+        deadline = time.monotonic() + 60
+        listens = False
+        while not listens:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            with suppress(CollectorError):
+                listens = bool(door.collect().samples)
+        assert [each.found for each in examine_doors(config, agent_runs=True)] == [
+            f"{http} takes exports",
+            f"{grpc} takes exports",
+        ]
+        swapped = _load(tmp_path, otlp_http=grpc).config
+        (other,) = examine_doors(swapped, agent_runs=True)
+        assert other.found.startswith(f"what listens on {grpc} is no door: ")
+    finally:
+        door.close()
+
+
+def test_the_doctor_looks_for_logs(tmp_path: Path) -> None:
+    """A directory that is not there is a failure, one without logs may be a server without work."""
+    config = _load(tmp_path, sglang_logs=f"chat={tmp_path / 'logs'}").config
+    (finding,) = examine_doors(config, agent_runs=True)
+    assert (finding.level, finding.check) == (Level.FAIL, "sglang chat")
+    (tmp_path / "logs").mkdir()
+    (finding,) = examine_doors(config, agent_runs=True)
+    assert finding.level is Level.WARN
+    (tmp_path / "logs" / "sglang-request-metrics-20261126_10.log").touch()
+    (finding,) = examine_doors(config, agent_runs=True)
+    assert finding.level is Level.OK

@@ -13,12 +13,15 @@ import pytest
 from apportion import client
 from apportion.client import layout
 from apportion.client.counting import forget_counts
+from apportion.client.id_hashing import hashed_ids
 from apportion.client.nesting import in_context
 from apportion.client.session import session
 from apportion.client.surroundings import surroundings
 
 VARIABLES = (
     "APPORTION_ATTEMPT",
+    "APPORTION_HASHED_IDS",
+    "APPORTION_ID_KEY_FILE",
     "APPORTION_RING_DIR",
     "APPORTION_RUN",
     "APPORTION_WORKLOAD",
@@ -54,10 +57,12 @@ def own_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     session.forget()
+    hashed_ids.configure({})
     in_context.set(None)
     surroundings.__init__()  # type: ignore[misc] # as new
     yield
     session.forget()
+    hashed_ids.configure({})
     session.__init__()  # type: ignore[misc] # the one session of the process, as new
     forget_counts()
 

@@ -198,6 +198,39 @@ def test_whoever_hangs_up_has_cancelled(directory: Path) -> None:
     assert one(directory)["status"] == layout.STATUSES["cancelled"]
 
 
+@pytest.mark.parametrize(("leaves", "status"), [(True, "cancelled"), (False, "ok")])
+def test_whoever_hangs_up_on_a_whole_answer(directory: Path, leaves: bool, status: str) -> None:
+    """A server drops an answer that nobody waits for without a word; the app is not disturbed."""
+    came = asyncio.Event()
+    sent: list[Any] = []
+
+    async def answers(scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        del scope
+        assert not (await receive())["more_body"]
+        headers = [(b"content-type", b"application/json")]
+        body = json.dumps({"usage": USAGE}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def caller() -> Any:
+        if not came.is_set():
+            came.set()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+        if not leaves:
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/generate", "headers": []}
+    asyncio.run(RequestMiddleware(answers)(scope, caller, keep))
+    record = one(directory)
+    assert (record["status"], record["output_tokens"]) == (layout.STATUSES[status], 3)
+    assert 2 == len(sent)
+    assert client.counts() == {}
+
+
 def test_without_an_agent_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No ring, no counts, the same answer."""
     monkeypatch.setenv("APPORTION_RING_DIR", str(tmp_path / "nowhere"))

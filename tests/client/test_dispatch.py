@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -54,6 +55,13 @@ def test_a_command_without_the_extra() -> None:
     assert (2, "") == (done.returncode, done.stdout)
     (line,) = done.stderr.splitlines()
     assert "pip install 'apportion[agent]'" in line
+
+
+def test_a_door_without_the_extra(tmp_path: Path) -> None:
+    """The door for SGLang's logs is in the base install: it runs beside the server."""
+    done = bare("sglang", "--log", f"chat={tmp_path}", "--ring-dir", str(tmp_path / "missing"))
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "start the agent first" in done.stderr
 
 
 def test_run_without_the_extra() -> None:

@@ -142,7 +142,8 @@ def test_nvml(
 
 def test_every_collector_has_a_golden_file() -> None:
     """A new one is noticed here. A door has none: it reads nothing, it waits for what comes."""
-    collectors = {collector for collector, _ in CASES.values()} | {"kubernetes", "nvml", "otlp"}
+    collectors = {collector for collector, _ in CASES.values()}
+    collectors |= {"kubernetes", "nvml", "otlp", "sglang"}
     assert collectors == {each.name for each in built_in().registrations()}
     assert {path.stem for path in GOLDEN.iterdir()} == {*CASES, "kubernetes", "nvml"}
 

@@ -83,3 +83,15 @@ def test_a_tag_without_a_name(name: str) -> None:
     """It is refused with what there is."""
     with book().ledger() as ledger, pytest.raises(LedgerError, match="tag:NAME"):
         report(ledger, by=(name,))
+
+
+def test_a_tag_that_nobody_said() -> None:
+    """It is a report with a hint: it may be said tomorrow, and it may be a slip."""
+    for builder, said in (
+        (book(), "there are tag:project, tag:team"),
+        (LedgerBuilder(), "no program said a tag"),
+    ):
+        with builder.ledger() as ledger:
+            found = report(ledger, by=("tag:nope", "tag:nope"))
+        (hint,) = [each for each in found.warnings if "nope" in each]
+        assert said in hint

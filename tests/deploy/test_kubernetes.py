@@ -150,3 +150,26 @@ def test_ports_and_labels_meet(overlay: Path) -> None:
             assert any(wanted <= labels.items() for labels in template_labels)
             for endpoint in found["spec"]["podMetricsEndpoints"]:
                 assert ports[endpoint["port"]] == 9477
+
+
+def test_spans_reach_the_agent_of_their_node() -> None:
+    """The Service's and the policy's ports are the agent's, and it can listen where they lead."""
+    overlay = FOLDER / "node"
+    (pod,) = pods(overlay)
+    (agent,) = containers(pod)
+    ports = {each["name"]: each["containerPort"] for each in agent["ports"]}
+    found = {each["kind"]: each.get("spec", {}) for each in documents(overlay)}
+    service, policy = found["Service"], found["NetworkPolicy"]
+    assert service["internalTrafficPolicy"] == "Local"
+    labels = pod["metadata"]["labels"]
+    assert service["selector"] == policy["podSelector"]["matchLabels"] == labels
+    assert {each["targetPort"]: each["port"] for each in service["ports"]} == {
+        name: port for name, port in ports.items() if name != "metrics"
+    }
+    let_in = {each["port"]: "from" in rule for rule in policy["ingress"] for each in rule["ports"]}
+    assert let_in == {name: name != "metrics" for name in ports}
+    text = (overlay / "apportion.yaml").read_text()
+    offered = dict(re.findall(r"^# (otlp_\w+): 0\.0\.0\.0:(\d+)$", text, re.MULTILINE))
+    assert offered == {
+        name.replace("-", "_"): str(port) for name, port in ports.items() if name != "metrics"
+    }

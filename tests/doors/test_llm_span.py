@@ -8,7 +8,8 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.doors.exported import SECOND, add, export, exported, request
 
-from apportion.doors.llm_span import LlmSpan, Malformed, llm_spans
+from apportion.doors.llm_span import LlmSpan, llm_spans
+from apportion.doors.told_request import Malformed, ToldRequest
 
 
 def one(*, tenant: Any = None, spoil: Any = None, **attributes: object) -> Any:
@@ -18,19 +19,19 @@ def one(*, tenant: Any = None, spoil: Any = None, **attributes: object) -> Any:
     if spoil is not None:
         spoil(span)
     (found,) = llm_spans(message, tenant)
-    return found
+    return found.request if isinstance(found, LlmSpan) else found
 
 
 def test_vllms_request() -> None:
     """Times are durations after the arrival; tokens have the names from before 1.27."""
     found = one()
-    assert isinstance(found, LlmSpan)
-    assert (found.service, found.request_id, found.failed) == ("tiny", "cmpl-7-0", False)
+    assert isinstance(found, ToldRequest)
+    assert (found.service, found.request_id, found.status) == ("tiny", "cmpl-7-0", "ok")
     assert (found.input_tokens, found.cached_input_tokens, found.output_tokens) == (107, None, 7)
     assert found.scheduled_ns == found.start_ns + SECOND // 10
     assert found.first_token_ns == found.start_ns + SECOND // 5
     assert found.end_ns == found.start_ns + SECOND // 2
-    assert found.key == (7).to_bytes(16, "big") + (7).to_bytes(8, "big")
+    assert (found.trace, found.parent) == ((7).to_bytes(16, "big"), bytes(8))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_an_instrumented_server() -> None:
     other = message.resource_spans[0].scope_spans[0].spans.add()
     other.name = "GET /health"
     found = list(llm_spans(message))
-    assert [span.request_id for span in found if isinstance(span, LlmSpan)] == [
+    assert [span.request.request_id for span in found if isinstance(span, LlmSpan)] == [
         "cmpl-1-0",
         "cmpl-2-0",
     ]
@@ -90,8 +91,9 @@ def test_without_names() -> None:
     """A request without an id has its span's, a service without a name is called unknown."""
     message = exported(1, service=None)
     del message.resource_spans[0].scope_spans[0].spans[0].attributes[0]
-    (found,) = llm_spans(message)
-    assert isinstance(found, LlmSpan)
+    (span,) = llm_spans(message)
+    assert isinstance(span, LlmSpan)
+    found = span.request
     assert (found.service, found.request_id) == ("unknown_service", f"{1:016x}")
 
 
@@ -115,7 +117,7 @@ def test_errors_and_malformed_spans() -> None:
     def nameless(span: Span) -> None:
         span.trace_id = b""
 
-    assert one(spoil=fails).failed
+    assert one(spoil=fails).status == "error"
     assert one(spoil=backwards) == Malformed("its times cannot be")
     assert one(spoil=nameless) == Malformed("an id has the wrong length")
 
@@ -124,6 +126,7 @@ def test_texts_are_bounded() -> None:
     """A hostile name costs a bounded amount."""
     message = export(service="s" * 10_000)
     add(request(message, 1), gen_ai__request__model="m" * 10_000)
-    (found,) = llm_spans(message)
-    assert isinstance(found, LlmSpan)
+    (span,) = llm_spans(message)
+    assert isinstance(span, LlmSpan)
+    found = span.request
     assert (len(found.service), len(found.model or "")) == (256, 256)

@@ -27,8 +27,8 @@ from tests.client.decoded import labels, only, request_id, rings
 from tests.doors.exported import SECOND, export, exported, request
 
 from apportion.client import layout
-from apportion.doors.cli import main
 from apportion.doors.door import MOST_PER_SECOND, Door
+from apportion.doors.otlp import main
 from apportion.doors.otlp_grpc import create_server
 from apportion.doors.otlp_http import MOST_BYTES, create_app
 from apportion.doors.span_rings import MOST_SERVICES, SpanRings

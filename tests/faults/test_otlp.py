@@ -13,7 +13,7 @@ def test_requests_of_a_server_without_a_client(node: Node) -> None:
     """Each is in the ledger once with its tokens, paid by the device that its service runs on."""
     device = node.simulator.uuids[0]
     agent = node.agent(
-        otlp_http="127.0.0.1:0", otlp_devices=[f"tiny={device}"], lateness="2s"
+        otlp_http="127.0.0.1:0", service_devices=[f"tiny={device}"], lateness="2s"
     ).until_ready()
     agent.eventually(lambda: "OTLP door: http on" in agent.log, "the door listens")
     address = agent.log.rpartition("http on ")[2].split()[0]

@@ -6,15 +6,14 @@ are read and merged is in `config_layers`.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -32,6 +31,7 @@ from apportion.agent.config_values import (
     Words,
     checked_address,
     checked_postgres,
+    listed,
 )
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
@@ -108,16 +108,39 @@ class AgentConfig(BaseSettings):
     otlp_grpc: Annotated[str | None, BeforeValidator(checked_address)] = Field(
         None, description="The same over gRPC, such as 127.0.0.1:4317."
     )
-    otlp_devices: Words = Field(
-        (),
-        description="On which devices a service runs that sends spans: SERVICE=ID, or "
-        "SERVICE=ID+ID. Unset for a service: the host's only GPU.",
-    )
     otlp_tenant_attribute: str | None = Field(
         None,
         max_length=128,
         description="The attribute of a span, or of its resource, that names the tenant.",
     )
+    sglang_logs: Words = Field(
+        (),
+        description="SGLang servers and where each writes its request log "
+        "(--export-metrics-to-file-dir): SERVICE=DIR.",
+    )
+    sglang_tenant_label: str | None = Field(
+        None,
+        max_length=128,
+        description="The custom label (`x-custom-labels`) of SGLang's requests that names the "
+        "tenant.",
+    )
+    service_devices: Words = Field(
+        (),
+        description="On which devices a service runs whose requests come as spans or by a log: "
+        "SERVICE=ID, or SERVICE=ID+ID. Unset for a service: the host's only GPU.",
+    )
+    service_models: ByName = Field(
+        default_factory=dict[str, str],
+        description="By service the model of such requests that name none.",
+    )
+    id_key_file: Path | None = Field(
+        None,
+        description="A file with a key of 16 bytes or more: request ids and tenants of such "
+        "requests are kept as hashes by it. Clients hash their own: they have the same variables.",
+    )
+    hashed_ids: Annotated[
+        tuple[Literal["request", "tenant"], ...], NoDecode, BeforeValidator(listed)
+    ] = Field((), description="Which ids are hashed: request, tenant. Empty: both.")
     own: Words = Field(
         (),
         description="Ids of the devices to meter, whatever the mode says. Empty: by the mode.",
@@ -375,26 +398,3 @@ def mask_url(location: str) -> str:
         return shown(ledger_url(location))
     except LedgerError:
         return f"{location.partition('://')[0]}://***"
-
-
-def host_defaults(environment: Mapping[str, str], *, uid: int, host_name: str) -> dict[str, object]:
-    """The defaults that depend on the host: directories that this user may write, its name.
-
-    `uid` 0 takes the system's directories. A plain user without a runtime directory gets one
-    under /tmp that carries the uid.
-    """
-    defaults: dict[str, object] = {"node": host_name or "localhost"}
-    if uid == 0:
-        return defaults
-    home = environment.get("HOME", f"/tmp/apportion-{uid}")  # noqa: S108 - last resort, named by uid
-    state = Path(environment.get("XDG_STATE_HOME") or Path(home) / ".local" / "state")
-    runtime = Path(environment.get("XDG_RUNTIME_DIR") or f"/tmp/apportion-{uid}")  # noqa: S108
-    defaults["state_dir"] = str(state / "apportion")
-    defaults["ring_dir"] = str(runtime / USER_DIRECTORY)
-    defaults["lock_dir"] = str(runtime / "apportion" / "locks")
-    return defaults
-
-
-def this_host() -> dict[str, object]:
-    """`host_defaults` of the process's own user and host."""
-    return host_defaults(os.environ, uid=os.geteuid(), host_name=os.uname().nodename)

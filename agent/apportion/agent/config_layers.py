@@ -11,7 +11,8 @@ from typing import Final, cast
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
-from apportion.agent.config import DEFAULT_FILE, PREFIX, AgentConfig, host_defaults
+from apportion.agent.config import DEFAULT_FILE, PREFIX, AgentConfig
+from apportion.agent.config_defaults import host_defaults
 from apportion.agent.config_labels import LabelLimits
 from apportion.core.errors import ConfigError
 from apportion.cost.document import Marked, read_document

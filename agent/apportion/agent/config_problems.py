@@ -36,7 +36,12 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
             f"{loaded.origins['otlp_grpc']}: otlp_grpc: it is the address of otlp_http; choose "
             "another port"
         )
-    problems += _problem_of("otlp_devices", lambda: _check_services(config.otlp_devices), loaded)
+    problems += _problem_of(
+        "service_devices", lambda: _check_services(config.service_devices), loaded
+    )
+    problems += _problem_of("sglang_logs", lambda: _check_logs(config.sglang_logs), loaded)
+    problems += _problem_of("id_key_file", lambda: _check_key(config), loaded)
+    problems += _problem_of("pods_dir", lambda: _check_absolute(config.pods_dir), loaded)
     problems += _problem_of("models", lambda: load_models(config), loaded)
     if config.lateness < config.sample_period:
         problems.append(
@@ -52,6 +57,29 @@ def _check_services(texts: Sequence[str]) -> None:
         service, _, devices = text.partition("=")
         if not service or not all(devices.split("+")):
             raise ConfigError(f"{text!r}: say SERVICE=ID, or SERVICE=ID+ID")
+
+
+def _check_logs(texts: Sequence[str]) -> None:
+    for text in texts:
+        service, _, path = text.partition("=")
+        if not service or not path:
+            raise ConfigError(f"{text!r}: say SERVICE=DIR")
+
+
+def _check_key(config: AgentConfig) -> None:
+    path = config.id_key_file
+    if path is None and config.hashed_ids:
+        raise ConfigError("`hashed_ids` needs a key: name its file")
+    try:
+        if path is not None:
+            path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def _check_absolute(path: Path | None) -> None:
+    if path is not None and not path.is_absolute():
+        raise ConfigError(f"{path} depends on where the agent is started: give {path.absolute()}")
 
 
 def _problem_of(key: str, use: Callable[[], object], loaded: LoadedConfig) -> list[str]:

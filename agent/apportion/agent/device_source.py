@@ -71,8 +71,14 @@ def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
         engine_urls=config.engine_urls,
         otlp_http=config.otlp_http,
         otlp_grpc=config.otlp_grpc,
-        otlp_devices=config.otlp_devices,
+        service_devices=config.service_devices,
         otlp_tenant_attribute=config.otlp_tenant_attribute,
+        sglang_logs=config.sglang_logs,
+        sglang_tenant_label=config.sglang_tenant_label,
+        service_models=config.service_models,
+        id_key_file=config.id_key_file,
+        hashed_ids=config.hashed_ids,
+        state_dir=config.state_dir,
     )
 
 
@@ -84,4 +90,5 @@ def beside(config: AgentConfig) -> tuple[Registration, ...]:
     """
     engines = ("engines",) if config.engine_urls else ()
     otlp = ("otlp",) if config.otlp_http or config.otlp_grpc else ()
-    return built_in().beside((*config.collectors, *engines, *otlp))
+    sglang = ("sglang",) if config.sglang_logs else ()
+    return built_in().beside((*config.collectors, *engines, *otlp, *sglang))

@@ -10,6 +10,7 @@ the request by the time that it is answered, the engine's tokens and times are r
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -19,6 +20,7 @@ from apportion.client.announced import Announced
 from apportion.client.caller import Callers, Headers
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
+from apportion.client.id_hashing import hashed_ids
 from apportion.client.serving import request
 from apportion.client.span import Span
 from apportion.client.usage import Usage, UsageReader
@@ -77,6 +79,9 @@ class RequestMiddleware:
         self._model = model if model is not None else os.environ.get(MODEL) or None
         self._callers = _callers() if callers is None else callers
         self._has_served = False
+        problem = hashed_ids.problem() if hashed_ids.on else None
+        if problem is not None:
+            server_logger().warning("apportion: requests have no ids: %s", problem)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One connection of the server."""
@@ -151,6 +156,24 @@ def _announce(request_id: str, path: str, span: Span) -> Announced | None:
         return None
 
 
+async def _has_left(receive: Receive) -> bool:
+    """Whether the caller of a request that was read to its end has hung up.
+
+    An app that only answers never asks, and its server drops the answer without a word. What a
+    server has to say it says in the next turn of the loop; nothing else than this can come.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # another library's
+        return False
+    waiting = asyncio.ensure_future(receive(), loop=loop)
+    await asyncio.sleep(0)
+    if not waiting.done():
+        waiting.cancel()
+        return False
+    return bool(waiting.result()["type"] == "http.disconnect")
+
+
 class _Exchange:
     """The messages of one request, as they pass."""
 
@@ -166,11 +189,15 @@ class _Exchange:
         self._receive, self._send = receive, send
         self._status = 0
         self._streams = self._is_left = self._is_whole = self._has_ended = False
+        self._listens = True
+        """Whether the next message, or one that the app waits for, may be more of the request."""
         self._usage: UsageReader | None = None
 
     async def receive(self) -> Message:
         """The caller's next message."""
+        self._listens = True
         message = await self._receive()
+        self._listens = bool(message.get("more_body", False))
         if message["type"] == "http.disconnect" and not self._is_whole:
             self._is_left = True
         return message
@@ -179,6 +206,8 @@ class _Exchange:
         """The app's next message, passed on at once."""
         try:
             message = self._seen(message)
+            if message["type"] == "http.response.start" and not (self._streams or self._listens):
+                self._is_left = self._is_left or await _has_left(self._receive)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
         await self._send(message)

@@ -20,6 +20,7 @@ Reason: TypeAlias = Literal[
     "engine_unknown",  # an engine's statistics that this version does not understand
     "span_dropped",  # start() whose span nobody held any more: ended as cancelled
     "identity_shortened",  # an identity that did not fit the header
+    "ids_not_hashed",  # an id that was to be hashed where the key cannot be read: it has none
     "internal_error",  # a defect of the client
     "label_ignored",  # a tenant, model or adapter that is not a string
     "member_too_late",  # member() in a process that has had spans

@@ -16,10 +16,11 @@ usage: apportion COMMAND ...
 
 Who caused the GPU's cost: money and joules per request, per token and per training step.
 
-The base install holds the client alone, and `apportion run -- COMMAND`, which measures the steps of
-a PyTorch program without an edit. The other commands (agent, report, prices, replay, audit,
-doctor, once, check-config, ledger, release, simulator) come with the extra `agent`, `trace` and
-`flamegraph` with `profiles`, `profile` with both:
+The base install holds the client, `apportion run -- COMMAND`, which measures the steps of a PyTorch
+program without an edit, and `apportion sglang`, which reads the log of a server. The other commands
+(agent, report, prices, replay, audit, doctor, once, check-config, ledger, release, simulator) come
+with the extra `agent`, `otlp` with `otlp`, `trace` and `flamegraph` with `profiles`, `profile` with
+`agent` and `profiles`:
 
     pip install 'apportion[agent,profiles]'
 
@@ -28,8 +29,9 @@ doctor, once, check-config, ledger, release, simulator) come with the extra `age
 
 _AGENT: Final = "apportion.agent.cli"
 _OWN: Final = {
-    "otlp": "apportion.doors.cli",
+    "otlp": "apportion.doors.otlp",
     "run": "apportion.client.run",
+    "sglang": "apportion.doors.sglang",
     "simulator": "apportion.simulator.cli",
 }
 """Commands that are no part of the agent, by their first word."""

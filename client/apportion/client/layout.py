@@ -108,6 +108,8 @@ environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their 
 
 MEMBER: Final = "member"
 """The `kind` of a process that computes for requests which another one of its run reports."""
+DOOR: Final = "door"
+"""The `kind` of a ring whose writer was told of others' requests: they may have rings, too."""
 
 # -- words --------------------------------------------------------------------------------
 # state (8 bytes, stored last; 0 = empty): length in bits 0-15, kind in bits 16-23, bit 32 set.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from apportion.client import layout
 from apportion.client.counting import count
 from apportion.client.encoding import request_id_field, trace_field
+from apportion.client.id_hashing import hashed_ids
 from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
 from apportion.client.records import OPEN_REQUEST, OTHER_COUNTERS, REQUEST, threads
@@ -214,12 +215,14 @@ def request(
 
     Args:
         request_id: The id by which its cost can be asked for; one over 62 bytes is hashed.
-        tenant: Who asked.
+        tenant: Who asked. Both are keyed hashes where $APPORTION_ID_KEY_FILE names a key.
         model: What was asked.
         adapter: A LoRA or similar on top of the model.
         traceparent: The W3C header of the caller, for the trace id.
         arrival_ns: When it came, by `time.monotonic_ns()`, if before now.
     """
+    if hashed_ids.on:
+        request_id, tenant = hashed_ids.request_id(request_id), hashed_ids.tenant(tenant)
     span = Request()
     span._slot = None
     span._full = False

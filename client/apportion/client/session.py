@@ -17,6 +17,7 @@ from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count, forget_counts
 from apportion.client.directory import candidates
 from apportion.client.flight_recorder import flight_recorder
+from apportion.client.id_hashing import hashed_ids
 from apportion.client.identity import Arguments, Names, identity_json, identity_of, names_of
 from apportion.client.layout import DEFAULT_RECORD_CAPACITY, MEMBER
 from apportion.client.process import Process, read_process
@@ -261,6 +262,7 @@ def init(
     capacity: int = DEFAULT_RECORD_CAPACITY,
     resumed_from_step: int | None = None,
     otel: bool = False,
+    id_key_file: str | os.PathLike[str] | None = None,
 ) -> None:
     """Say who this process is. Call it before the first span and before forking; never raises.
 
@@ -283,8 +285,11 @@ def init(
         resumed_from_step: The last step that the checkpoint held from which this attempt goes
             on; `resumed()` says it later.
         otel: Take the trace id of each root span from OpenTelemetry's current span.
+        id_key_file: Store request ids and tenants as hashes by the key in this file; else
+            $APPORTION_ID_KEY_FILE.
     """
     try:
+        hashed_ids.configure(os.environ, None if id_key_file is None else os.fspath(id_key_file))
         arguments = Arguments(
             workload, run, attempt, rank, world_size, devices, tags, resumed_from_step
         )

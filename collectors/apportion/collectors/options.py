@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +22,10 @@ class CollectorOptions:
     and `engine_urls` are URLs of metrics or paths of recorded texts (`Target.parse`).
     `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them,
     `kubelet_socket` and `kmsg` where they are on most hosts: nobody has asked for them, so that
-    they may be absent. `otlp_http` and `otlp_grpc` are addresses to listen on, and `otlp_devices`
-    says SERVICE=ID+ID, on which devices a service runs.
+    they may be absent. `otlp_http` and `otlp_grpc` are addresses to listen on, `sglang_logs` are
+    SERVICE=DIR. `service_devices` says SERVICE=ID+ID, on which devices a service runs whose
+    requests come through a door, `service_models` the model of those that name none. With an
+    `id_key_file` doors store `hashed_ids` (both kinds where it is empty) as keyed hashes.
     """
 
     proc_root: Path = Path("/proc")
@@ -46,8 +48,14 @@ class CollectorOptions:
     node_name: str | None = None
     otlp_http: str | None = None
     otlp_grpc: str | None = None
-    otlp_devices: tuple[str, ...] = ()
+    service_devices: tuple[str, ...] = ()
     otlp_tenant_attribute: str | None = None
+    sglang_logs: tuple[str, ...] = ()
+    sglang_tenant_label: str | None = None
+    service_models: Mapping[str, str] = field(default_factory=dict[str, str])
+    id_key_file: Path | None = None
+    hashed_ids: tuple[str, ...] = ()
+    state_dir: Path | None = None
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> CollectorOptions:
@@ -82,8 +90,17 @@ _PATHS: Final = (
     "job_mapping_dir",
     "ring_dir",
     "service_account_dir",
+    "id_key_file",
+    "state_dir",
 )
-_LISTS: Final = ("dcgm_urls", "engine_urls", "pod_labels", "otlp_devices")
+_LISTS: Final = (
+    "dcgm_urls",
+    "engine_urls",
+    "pod_labels",
+    "service_devices",
+    "sglang_logs",
+    "hashed_ids",
+)
 _TEXTS: Final = (
     "host_name",
     "node_name",
@@ -91,6 +108,7 @@ _TEXTS: Final = (
     "otlp_http",
     "otlp_grpc",
     "otlp_tenant_attribute",
+    "sglang_tenant_label",
 )
 _DURATIONS: Final = ("period", "deadline", "connect_deadline")
 

@@ -28,6 +28,7 @@ _MODULES: Final = (
     "apportion.collectors.network",
     "apportion.collectors.nvml_process",
     "apportion.collectors.otlp",
+    "apportion.collectors.sglang",
     "apportion.collectors.slurm",
     "apportion.collectors.system",
 )

@@ -67,7 +67,8 @@ def report(
         if as_of_unix_ns is not None:
             period = period.over_by(as_of_unix_ns)
         scope = Scope.of(connection, period, as_of_unix_ns)
-        figures = Figures(connection, scope, by, Names(connection, wall), top=top)
+        names = Names(connection, wall)
+        figures = Figures(connection, scope, by, names, top=top)
         meters = metered(connection, scope)
         times = ((row.agent_id, row.rate, row.amount.device_ns) for row in meters)
         prices = Prices(connection, scope, times)
@@ -105,6 +106,7 @@ def report(
         prices.replaced,
         proof,
         (
+            *names.hints,
             *owners,
             *(() if settles else as_of_warnings(proof)),
             *unpriced_warnings(devices),

@@ -123,6 +123,8 @@ class Names:
 
     def __init__(self, connection: Connection, wall: WallTime) -> None:
         self._wall, self._connection = wall, connection
+        self.hints: Final[list[str]] = []
+        """What to say of names that were asked for and are nobody's."""
         self._agents = {row[0]: row[1:] for row in _all(connection, agent, "cluster", "node")}
         columns = ("entity_key", "workload", "run", "attempt", "tenant", "model", "owner")
         self.entities: Final = {
@@ -156,6 +158,8 @@ class Names:
             return _Known(lambda agent_id, key: getattr(self.entity(agent_id, key), name))
         if _is_tag(name):
             tags = Tags(self._connection, name.removeprefix(PREFIX))
+            if tags.hint is not None and tags.hint not in self.hints:
+                self.hints.append(tags.hint)
             return _Known(lambda agent_id, key: tags.of(agent_id, self.entity(agent_id, key)))
         if name in {"cluster", "node"}:
             field = ("cluster", "node").index(name)

@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from apportion.doors.llm_span import Malformed, llm_spans
+from apportion.doors.llm_span import llm_spans
 from apportion.doors.span_rings import SpanRings
+from apportion.doors.told_request import Malformed
 
 MOST_PER_SECOND: Final = 10_000
 """Requests: an agent reads its rings many times a second, and a ring holds three times as many."""
@@ -91,12 +92,12 @@ class Door:
                 if isinstance(span, Malformed):
                     self._counts["malformed"] += 1
                     refused[span.reason] += 1
-                elif span.end_ns > latest_ns:
+                elif span.request.end_ns > latest_ns:
                     self._counts["malformed"] += 1
                     refused["it ends in the future"] += 1
                 elif span.key in self._seen:
                     self._counts["repeated"] += 1
-                elif self._rings.write(span):
+                elif self._rings.write(span.request):
                     self._counts["accepted"] += 1
                     self._seen[span.key] = None
                     if len(self._seen) > REMEMBERED:

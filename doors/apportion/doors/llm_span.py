@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from apportion.doors.told_request import NO_PARENT, Malformed, ToldRequest
+
 REQUEST: Final = "llm_request"
 SERVICE: Final = "service.name"
 UNNAMED_SERVICE: Final = "unknown_service"
@@ -39,31 +41,10 @@ _FIRST: Final = (
 
 
 class LlmSpan(NamedTuple):
-    """A request of `service`. Times are unix nanoseconds, those after the start None if unsaid.
+    """A request, and the 24 bytes (trace id, span id) by which the same span is known again."""
 
-    `key` is trace id and span id (24 bytes): the same span sent again has the same.
-    """
-
-    service: str
     key: bytes
-    parent: bytes
-    request_id: str
-    tenant: str | None
-    model: str | None
-    start_ns: int
-    scheduled_ns: int | None
-    first_token_ns: int | None
-    end_ns: int
-    input_tokens: int | None
-    cached_input_tokens: int | None
-    output_tokens: int | None
-    failed: bool
-
-
-class Malformed(NamedTuple):
-    """A span that says it is a request and cannot be one."""
-
-    reason: str
+    request: ToldRequest
 
 
 def llm_spans(
@@ -111,22 +92,23 @@ def _request(
         duration_s = _seconds(said, names)
         return None if duration_s is None else min(end_ns, start_ns + round(duration_s * 1e9))
 
-    return LlmSpan(
+    request = ToldRequest(
         service,
-        span.trace_id + span.span_id,
-        span.parent_span_id if len(span.parent_span_id) == 8 else bytes(8),
         _text(said, _ID) or span.span_id.hex(),
+        start_ns,
+        end_ns,
+        span.trace_id,
+        span.parent_span_id if len(span.parent_span_id) == 8 else NO_PARENT,
         tenant,
         _text(said, _MODEL),
-        start_ns,
-        after(_QUEUE),
-        after(_FIRST),
-        end_ns,
-        _count(said, _INPUT),
-        _count(said, _CACHED),
-        _count(said, _OUTPUT),
-        span.status.code == Status.STATUS_CODE_ERROR,
+        scheduled_ns=after(_QUEUE),
+        first_token_ns=after(_FIRST),
+        input_tokens=_count(said, _INPUT),
+        cached_input_tokens=_count(said, _CACHED),
+        output_tokens=_count(said, _OUTPUT),
+        status="error" if span.status.code == Status.STATUS_CODE_ERROR else "ok",
     )
+    return LlmSpan(span.trace_id + span.span_id, request)
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> dict[str, AnyValue]:

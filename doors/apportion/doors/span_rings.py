@@ -10,47 +10,58 @@ from typing import Final
 
 from apportion.client import layout
 from apportion.client.encoding import request_id_field
+from apportion.client.id_hashing import HashedIds
 from apportion.client.identity import Arguments, identity_json, identity_of, names_of
 from apportion.client.process import read_process
 from apportion.client.ring import Facts, Ring
 from apportion.client.session import client_version
-from apportion.doors.llm_span import LlmSpan
+from apportion.doors.told_request import ToldRequest
 
 MOST_SERVICES: Final = 64
 CAPACITY: Final = layout.DEFAULT_RECORD_CAPACITY
 _KIND: Final = layout.KINDS["request"]
 _NEVER_OPEN: Final = layout.FLAG_NO_OPEN_SLOT << layout.FLAGS_SHIFT
-_STATUS: Final = {
-    failed: layout.STATUSES["error" if failed else "ok"] << layout.STATUS_SHIFT
-    for failed in (False, True)
-}
 _MASK_32: Final = 0xFFFF_FFFF
 
 
 class SpanRings:
     """The rings of one door. One thread at a time writes; the files end with `close`."""
 
-    def __init__(self, directory: Path, devices: Mapping[str, Sequence[str]]) -> None:
-        """`devices` are the ids of those on which a service runs; the host's only GPU else."""
-        self._directory, self._devices = directory, devices
+    def __init__(
+        self,
+        directory: Path,
+        devices: Mapping[str, Sequence[str]],
+        models: Mapping[str, str] | None = None,
+        ids: HashedIds | None = None,
+    ) -> None:
+        """By service: the ids of the `devices` on which it runs; the host's only GPU else.
+
+        And of `models` the one of those of its requests that name none. `ids` says what becomes
+        of request ids and tenants.
+        """
+        self._ids = HashedIds() if ids is None else ids
+        self._directory, self._devices, self._models = directory, devices, models or {}
         self._process = read_process()
         self._rings: dict[str, Ring] = {}
 
-    def write(self, span: LlmSpan) -> bool:
+    def write(self, told: ToldRequest) -> bool:
         """Write one request; False where there is no room for another service.
 
         Raises:
             OSError: no ring can be made.
         """
-        ring = self._rings.get(span.service)
+        ring = self._rings.get(told.service)
         if ring is None:
             if len(self._rings) >= MOST_SERVICES:
                 return False
-            ring = self._rings[span.service] = self._make(span.service)
+            ring = self._rings[told.service] = self._make(told.service)
         offset_ns = time.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)
-        labels = (span.tenant, span.model, None)
-        words, _ = ring.label_words.get(labels) or ring.intern(labels)
-        head, text = request_id_field(span.request_id)
+        tenant, request_id = told.tenant, told.request_id
+        if self._ids.on:
+            tenant, request_id = self._ids.tenant(tenant), self._ids.request_id(request_id) or ""
+        labels = (tenant, told.model or self._models.get(told.service), told.adapter)
+        words, adapter = ring.label_words.get(labels) or ring.intern(labels)
+        head, text = request_id_field(request_id)
 
         def moved(unix_ns: int | None) -> int:
             return 0 if unix_ns is None else max(1, unix_ns + offset_ns)
@@ -64,25 +75,21 @@ class SpanRings:
             offset,
             number,
             0,
-            _KIND | _STATUS[span.failed] | _NEVER_OPEN,
+            _KIND | layout.STATUSES[told.status] << layout.STATUS_SHIFT | _NEVER_OPEN,
             0,
-            moved(span.start_ns),
-            moved(span.scheduled_ns or span.start_ns),
-            moved(span.first_token_ns),
-            moved(span.end_ns),
+            moved(told.start_ns),
+            moved(told.scheduled_ns or told.start_ns),
+            moved(told.first_token_ns),
+            moved(told.end_ns),
             layout.ABSENT,
-            *(
-                layout.ABSENT if count is None else count
-                for count in (span.input_tokens, span.cached_input_tokens, span.output_tokens)
-            ),
-            *[layout.ABSENT] * (len(layout.COUNTERS) - 3),
+            *(_counter(told, name) for name in layout.COUNTERS),
             0,
             words & _MASK_32,
             words >> 32,
+            adapter,
             0,
-            0,
-            span.key[:16],
-            span.key[16:],
+            told.trace,
+            told.parent,
             0,
             head.to_bytes(2, "little") + text,
         )
@@ -100,6 +107,7 @@ class SpanRings:
         nobody = self._process._replace(start_ticks=0, start_ns=0)
         arguments = Arguments(workload=service, devices=list(self._devices.get(service, ("GPU-",))))
         names = names_of(arguments, {}, self._process, os.uname().nodename)
+        identity = identity_of(names, arguments, {}, client_version())
         now_ns = time.monotonic_ns()
         facts = Facts(
             ring_id=os.urandom(16),
@@ -108,6 +116,11 @@ class SpanRings:
             created_monotonic_ns=now_ns,
             created_realtime_ns=time.clock_gettime_ns(time.CLOCK_REALTIME),
             ready_ns=now_ns,
-            identity=identity_json(identity_of(names, arguments, {}, client_version())),
+            identity=identity_json({**identity, "kind": layout.DOOR}),
         )
         return Ring.create(str(self._directory), facts, CAPACITY)
+
+
+def _counter(told: ToldRequest, name: str) -> int:
+    value: int | None = getattr(told, name, None)
+    return layout.ABSENT if value is None else value

@@ -37,6 +37,7 @@ MODULES: Final = {
 ELSEWHERE: Final = {
     "otlp": "take OpenTelemetry spans as requests, in a process of its own",
     "run": "run a PyTorch program, each of whose optimizer steps is measured without an edit",
+    "sglang": "take the requests in SGLang's logs, in a process of its own",
     "simulator": "run SIMULATED GPUs for tests and demos, and give them faults",
 }
 """Commands of `apportion` that are no part of the agent: the dispatcher runs them."""

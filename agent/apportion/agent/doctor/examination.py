@@ -6,6 +6,7 @@ from apportion.agent.config import mask_url
 from apportion.agent.config_layers import LoadedConfig
 from apportion.agent.config_problems import config_problems
 from apportion.agent.doctor.devices import examine_devices, examine_price
+from apportion.agent.doctor.doors import examine_doors
 from apportion.agent.doctor.finding import Finding, Level
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
@@ -22,13 +23,15 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
     """
     config = loaded.config
     devices, findings = examine_devices(config, clock)
+    heartbeat = examine_heartbeat(config.ring_dir, clock)
     return [
         *_config(loaded),
         *examine_ring_directory(config.ring_dir, uid),
         *examine_pods(config.pods_dir),
-        examine_heartbeat(config.ring_dir, clock),
+        heartbeat,
         *findings,
         *examine_sources(config, clock),
+        *examine_doors(config, agent_runs=heartbeat.level is Level.OK),
         *(examine_price(device, config, clock) for device in devices),
         *examine_ownership(config, devices),
         *examine_ledger(config.ledger_location, config.masked_ledger),

@@ -14,8 +14,8 @@ from apportion.core.clock import Clock
 from apportion.core.units import NS_PER_SECOND
 
 _CONNECT_NS: Final = 5 * NS_PER_SECOND
-_DOORS: Final = frozenset({"otlp"})
-"""They listen: to try one would take what comes in the agent's place."""
+_DOORS: Final = frozenset({"otlp", "sglang"})
+"""To start one would take what comes in the agent's place; see `examine_doors`."""
 _PERIOD_NS: Final = NS_PER_SECOND // 1_000
 
 

@@ -27,6 +27,7 @@ from apportion.collectors import (
     otlp,
     pod_labels,
     scrape,
+    sglang,
     system,
 )
 from apportion.core.family import Family, Kind
@@ -58,6 +59,7 @@ COLLECTED: Final[tuple[Family, ...]] = (
     *nvml_families.FAMILIES,
     *kmsg.FAMILIES,
     *otlp.FAMILIES,
+    *sglang.FAMILIES,
     *profile_watch.FAMILIES,
 )
 """The blocks of the collectors, one after the other."""

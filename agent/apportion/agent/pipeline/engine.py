@@ -25,6 +25,7 @@ from apportion.core.units import NS_PER_SECOND
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from apportion.agent.adjustment_watch import AdjustmentWatch
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, PodDirectories, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.tick import TickOutcome
     from apportion.agent.shipping.shipper import Shipper
     from apportion.agent.snapshot import SnapshotBoard
+    from apportion.core.allocation import Pod
     from apportion.core.clock import Clock
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.batch import LedgerState
@@ -81,8 +83,9 @@ class Engine:
         numbered: bool = True,
         shipper: Shipper | None = None,
         budgets: BudgetWatch | None = None,
+        adjustments: AdjustmentWatch | None = None,
     ) -> None:
-        self._shipper, self._budgets = shipper, budgets
+        self._shipper, self._budgets, self._adjustments = shipper, budgets, adjustments
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
@@ -98,6 +101,7 @@ class Engine:
             share_of=self._seen.share_of,
             users_of=self._users_of,
             holders_of=self._holders_of,
+            pod_of=self._pod_of,
             lateness_ns=lateness_ns,
             sample_period_ns=sample_period_ns,
             telemetry_gap_ns=telemetry_gap_ns,
@@ -226,6 +230,12 @@ class Engine:
         now_ns = self._clock.monotonic_ns()
         return self._owners(self._seen.holders(device.info.device, now_ns))
 
+    def _pod_of(self, device: str) -> Pod | None:
+        """Whose cost a device's is on /metrics. A sidecar's target has the labels of its pod."""
+        if self._locks.is_by_ring:
+            return None
+        return self._seen.pod_of(DeviceId(device), self._clock.monotonic_ns())
+
     def _owners(self, owners: Iterable[str]) -> list[int]:
         return [self._settlement.entity(EntityKey(owner=owner)) for owner in sorted(owners)]
 
@@ -280,7 +290,7 @@ class Engine:
         facts.residual_mj += residual[1]
         self._directory.reap(finished)
         self._intake.forget(finished)
-        self._ended.look(begun_ns, self._live())
+        self._ended.look(begun_ns, self._live(), self._seen.pods(begun_ns) or ())
         return outcome
 
     def _live(self) -> set[Who]:
@@ -321,6 +331,7 @@ class Engine:
                 sample_period_ns=self._sample_period_ns,
                 shipper=self._shipper,
                 budgets=self._budgets,
+                adjustments=self._adjustments,
                 telemetry_gap_ns=self._settlement.telemetry_gap_ns,
                 poll=self._poll,
                 drops=self._drops,

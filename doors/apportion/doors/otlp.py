@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from apportion.client.layout import DEFAULT_DIRECTORY
 from apportion.doors.door import Door
-from apportion.doors.span_rings import SpanRings
+from apportion.doors.process import (
+    REPORT_S,
+    add_options,
+    rings_of,
+    say_counts,
+    say_listening,
+    until_stopped,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_REPORT_S: Final = 1.0
 _ADDRESS: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})")
 _LARGEST_PORT: Final = 65_535
 
@@ -33,35 +35,26 @@ def main(argv: Sequence[str]) -> int:
     if options.http is None and options.grpc is None:
         sys.stderr.write("apportion otlp: name an address, such as --http 127.0.0.1:4318\n")
         return 2
-    if not options.ring_dir.is_dir():
-        sys.stderr.write(
-            f"apportion otlp: {options.ring_dir} is no directory; start the agent first, or name "
-            "its `ring_dir` with --ring-dir\n"
-        )
+    try:
+        rings = rings_of(options)
+    except ValueError as error:
+        sys.stderr.write(f"apportion otlp: {error}\n")
         return 2
-    rings = SpanRings(options.ring_dir, dict(options.devices))
-    stop = threading.Event()
-
-    def end(*_: object) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     door = Door(rings, options.tenant_attribute)
     try:
-        with _Servers(door, options.http, options.grpc) as servers:
-            _report({"listening": servers.addresses})
-            if options.counts:
-                threading.Thread(target=_until_input_ends, args=(stop,), daemon=True).start()
-            while not stop.wait(_REPORT_S):
+        with (
+            until_stopped(with_input=options.counts) as stop,
+            _Servers(door, options.http, options.grpc) as servers,
+        ):
+            say_listening(servers.addresses)
+            while not stop.wait(REPORT_S):
                 if options.counts:
-                    _report({"counts": dict(door.counts)})
+                    say_counts(lambda: door.counts)
     except OSError as error:
         sys.stderr.write(f"apportion otlp: {error}; choose another address\n")
         return 2
     finally:
         rings.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return 0
 
 
@@ -125,25 +118,6 @@ class _Servers:
         self._ends.append(thread)
 
 
-def _until_input_ends(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(4096):
-        pass
-    stop.set()
-
-
-def _report(fact: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(fact, sort_keys=True) + "\n")
-    sys.stdout.flush()
-
-
-def _pair(text: str) -> tuple[str, list[str]]:
-    service, _, devices = text.partition("=")
-    if not service or not all(devices.split("+")):
-        message = f"{text!r}: say SERVICE=ID, or SERVICE=ID+ID"
-        raise argparse.ArgumentTypeError(message)
-    return service, devices.split("+")
-
-
 def _address(text: str) -> str:
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match[2]) > _LARGEST_PORT:
@@ -154,21 +128,12 @@ def _address(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="apportion otlp", description=__doc__)
-    parser.add_argument("--ring-dir", type=Path, default=Path(DEFAULT_DIRECTORY))
     parser.add_argument(
         "--http", type=_address, metavar="HOST:PORT", help="as OTLP has it, port 4318"
     )
     parser.add_argument(
         "--grpc", type=_address, metavar="HOST:PORT", help="as OTLP has it, port 4317"
     )
-    parser.add_argument(
-        "--devices",
-        type=_pair,
-        action="append",
-        default=[],
-        metavar="SERVICE=ID[+ID...]",
-        help="on which devices a service runs; the host's only GPU unless said",
-    )
     parser.add_argument("--tenant-attribute", metavar="NAME", help="who asked, of span or resource")
-    parser.add_argument("--counts", action="store_true", help="say counts on standard output")
+    add_options(parser)
     return parser
