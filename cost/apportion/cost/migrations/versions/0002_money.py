@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from apportion.cost.ledger.expected_sizes import tell_sizes
 from apportion.cost.migrations import rollups
 
 revision = "0002"
@@ -145,7 +146,7 @@ def upgrade() -> None:
     _training()
     _shipping()
     rollups.add_rollups()
-    rollups.tell_sizes()
+    tell_sizes(op.get_bind())
 
 
 def _training() -> None:
