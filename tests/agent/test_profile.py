@@ -6,9 +6,7 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -31,21 +29,7 @@ from apportion.core.units import UNITS_PER_CURRENCY
 from apportion.cost.testing import LedgerBuilder
 from apportion.profiles.speedscope import speedscope_json
 
-WORK = 'print("ready", flush=True)\nwhile True: sum(range(1000))'
 BOOT = "b" * 32
-
-
-@pytest.fixture
-def worker() -> Iterator[int]:
-    """A Python process at work."""
-    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def record(taken_s: int, file: str | None, error: str | None = None) -> ProfileRecord:

@@ -53,7 +53,7 @@ class Phase:
                 return self
             self._number = number = ring.number()
             clock_bits = ring.clock_bits
-            if not clock_bits and (surroundings.torch or len(_modules) != surroundings.modules):
+            if not clock_bits and (surroundings.cuda or len(_modules) != surroundings.modules):
                 clock_bits = clock_bits_of(ring)
             self._bits = bits = self._bits | clock_bits
             self._thread = threads.facts

@@ -53,12 +53,15 @@ class Step(Span):
                 or surroundings.running_loop() is not None
             ):
                 return self._enter()
+            start_ns = monotonic_ns()
+            if start_ns >= session.due_ns:
+                return self._enter()
             self._number = number = ring.next_number()
             slot = ring.take_slot()
             self._bits = bits = ring.clock_bits + STEP
             self._thread = facts
             facts.innermost = self
-            self._start_ns = start_ns = monotonic_ns()
+            self._start_ns = start_ns
             _pack_open(ring.payload, slot[1], number, bits, self._step)
             ring.words[slot[0]] = start_ns
             self._slot = slot
