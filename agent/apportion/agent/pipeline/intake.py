@@ -10,6 +10,7 @@ import numpy as np
 
 from apportion.agent.ingest import DirectoryState
 from apportion.agent.pipeline.binding import RingSays
+from apportion.agent.pipeline.door_polls import DoorPolls
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.open_root import OpenRoot
 from apportion.client import layout
@@ -53,6 +54,18 @@ class FollowedRing:
     """What the last poll said of a loaded checkpoint: (when, step)."""
     entities: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     """Keys of those that its records go to, by tenant and model word."""
+    speaks: bool = False
+    """Of a door: it told of a request that nobody else had told of."""
+
+    @property
+    def is_door(self) -> bool:
+        """Its writer was told of others' requests."""
+        return self.identity.said.kind == layout.DOOR
+
+    @property
+    def holds_nothing(self) -> bool:
+        """A door all of whose requests are others' has no devices of its own to hold."""
+        return self.is_door and not self.speaks and not self.state.bindings
 
     @property
     def says(self) -> RingSays:
@@ -79,6 +92,7 @@ class RingCounters:
     invalid: int = 0
     open_overflow: int = 0
     word_overflow: int = 0
+    merged: int = 0
 
 
 @dataclass(slots=True)
@@ -87,17 +101,29 @@ class Intake:
 
     settlement: Settlement
     time: NodeTime
+    doors: DoorPolls = field(init=False)
     followed: dict[RingId, FollowedRing] = field(default_factory=dict["RingId", FollowedRing])
     counters: RingCounters = field(default_factory=RingCounters)
     _started_ns: int | None = None
     _looked_for_missing: bool = False
+
+    def __post_init__(self) -> None:
+        self.doors = DoorPolls(self.time)
 
     def take(self, polled: DirectoryPoll, begun_ns: int) -> None:
         """Everything one poll brought; it began at `begun_ns` (host monotonic)."""
         for identity in polled.attached:
             self._attach(identity)
         for ring, poll in polled.polls.items():
-            self._poll(self.followed[ring], poll, begun_ns)
+            followed = self.followed[ring]
+            if followed.is_door:
+                self.doors.hold(followed, poll, begun_ns)
+            else:
+                self.doors.told(followed, poll)
+                self._poll(followed, poll, begun_ns)
+        for followed, poll in self.doors.due(self.followed.values(), begun_ns):
+            self._poll(followed, poll, begun_ns)
+        self.counters.merged = self.doors.merged
         if polled.state is DirectoryState.READY:
             self._end_missing(begun_ns)
         for refused in polled.refused:
