@@ -95,7 +95,7 @@ def spans_per_second(kind: SpanKind, folder: Path, model: str | None = None) -> 
     settlement = Settlement(
         state,
         time=node_time,
-        folder=LabelFolder({"workload": 20, "run": 20, "tenant": 20, "model": 20}),
+        folder=LabelFolder(dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 20)),
         rates_of=lambda _name: [price],
         users_of=lambda _device: [],
         holders_of=lambda _device: [],

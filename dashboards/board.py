@@ -36,6 +36,10 @@ EVENTS: Final = {
         "red",
         'time() - apportion_device_xid_last_timestamp_seconds{instance=~"$instance"} < 60',
     ),
+    "Prices applied": (
+        "light-blue",
+        'time() - apportion_prices_applied_timestamp_seconds{instance=~"$instance"} < 60',
+    ),
     "Price changes": (
         "blue",
         'changes(apportion_device_rate_${currency}_per_hour{instance=~"$instance"}[1m]) > 0',
@@ -140,7 +144,8 @@ def _panel(panel: Panel) -> Picture:
     if panel.kind == "number":
         picture = _number()
     elif panel.kind == "table":
-        picture = table.Panel()
+        # Said, because without any word of it the SDK writes `null` in place of options.
+        picture = table.Panel().show_header(show_header=True)
     else:
         picture = _graph(stacked=panel.kind == "stack")
     needs = f" Needs {panel.needs}." if panel.needs else ""

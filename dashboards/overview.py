@@ -14,6 +14,8 @@ _OF_RUN: Final = (
 )
 """A table has a column for each label."""
 
+_IN_POD: Final = 'pod!=""'
+_PODS: Final = "the `kubernetes` collector"
 _BUDGETS: Final = "`budgets` in the configuration"
 _SPENT: Final = total("budget", series("budget_spent_${currency}"))
 _AMOUNT: Final = f"max by (budget) ({series('budget_amount_${currency}')})"
@@ -126,6 +128,74 @@ BOARD: Final = Board(
                     "table",
                     12,
                     link=_OF_RUN,
+                ),
+            ),
+        ),
+        Row(
+            "Pods",
+            (
+                Panel(
+                    "Cost by pod",
+                    "What devices cost in the chosen time that a pod holds alone, or its replicas.",
+                    "short",
+                    (Query(f"topk(20, {total('namespace, pod', spent(COST, _IN_POD))})"),),
+                    "table",
+                    12,
+                    needs=_PODS,
+                ),
+                Panel(
+                    "Devices by pod",
+                    "The part of each device that pods were given.",
+                    "percentunit",
+                    (
+                        Query(
+                            total("namespace, pod, gpu", series("allocation_ratio", _IN_POD)),
+                            "{{namespace}}/{{pod}} {{gpu}}",
+                        ),
+                    ),
+                    "stack",
+                    12,
+                    needs=_PODS,
+                ),
+            ),
+        ),
+        Row(
+            "Changed after it was settled",
+            (
+                Panel(
+                    "Moved",
+                    "Cost that was moved in the chosen time. It is still counted where it was.",
+                    "short",
+                    (
+                        Query(
+                            total("from, to, reason", spent("moved_cost_${currency}_total")),
+                            "{{from}} to {{to}}: {{reason}}",
+                        ),
+                    ),
+                    needs="a restart of a run, or records that came late",
+                ),
+                Panel(
+                    "Adjusted",
+                    "What prices and their rules changed in the chosen time; in no other picture.",
+                    "short",
+                    (
+                        Query(
+                            total("change, reason", spent("adjusted_cost_${currency}_total")),
+                            "{{change}}: {{reason}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Prices applied",
+                    "When prices were last applied to settled time.",
+                    "dateTimeFromNow",
+                    (
+                        Query(
+                            f"1000 * {series('prices_applied_timestamp_seconds')}", "{{instance}}"
+                        ),
+                    ),
+                    "number",
+                    needs="`apportion prices apply`",
                 ),
             ),
         ),

@@ -66,7 +66,10 @@ class Server:
 
 
 class Prometheus(Server):
-    """Scrapes `targets`, addresses by job, and evaluates `rules`, both every second."""
+    """Scrapes `targets`, addresses by job, and evaluates `rules`, both every second.
+
+    `labels` are those of all targets; what targets say themselves is honoured then.
+    """
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Prometheus(Server):
         targets: Mapping[str, Sequence[str]],
         rules: Mapping[str, Any],
         alertmanager: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir()
         for name, document in rules.items():
@@ -82,7 +86,11 @@ class Prometheus(Server):
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": list(rules),
             "scrape_configs": [
-                {"job_name": job, "static_configs": [{"targets": list(places)}]}
+                {
+                    "job_name": job,
+                    "honor_labels": bool(labels),
+                    "static_configs": [{"targets": list(places), "labels": dict(labels or {})}],
+                }
                 for job, places in targets.items()
             ],
         }

@@ -153,16 +153,35 @@ def test_traces_of_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no stack is left" in capsys.readouterr().err
 
 
-def test_a_missing_rank_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A graph without a file that was named would be taken for the whole."""
+def test_a_missing_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A graph without a file that was named would be taken for the whole: exit status 1."""
     events = [step(1, 0, 100), launch(5, 1), kernel("gemm", 5, 90, 1)]
     good = save(tmp_path / "rank0.json", document(events, rank=0))
     cut = tmp_path / "rank1.json"
     cut.write_bytes(good.read_bytes()[:-9])
 
-    assert main(["flamegraph", "build", str(good), str(cut), "--jobs", "1"]) == 0
+    assert main(["flamegraph", "build", str(good), str(cut), "--jobs", "1"]) == 1
 
-    assert "files are missing from this graph" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "gemm 90000" in captured.out
+    assert "rank1.json: ends in the middle" in captured.err
+    assert "not every file that was named is in this graph" in captured.err
+
+
+def test_one_bad_file_among_good_ones(
+    folded: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Good files are drawn whatever else was named; without any there is nothing to draw."""
+    bad, cut = tmp_path / "bad.folded", tmp_path / "cut.json"
+    bad.write_text("no stack\n")
+    cut.write_text('{"traceEvents": [')
+
+    assert main(["flamegraph", "top", folded, str(bad), str(cut)]) == 1
+    said = capsys.readouterr().err
+    assert (said.count("bad.folded"), said.count("cut.json")) == (1, 1)
+    assert main(["flamegraph", "build", str(bad), str(cut)]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("bad.folded"), said.count("cut.json")) == (1, 1)
 
 
 @pytest.mark.parametrize(

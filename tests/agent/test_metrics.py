@@ -315,7 +315,9 @@ def test_a_family_against_the_rules_cannot_be_declared(
 @given(st.text(max_size=300))
 def test_hostile_label_values_are_escaped(value: str) -> None:
     """Whatever a tenant calls itself, the text still parses and holds one such sample."""
-    tenant = LabelFolder({"workload": 9, "run": 9, "tenant": 9, "model": 9}).tenant(value)
+    tenant = LabelFolder(dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 9)).tenant(
+        value
+    )
     snapshot = replace(
         full_snapshot(), spend={SpendKey(Category.DIRECT, tenant=tenant): Spend(1, 1, 1)}
     )
@@ -340,11 +342,11 @@ def test_a_label_stays_within_its_bound_and_is_sticky(values: list[str], limit: 
 
 def test_folded_values_are_counted_once_each() -> None:
     """The count is of distinct values, not of samples; nothing and `other` take no place."""
-    folder = LabelFolder({"workload": 1, "run": 1, "tenant": 2, "model": 1})
+    folder = LabelFolder({"workload": 1, "run": 1, "tenant": 2, "model": 1, "pod": 1})
     assert [folder.tenant(t) for t in (None, "", OTHER, "a", "b", "c", "d", "c", "a")] == [
         *("", "", OTHER, "a", "b", OTHER, OTHER, OTHER, "a")
     ]
-    assert folder.folded == {"workload": 0, "run": 0, "tenant": 2, "model": 0}
+    assert folder.folded == {"workload": 0, "run": 0, "tenant": 2, "model": 0, "pod": 0}
 
 
 @given(st.text(max_size=400))

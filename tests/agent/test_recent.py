@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from apportion.agent.recent import LOOK_NS, WINDOW_NS, Recent
 from apportion.agent.snapshot import LostKey, Spend, SpendKey, StepKey, TokenKey
@@ -109,6 +110,24 @@ def test_goodput_is_less_what_was_lost() -> None:
         LostKey("train", "run-1", Category.BETWEEN_STEPS, "hang"): Spend(20 * S),
     }
     assert seen.look()["goodput_ratio", "train", "run-1"] == 0.5
+
+
+def test_series_that_end_take_nothing_away() -> None:
+    """A pod whose series end, or a workload, changes no figure of what goes on."""
+    seen = Counters()
+    old = replace(TRAIN, namespace="ml", pod="train-0")
+    seen.spend = {old: Spend(900 * S, 9 * DOLLAR), IDLE: Spend(100 * S), TRAIN: Spend(0, 0)}
+    seen.steps = {StepKey("train", "run-1", SpanStatus.OK): 1}
+    seen.lost = {LostKey("train", "run-1", Category.DIRECT, "rolled_back"): Spend(90 * S)}
+    assert seen.look()["goodput_ratio", "train", "run-1"] == 0.9
+    seen.spend = {IDLE: Spend(110 * S), TRAIN: Spend(30 * S, 3 * DOLLAR)}
+    seen.steps = {StepKey("train", "run-1", SpanStatus.OK): 3}
+    found = seen.look()
+    assert found["idle_ratio",] == 0.25
+    assert found["cost_{currency}_per_step", "train", "run-1"] == 1.5
+    assert found["goodput_ratio", "train", "run-1"] == 840 / 930
+    seen.spend = {IDLE: Spend(120 * S)}
+    assert not [key for key in seen.look() if key[0] == "goodput_ratio"]
 
 
 def test_a_batch_is_what_runs_at_once_while_anything_runs() -> None:

@@ -12,6 +12,7 @@ import yaml
 SPENT = 'apportion_cost_usd_total{model="m",tenant="a",workload="chat",category="direct"}'
 TOKENS = 'apportion_tokens_total{model="m",tenant="a",workload="chat",token_type="%s"}'
 MOVED = 'apportion_moved_cost_usd_total{from="%s",to="%s",reason="r"}'
+ADJUSTED = 'apportion_adjusted_cost_usd_total{category="direct",reason="new_price",change="%s"}'
 SERIES = {
     SPENT: "0+0.003x20",
     SPENT.replace("direct", "allocated_idle"): "0+1x20",
@@ -20,6 +21,8 @@ SERIES = {
     TOKENS % "output": "0+100x20",
     MOVED % ("unattributed", "direct"): "5x20",
     MOVED % ("direct", "lost"): "2x20",
+    ADJUSTED % "raised": "3x20",
+    ADJUSTED % "lowered": "7x20",
 }
 RUN = 'workload="train",run="run-1"'
 TIME = f"apportion_device_seconds_total{{{RUN},category=" + '"%s"}'
@@ -41,6 +44,7 @@ WANTED = {
         '{category="lost"}': 2.0,
         '{category="unattributed"}': -5.0,
     },
+    "category:apportion_adjusted_cost_usd:net": {'{category="direct"}': -4.0},
 }
 
 

@@ -22,7 +22,7 @@ MAY_BE_EMPTY = {
     if panel.needs and panel.needs not in GIVEN
 }
 """Panels that say what they need beside an agent with GPUs, a price and workloads."""
-ANNOTATIONS = ("Restarts", "Lost work", "XID errors", "Price changes")
+ANNOTATIONS = ("Restarts", "Lost work", "XID errors", "Prices applied", "Price changes")
 TRAINER, SERVER, NOBODYS = range(3)
 
 

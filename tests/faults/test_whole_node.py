@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.faults.node import PATIENCE_S, Agent
+from tests.faults.node import PATIENCE_S, Agent, eventually
 from tests.faults.whole import CANARY, REQUESTS, Whole, whole_node
+from tests.monitoring import Prometheus
 
 HERE: Final = Path(__file__).parent
 WRITE: Final = "APPORTION_WRITE_GOLDEN"
@@ -44,7 +45,7 @@ VOLATILE: Final = re.compile(
 """Series whose values are those of a moment or a machine. Only their values are dropped."""
 MOMENTARY: Final = re.compile(r".* apportion_nccl_(algorithm|bus)_bandwidth_bytes_per_second .*")
 """Families that are there only while something new is read. They are dropped whole."""
-MOMENT: Final = re.compile(r'.*\{category="allocated_idle",run="run-1",.*')
+MOMENT: Final = re.compile(r'.*\{category="allocated_idle",.*run="run-1",.*')
 """Rows of the instant between a request's start and its admission, which may be none."""
 _LINE: Final = re.compile(r"(?P<name>\w+)(?P<labels>\{.*\})? (?P<value>\S+)")
 
@@ -105,6 +106,25 @@ def test_nvml_and_all_beside_it(whole: Whole) -> None:
 def test_an_exporter_in_place_of_nvml(whole: Whole) -> None:
     """Whole GPUs and MIG instances, by way of recorded texts."""
     compare(whole.by_dcgm, HERE / "golden_dcgm.prom", whole)
+
+
+@pytest.mark.needs_program("prometheus", "setpriv")
+def test_pods_are_those_of_the_cost(whole: Whole, tmp_path: Path) -> None:
+    """With `honor_labels` a pod's cost is its own, and nobody's is not the agent's pod's."""
+    agent = {"namespace": "apportion", "pod": "apportion-7xkq2"}
+    targets = {"apportion": [whole.by_nvml.door.address]}
+    watcher = Prometheus(tmp_path / "prometheus", targets, {}, labels=agent)
+    try:
+        for pod in ("train-0", "notebook"):
+            wanted = f'{{namespace="ml",pod="{pod}",workload="pod:ml/{pod}"}}'
+            for name in ("cost_usd_total", "energy_joules_total", "device_seconds_total"):
+                query = f"apportion_{name}{wanted}"
+                eventually(lambda query=query: watcher.query(query), f"{query} is there")
+        assert watcher.query('apportion_device_seconds_total{pod=""}')
+        assert watcher.query('apportion_device_seconds_total{pod="apportion-7xkq2"}') == []
+        assert watcher.query('apportion_agent_degraded{pod="apportion-7xkq2"}')
+    finally:
+        watcher.stop()
 
 
 @pytest.mark.needs_program("promtool")

@@ -17,6 +17,7 @@ class LabelLimits(BaseModel):
     max_runs: int = Field(200, ge=1, le=10_000, description="Values of `run`.")
     max_tenants: int = Field(200, ge=1, le=10_000, description="Values of `tenant`.")
     max_models: int = Field(50, ge=1, le=10_000, description="Values of `model`.")
+    max_pods: int = Field(200, ge=1, le=10_000, description="Values of `pod`, with its namespace.")
     workloads: Words = Field((), description="Values of `workload` that are never folded.")
     runs: Words = Field((), description="Values of `run` that are never folded.")
     tenants: Words = Field((), description="Values of `tenant` that are never folded.")
@@ -35,6 +36,7 @@ class LabelLimits(BaseModel):
             "run": self.max_runs,
             "tenant": self.max_tenants,
             "model": self.max_models,
+            "pod": self.max_pods,
         }
         always = {
             "workload": self.workloads,

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent import profile_watch
+from apportion.agent.adjustment_watch import AdjustmentWatch
 from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.config_budgets import made_of
@@ -115,6 +116,7 @@ def run(config: AgentConfig) -> int:
     folder.reserve(top_spenders(ledger, clock.realtime_ns() - SPENT_LATELY_NS))
     board = SnapshotBoard()
     watch = BudgetWatch(config.ledger_location, budgets, clock) if budgets else None
+    adjustments = AdjustmentWatch(config.ledger_location, ledger.agent_id, clock)
     directory, others = ring_directories(config, state, time, clock)
     engine = Engine(
         state,
@@ -144,6 +146,7 @@ def run(config: AgentConfig) -> int:
         ),
         shipper=shipper,
         budgets=watch,
+        adjustments=adjustments,
     )
     stuck_ns = max(STUCK_TICKS * config.tick_period.ns, 60 * NS_PER_SECOND)
     health = Health(board, clock, stuck_after_ns=stuck_ns)
@@ -156,7 +159,7 @@ def run(config: AgentConfig) -> int:
     upkeep = Upkeep(config.ledger_location, ledger.agent_id, keep, clock)
     # Stopped after the settlement: it ships what that committed last.
     shippers = [] if shipper is None else [shipper]
-    watches = [] if watch is None else [watch]
+    watches: list[Named] = [adjustments, *([] if watch is None else [watch])]
     services: list[Named] = [server, upkeep, *watches, *shippers, engine, *samplers]
     group = RunGroup(services, clock, drain_ns=config.drain.ns)
     try:

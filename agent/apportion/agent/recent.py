@@ -9,6 +9,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent.risen import Risen
+from apportion.agent.snapshot import LostKey, SpendKey, StepKey, TokenKey
 from apportion.core.category import Category
 from apportion.core.device_facts import DeviceFacts
 from apportion.core.family import Family
@@ -18,7 +20,7 @@ from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from apportion.agent.snapshot import LostKey, Spend, SpendKey, StepKey, TokenKey
+    from apportion.agent.snapshot import Spend
     from apportion.core.reading import DeviceInfo
 
 WINDOW_NS: Final = 300 * NS_PER_SECOND
@@ -155,6 +157,13 @@ class Recent:
     def __init__(self) -> None:
         self._looks: deque[tuple[int, Counter[Key]]] = deque()
         self._open: Counter[Key] = Counter()
+        self._sums: Counter[Key] = Counter()
+        self._time_ns, self._units = Risen[SpendKey](), Risen[SpendKey]()
+        self._lost_ns, self._tokens, self._steps = (
+            Risen[LostKey](),
+            Risen[TokenKey](),
+            Risen[StepKey](),
+        )
         self._samples: tuple[Sample, ...] = ()
 
     def samples(
@@ -180,20 +189,40 @@ class Recent:
                 self._open[("open_looks", *key)] += 1
         if self._looks and now_ns - self._looks[-1][0] < LOOK_NS:
             return self._samples
-        counted = self._open.copy()
-        _count_spend(counted, spend, lost)
-        for token, count in tokens.items():
-            if token.token_type != "cached_input":  # noqa: S105 - input holds them
-                counted["tokens", token.workload, token.tenant, token.model] += count
-        for step, count in steps.items():
-            if step.status.label == "ok":
-                counted["steps", step.workload, step.run] += count
+        self._add(spend, lost, tokens, steps)
+        counted = Counter({**self._open, **self._sums})
         _count_engines(counted, collected, _peak(devices), now_ns)
         self._looks.append((now_ns, counted))
         while now_ns - self._looks[0][0] > WINDOW_NS:
             self._looks.popleft()
         self._samples = tuple(self._figures(counted))
         return self._samples
+
+    def _add(
+        self,
+        spend: Mapping[SpendKey, Spend],
+        lost: Mapping[LostKey, Spend],
+        tokens: Mapping[TokenKey, int],
+        steps: Mapping[StepKey, int],
+    ) -> None:
+        """What counters rose by since the last look; those that ended take nothing away."""
+        risen: Counter[Key] = Counter()
+        _count_spend(
+            risen,
+            self._time_ns.since_last({key: spent.device_ns for key, spent in spend.items()}),
+            self._units.since_last(
+                {key: spent.units for key, spent in spend.items() if spent.units is not None}
+            ),
+            self._lost_ns.since_last({key: loss.device_ns for key, loss in lost.items()}),
+        )
+        for token, count in self._tokens.since_last(tokens).items():
+            if token.token_type != "cached_input":  # noqa: S105 - input holds them
+                risen["tokens", token.workload, token.tenant, token.model] += count
+        for step, count in self._steps.since_last(steps).items():
+            if step.status.label == "ok":
+                risen["steps", step.workload, step.run] += count
+        # Only of what is there: names come and go, and so do their sums.
+        self._sums = Counter({key: self._sums[key] + count for key, count in risen.items()})
 
     def _figures(self, now: Counter[Key]) -> Iterator[Sample]:
         for ratio in _RATIOS:
@@ -219,25 +248,25 @@ class Recent:
 
 
 def _count_spend(
-    counted: Counter[Key], spend: Mapping[SpendKey, Spend], lost: Mapping[LostKey, Spend]
+    counted: Counter[Key],
+    time_ns: Mapping[SpendKey, int],
+    units: Mapping[SpendKey, int],
+    vain_ns: Mapping[LostKey, int],
 ) -> None:
-    for key, spent in spend.items():
-        run = (key.workload, key.run)
-        counted[("all_ns",)] += spent.device_ns
-        counted[("idle_ns",)] += spent.device_ns if key.category in _IDLE else 0
+    for key, spent_ns in time_ns.items():
+        run, is_direct = (key.workload, key.run), key.category is Category.DIRECT
+        counted[("all_ns",)] += spent_ns
+        counted[("idle_ns",)] += spent_ns if key.category in _IDLE else 0
         if key.run:
-            counted[("run_ns", *run)] += spent.device_ns
-            counted[("kept_ns", *run)] += 0
-        if key.category is Category.DIRECT:
+            counted[("run_ns", *run)] += spent_ns
+            counted[("kept_ns", *run)] += spent_ns if is_direct else 0
+        if is_direct and key in units:
+            counted["served_units", key.workload, key.tenant, key.model] += units[key]
             if key.run:
-                counted[("kept_ns", *run)] += spent.device_ns
-            if spent.units is not None:
-                counted["served_units", key.workload, key.tenant, key.model] += spent.units
-                if key.run:
-                    counted[("run_units", *run)] += spent.units
-    for loss, moved in lost.items():
+                counted[("run_units", *run)] += units[key]
+    for loss, lost_ns in vain_ns.items():
         if loss.source is Category.DIRECT and ("kept_ns", loss.workload, loss.run) in counted:
-            counted["kept_ns", loss.workload, loss.run] -= moved.device_ns
+            counted["kept_ns", loss.workload, loss.run] -= lost_ns
 
 
 def _count_engines(

@@ -51,13 +51,18 @@ class DeviceState:
 
 @dataclass(frozen=True, slots=True)
 class SpendKey:
-    """To whom settled time goes. Empty text is nobody or not said; labels are folded already."""
+    """To whom settled time goes. Empty text is nobody or not said; labels are folded already.
+
+    `namespace` and `pod` are those of the pod that holds the device.
+    """
 
     category: Category
     workload: str = ""
     run: str = ""
     model: str = ""
     tenant: str = ""
+    namespace: str = ""
+    pod: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,15 @@ class MoveKey:
 
     source: Category
     target: Category
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustmentKey:
+    """Cost that later lines changed because a price did: `change` is `raised` or `lowered`."""
+
+    category: Category
+    change: str
     reason: str
 
 
@@ -181,6 +195,8 @@ class Snapshot:
     samples: tuple[Sample, ...] = ()
     """Of sources that are not about devices."""
     spend: Mapping[SpendKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
+    names_pods: bool = False
+    """Whether it is known which pods hold devices, so that a spend without one has none."""
     phases: Mapping[PhaseKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     requests: Mapping[RequestKey, int] = field(default_factory=lambda: MappingProxyType({}))
     steps: Mapping[StepKey, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -188,6 +204,11 @@ class Snapshot:
     latencies: Mapping[LatencyKey, Latency] = field(default_factory=lambda: MappingProxyType({}))
     lost: Mapping[LostKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     moved_units: Mapping[MoveKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    adjusted_units: Mapping[AdjustmentKey, int] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    prices_applied_unix_ns: int | None = None
+    """When prices were last applied to settled time; None: never, as far as is known."""
     budgets: tuple[Spent, ...] = ()
     residual_units: int = 0
     residual_mj: int = 0

@@ -15,6 +15,7 @@ from apportion.agent.process_usage import ProcessUsage
 from apportion.agent.recent import FAMILIES as RECENT
 from apportion.agent.shipping.figures import FAMILIES as SHIPPING
 from apportion.agent.snapshot import (
+    AdjustmentKey,
     DeviceState,
     LedgerCounts,
     LostKey,
@@ -69,9 +70,9 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
                 SpendKey(Category.DIRECT, "llm", model="llama-3.1-8b", tenant="search"): Spend(
                     3_600 * NS_PER_SECOND * scale, 2_400_000_000_001 * scale, 2_520_000_123 * scale
                 ),
-                SpendKey(Category.BETWEEN_STEPS, "pretrain", run="run-1"): Spend(
-                    NS_PER_SECOND * scale, 666_666_666 * scale, 250_000 * scale
-                ),
+                SpendKey(
+                    Category.BETWEEN_STEPS, "pretrain", run="run-1", namespace="ml", pod="train-0"
+                ): Spend(NS_PER_SECOND * scale, 666_666_666 * scale, 250_000 * scale),
                 SpendKey(Category.UNALLOCATED): Spend(NS_PER_SECOND * scale),
             }
         ),
@@ -124,6 +125,10 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
         moved_units=MappingProxyType(
             {MoveKey(Category.UNATTRIBUTED, Category.DIRECT, "late_record"): 1_500 * scale}
         ),
+        adjusted_units=MappingProxyType(
+            {AdjustmentKey(Category.DIRECT, "raised", "new_price"): 12 * 10**11 * scale}
+        ),
+        prices_applied_unix_ns=UNIX_NS - 60 * NS_PER_SECOND,
         rings=RingCounts(
             accepted=19 * scale,
             late=scale,

@@ -13,7 +13,7 @@ from typing import Final
 
 from apportion.collectors.collector import Batch
 from apportion.collectors.options import CollectorOptions
-from apportion.collectors.pod_labels import PodLabels
+from apportion.collectors.pod_labels import PodLabels, pod_labels_of
 from apportion.collectors.registry import BUILT_IN
 from apportion.core.allocation import Allocation
 from apportion.core.clock import Clock
@@ -27,7 +27,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "apportion_allocation_ratio",
         "gauge",
         "ratio",
-        ("gpu", "owner", "container"),
+        ("gpu", "owner", "namespace", "pod", "container"),
         "The part of a device that its scheduler has given to a container or job; the sum over all "
         "of them is 1.",
         "kubelet or Slurm",
@@ -92,7 +92,7 @@ def allocation_samples(allocations: Sequence[Allocation]) -> tuple[Sample, ...]:
         Sample(
             "allocation_ratio",
             count / replicas[device],
-            (("gpu", device), ("owner", owner), ("container", container)),
+            (("gpu", device), ("owner", owner), *pod_labels_of(owner), ("container", container)),
         )
         for (device, owner, container), count in sorted(held.items())
     )

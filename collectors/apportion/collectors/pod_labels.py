@@ -22,6 +22,7 @@ from apportion.collectors.metrics_http import HttpRefused, read_body
 from apportion.collectors.options import CollectorOptions
 from apportion.collectors.scrape import Complaints
 from apportion.collectors.target import Target
+from apportion.core.allocation import Pod
 from apportion.core.clock import Clock
 from apportion.core.errors import ConfigError, SourceLost
 from apportion.core.family import Family
@@ -33,7 +34,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
         "apportion_pod_label_info",
         "gauge",
         "",
-        ("owner", "key", "value"),
+        ("owner", "namespace", "pod", "key", "value"),
         "A label of a pod that holds a device, always 1. Only keys that `pod_labels` names.",
         "Kubernetes API",
     ),
@@ -113,8 +114,8 @@ class PodLabels:
     def _told(self, owners: Collection[str]) -> Iterator[Sample]:
         for owner in sorted(owners):
             for key, value in sorted(self._known.get(owner, {}).items()):
-                labels = (("owner", owner), ("key", key), ("value", value))
-                yield Sample("pod_label_info", 1, labels)
+                labels = (("owner", owner), *pod_labels_of(owner))
+                yield Sample("pod_label_info", 1, (*labels, ("key", key), ("value", value)))
 
     def _look(self, now_ns: int, owners: Collection[str]) -> None:
         place, errors = self._target.name, dict[str, str]()
@@ -225,6 +226,12 @@ class PodLabels:
         except (OSError, UnicodeDecodeError):
             return {}  # the server says that it wants one
         return {"Authorization": f"Bearer {token}"} if _TOKEN.fullmatch(token) else {}
+
+
+def pod_labels_of(owner: str) -> tuple[tuple[str, str], ...]:
+    """What Prometheus calls a pod; nothing of other owners."""
+    pod = Pod.of_owner(owner)
+    return () if pod is None else (("namespace", pod.namespace), ("pod", pod.name))
 
 
 def _target(options: CollectorOptions) -> tuple[Target, str | None]:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from apportion.core.ids import DeviceId
+
+_POD: Final = "pod:"
+
+
+class Pod(NamedTuple):
+    """A pod of Kubernetes."""
+
+    namespace: str
+    name: str
+
+    @classmethod
+    def of_owner(cls, owner: str | None) -> Pod | None:
+        """The pod that `pod:NAMESPACE/NAME` stands for; None for any other owner."""
+        if owner is None or not owner.startswith(_POD):
+            return None
+        namespace, slash, name = owner.removeprefix(_POD).partition("/")
+        return cls(namespace, name) if slash and namespace and name else None
 
 
 @dataclass(frozen=True, slots=True)

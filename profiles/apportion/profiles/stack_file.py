@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Final
@@ -34,22 +33,12 @@ def is_stack_file(path: Path) -> bool:
     return not (begun.startswith(_SQLITE) or begun[_TAR_AT] == _TAR)
 
 
-def read_stacks(paths: Sequence[Path], weight: Weight) -> Stacks:
-    """The stacks of all files, one behind the other; numbers without a unit are of `weight`.
+def read_stacks(path: Path, weight: Weight) -> Stacks:
+    """The stacks of a file; numbers without a unit are of `weight`.
 
     Raises:
-        ProfileTraceError: a file cannot be read, is none, or weighs something else.
+        ProfileTraceError: it cannot be read, or is none.
     """
-    first, *others = (_read(path, weight) for path in paths)
-    for other, path in zip(others, paths[1:], strict=True):
-        try:
-            first = first.together(other)
-        except ProfileTraceError as error:  # noqa: PERF203 - it says which file
-            raise ProfileTraceError(str(error), path=path) from error
-    return first
-
-
-def _read(path: Path, weight: Weight) -> Stacks:
     try:
         if not path.is_file() and path.exists():
             raise ProfileTraceError("is no plain file", path=path)

@@ -136,6 +136,25 @@ class Stacks:
             offsets=self.offsets + np.arange(len(self.offsets)),
         )
 
+    def labelled(self, key: str, texts: Sequence[str | None]) -> Stacks:
+        """The same stacks with one more label, of shape n; without it where nobody has one."""
+        if not any(text is not None for text in texts):
+            return self
+        codes = {name: code for code, name in enumerate(self.names)}
+        column = [-1 if text is None else codes.setdefault(text, len(codes)) for text in texts]
+        labels = {**self.labels, key: np.array(column, np.int32)}
+        return replace(self, names=tuple(codes), labels=labels)
+
+    def label(self, key: str) -> list[str | None]:
+        """The label `key` of each stack, None where it has none."""
+        column: list[int] = _label(self, key).tolist()
+        return [None if code < 0 else self.names[code] for code in column]
+
+    def without(self, *keys: str) -> Stacks:
+        """The same stacks without these labels."""
+        kept = {key: column for key, column in self.labels.items() if key not in keys}
+        return replace(self, labels=kept)
+
     def weighed(self, weights: Sequence[Weight], values: Ints) -> Stacks:
         """The same stacks with other weights."""
         return replace(self, weights=tuple(weights), values=values)

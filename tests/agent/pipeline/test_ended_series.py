@@ -11,8 +11,10 @@ from apportion.agent.metrics.labels import OTHER, LabelFolder, SeriesBudget
 from apportion.agent.pipeline.ended_series import ENDED_NS, LOOK_NS, EndedSeries
 from apportion.agent.pipeline.interned import EntityKey, Interned
 from apportion.agent.pipeline.totals import Totals, Who
+from apportion.agent.snapshot import SpendKey
 from apportion.agent.testing import full_snapshot
-from apportion.core.category import SpanKind, SpanStatus
+from apportion.core.allocation import Pod
+from apportion.core.category import Category, SpanKind, SpanStatus
 from apportion.core.sample import Sample
 
 OLD, NEW = Who("train", "run-1"), Who("train", "run-2")
@@ -22,7 +24,7 @@ class Node:
     """Counters of runs, a folder with room for a few, and a clock."""
 
     def __init__(self, most_series: int = 1_000, *, runs: int = 1) -> None:
-        limits = {"workload": 9, "run": runs, "tenant": 9, "model": 9}
+        limits = {"workload": 9, "run": runs, "tenant": 9, "model": 9, "pod": 2}
         self.folder = LabelFolder(limits, {"run": ["run-9"]}, most_series=most_series)
         self.entities = Interned[EntityKey]()
         self.totals = Totals(self.folder, self.entities)
@@ -86,6 +88,27 @@ def test_what_lives_or_changes_does_not_end() -> None:
         node.step("run-9")
     assert node.runs == {"run-1", "run-9"}
     assert node.ended.counts["finished"] == 0
+
+
+def test_a_pod_that_holds_nothing_any_more_ends() -> None:
+    """A server's series in it, while the server goes on in another; a run's last as long as it."""
+    node = Node()
+    for name, run, pod in (("chat", "", "a"), ("chat", "", "b"), ("train", "run-1", "a")):
+        key = SpendKey(Category.DIRECT, name, run, namespace="ml", pod=pod)
+        node.totals._spend.add(key, 1, None, None)
+        node.folder.pod(f"ml/{pod}")
+    assert node.folder.pod("ml/c") == OTHER
+    folded = SpendKey(Category.DIRECT, "chat", namespace=OTHER, pod=OTHER)
+    node.totals._spend.add(folded, 1, None, None)
+    live = frozenset([Who("chat"), OLD])
+    for _ in range(ENDED_NS // LOOK_NS + 2):
+        node.now_ns += LOOK_NS
+        node.ended.look(node.now_ns, live, {Pod("ml", "b")})
+    found = {(key.workload, key.pod) for key in node.totals.spend}
+    assert found == {("chat", "b"), ("train", "a"), ("chat", OTHER)}
+    assert node.ended.counts["finished"] == 3
+    node.watch(LOOK_NS, live)
+    assert {(key.workload, key.pod) for key in node.totals.spend} == found - {("chat", "b")}
 
 
 def test_nobody_is_over_because_nobody_looked() -> None:

@@ -19,7 +19,7 @@ from apportion.agent.pipeline.spans import Decoded
 from apportion.client import layout
 from apportion.core.category import SpanKind, SpanStatus
 
-LIMITS = {"workload": 9, "run": 9, "tenant": 9, "model": 9}
+LIMITS = dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 9)
 MILLISECOND = 1_000_000
 T0 = 10**12
 

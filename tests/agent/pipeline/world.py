@@ -25,6 +25,7 @@ from apportion.agent.pipeline.ring_state import RingState
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.tick import TickOutcome
 from apportion.client import layout
+from apportion.core.allocation import Pod
 from apportion.core.category import Phase, PhaseClock, SpanKind, SpanStatus
 from apportion.core.clock import ManualClock
 from apportion.core.errors import LedgerUnavailable
@@ -188,6 +189,8 @@ class World:
         self.energy_source = "energy_counter"
         self.users: list[str] = []
         self.holders: list[str] = []
+        self.pods: dict[str, Pod] = {}
+        """By device: the pod that alone holds it."""
         self.ticks = 0
         self.settlement = self.boot_agent()
 
@@ -213,7 +216,7 @@ class World:
         self.settlement = Settlement(
             state,
             time=self.time,
-            folder=LabelFolder({"workload": 20, "run": 20, "tenant": 20, "model": 20}),
+            folder=LabelFolder(dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 20)),
             rates_of=lambda name: [rate for rate in self.rates if rate.device_name == name],
             users_of=lambda _device: [
                 self.settlement.entity(EntityKey(owner=owner)) for owner in self.users
@@ -221,6 +224,7 @@ class World:
             holders_of=lambda _device: [
                 self.settlement.entity(EntityKey(owner=owner)) for owner in self.holders
             ],
+            pod_of=self.pods.get,
             lateness_ns=2 * SECOND,
             sample_period_ns=self.sample_period_ns,
         )

@@ -6,10 +6,15 @@ import argparse
 from pathlib import Path
 
 from apportion.agent.cli.flamegraph_filter import add_ledger_filter, is_priced
-from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
+from apportion.agent.cli.flamegraph_inputs import (
+    FILES,
+    FoundStacks,
+    add_choices,
+    stacks_of,
+    status_of,
+)
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
 from apportion.core.errors import ConfigError
-from apportion.profiles.stacks import Stacks
 
 
 def configure_build(parser: argparse.ArgumentParser) -> None:
@@ -29,13 +34,13 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
 def run_build(options: argparse.Namespace) -> int:
     """Write it; the exit status."""
     form = checked_out(options)
-    stacks = _stacks(options)
-    row = stacks.weight(options.weight)
-    write(options, form(Graph(stacks, row, options.title, options.min_width)))
-    return 0
+    found = _found(options)
+    row = found.stacks.weight(options.weight)
+    write(options, form(Graph(found.stacks, row, options.title, options.min_width)))
+    return status_of(found)
 
 
-def _stacks(options: argparse.Namespace) -> Stacks:
+def _found(options: argparse.Namespace) -> FoundStacks:
     is_asked = is_priced(options)
     if options.files and options.profile:
         raise ConfigError(
@@ -50,6 +55,4 @@ def _stacks(options: argparse.Namespace) -> Stacks:
         whole_ledger,
     )
 
-    if not options.files:
-        return whole_ledger(options)
-    return priced_by_ledger(options, stacks_of(options, options.files, is_priced=True))
+    return priced_by_ledger(options) if options.files else whole_ledger(options)

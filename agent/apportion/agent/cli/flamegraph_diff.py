@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
+from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of, status_of
 from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
 from apportion.core.errors import ConfigError
 from apportion.profiles.stack_difference import BOTH, difference
@@ -31,7 +31,7 @@ def run_diff(options: argparse.Namespace) -> int:
             "a difference has two weights, which folded text cannot hold: --out FILE.html"
         )
     before, after = (stacks_of(options, [path]) for path in (options.before, options.after))
-    stacks = difference(before, after, options.weight)
+    stacks = difference(before.stacks, after.stacks, options.weight)
     graph = Graph(stacks, BOTH, options.title, options.min_width, is_difference=True)
     write(options, form(graph))
-    return 0
+    return status_of(before, after)

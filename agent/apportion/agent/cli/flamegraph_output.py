@@ -15,6 +15,8 @@ from apportion.profiles.flame_svg import WIDTH, flame_svg
 from apportion.profiles.flame_tree import FlameTree, flame_tree
 from apportion.profiles.folded_text import folded_lines
 from apportion.profiles.pprof import pprof
+from apportion.profiles.py_spy import PROCESS
+from apportion.profiles.py_spy_events import AT, SEEN
 from apportion.profiles.speedscope import speedscope_json
 from apportion.profiles.stacks import Stacks
 
@@ -49,16 +51,17 @@ class Graph:
         return flame_page(self.tree(PAGE_PX), self.title, is_difference=self.is_difference).encode()
 
     def folded(self) -> bytes:
-        """Folded text of the weight that is the width."""
-        return "".join(folded_lines(self.stacks.merged(), self.row)).encode()
+        """Folded text of the weight that is the width; it has no room for labels."""
+        plain = self.stacks.without(*self.stacks.labels)
+        return "".join(folded_lines(plain.merged(), self.row)).encode()
 
     def speedscope(self) -> bytes:
         """speedscope's JSON, with every weight."""
         return speedscope_json(self.stacks.merged(), self.title)
 
     def pprof(self) -> bytes:
-        """pprof's protobuf, with every weight."""
-        return pprof(self.stacks.merged(), self.row)
+        """pprof's protobuf, with every weight; samples of the same ids are one."""
+        return pprof(self.stacks.without(AT, SEEN, PROCESS).merged(), self.row)
 
 
 _FORMS: Final[dict[str, Callable[[Graph], bytes]]] = {

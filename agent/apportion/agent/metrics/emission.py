@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from prometheus_client.core import (
@@ -60,10 +60,12 @@ class Emission:
         *,
         simulated: bool = False,
         exemplar: Exemplar | None = None,
+        blank: Collection[str] = (),
     ) -> None:
         """Add a sample of `apportion_<name>`, unless `value` is None.
 
-        `name` is a family's; for a histogram with `_bucket`, `_sum` or `_count` after it.
+        `name` is a family's; for a histogram with `_bucket`, `_sum` or `_count` after it. Labels
+        that are empty are left out, except those in `blank`.
         """
         if value is None:
             return
@@ -78,7 +80,7 @@ class Emission:
             extra = ", ".join(sorted(set(labels) - known))
             self.undeclared.append(f"{full_name} has undeclared labels: {extra}")
             return
-        given = {label: text for label, text in labels.items() if text}
+        given = {label: text for label, text in labels.items() if text or label in blank}
         if simulated and family.simulated:
             given["simulated"] = "true"
         metric = self._metrics.get(family.name)

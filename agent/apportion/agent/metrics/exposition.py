@@ -7,7 +7,7 @@ label is left out, which Prometheus takes for the same thing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, time, timezone
 from typing import Final
 
@@ -30,6 +30,7 @@ _UTILISATIONS: Final = (
     ("device_mbu_ratio", "dram_active", ("device_dram_active_ratio", ())),
 )
 """What a reading's own samples say of them: family, method, and the sample."""
+_POD: Final = ("namespace", "pod")
 
 
 class Exposition:
@@ -168,6 +169,8 @@ def _reading(reading: Reading, to: Emission, *, simulated: bool) -> None:
 
 def _settled(snapshot: Snapshot, to: Emission) -> None:
     simulated = snapshot.simulated
+    # Empty: with `honor_labels` the pod of the target, which is the agent's, would be put there.
+    blank = _POD if snapshot.names_pods else ()
     for key, spend in snapshot.spend.items():
         labels = {
             "workload": key.workload,
@@ -175,8 +178,10 @@ def _settled(snapshot: Snapshot, to: Emission) -> None:
             "model": key.model,
             "tenant": key.tenant,
             "category": key.category.label,
+            "namespace": key.namespace,
+            "pod": key.pod,
         }
-        _spend("", spend, labels, to, simulated=simulated)
+        _spend("", spend, labels, to, simulated=simulated, blank=blank)
     for phase, spend in snapshot.phases.items():
         name = phase.phase.label if phase.phase is not Phase.NONE else REST
         labels = {"workload": phase.workload, "phase": name}
@@ -192,6 +197,15 @@ def _settled(snapshot: Snapshot, to: Emission) -> None:
     for move, units in snapshot.moved_units.items():
         labels = {"from": move.source.label, "to": move.target.label, "reason": move.reason}
         to.put("moved_cost_{currency}_total", _money(units), labels, simulated=simulated)
+    for adjustment, units in snapshot.adjusted_units.items():
+        labels = {
+            "category": adjustment.category.label,
+            "change": adjustment.change,
+            "reason": adjustment.reason,
+        }
+        to.put("adjusted_cost_{currency}_total", _money(units), labels, simulated=simulated)
+    applied = _seconds(snapshot.prices_applied_unix_ns)
+    to.put("prices_applied_timestamp_seconds", applied, simulated=simulated)
     for spent in snapshot.budgets:
         labels = {"budget": spent.budget.name, "period": spent.budget.every}
         for name, value in (
@@ -206,13 +220,20 @@ def _settled(snapshot: Snapshot, to: Emission) -> None:
 
 
 def _spend(
-    prefix: str, spend: Spend, labels: Mapping[str, str], to: Emission, *, simulated: bool
+    prefix: str,
+    spend: Spend,
+    labels: Mapping[str, str],
+    to: Emission,
+    *,
+    simulated: bool,
+    blank: Collection[str] = (),
 ) -> None:
-    cost, energy = _money(spend.units), _milli(spend.energy_mj)
-    to.put(prefix + "cost_{currency}_total", cost, labels, simulated=simulated)
-    to.put(f"{prefix}energy_joules_total", energy, labels, simulated=simulated)
-    time_s = seconds(spend.device_ns)
-    to.put(f"{prefix}device_seconds_total", time_s, labels, simulated=simulated)
+    for name, value in (
+        ("cost_{currency}_total", _money(spend.units)),
+        ("energy_joules_total", _milli(spend.energy_mj)),
+        ("device_seconds_total", seconds(spend.device_ns)),
+    ):
+        to.put(prefix + name, value, labels, simulated=simulated, blank=blank)
 
 
 def _workloads(snapshot: Snapshot, to: Emission) -> None:

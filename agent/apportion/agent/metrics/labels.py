@@ -109,7 +109,7 @@ class LabelFolder:
         *,
         most_series: int = MAX_SERIES,
     ) -> None:
-        """`limits` maps `workload`, `run`, `tenant`, `model` to how many values each may have.
+        """`limits`: how many values each of `workload`, `run`, `tenant`, `model`, `pod` may have.
 
         `always` maps them to values that are never folded.
         """
@@ -121,6 +121,7 @@ class LabelFolder:
         self.run = self._labels["run"].fold
         self.tenant = self._labels["tenant"].fold
         self.model = self._labels["model"].fold
+        self.pod = self._labels["pod"].fold
 
     def reserve(self, values: Mapping[str, Iterable[str]]) -> None:
         """Give places to values before they come, by label, those that matter most first."""

@@ -7,7 +7,7 @@ from typing import Final
 from apportion.core.family import Family, Kind
 
 DEVICE: Final = ("device",)
-SPEND: Final = ("workload", "run", "model", "tenant", "category")
+SPEND: Final = ("workload", "run", "model", "tenant", "category", "namespace", "pod")
 PHASE: Final = ("workload", "phase")
 LOST: Final = ("workload", "run", "from", "reason")
 BUDGET: Final = ("budget", "period")
@@ -106,6 +106,20 @@ FAMILIES: Final = (
         "currency",
         ("from", "to", "reason"),
         "Cost that reallocations moved. The cost counters never fall: subtract this for the net.",
+    ),
+    settled(
+        "adjusted_cost_{currency}_total",
+        "currency",
+        ("category", "change", "reason"),
+        "What prices that were applied to settled time, and rules of prices, changed of its cost "
+        "since the agent started. The cost counters do not have it: add what was raised, subtract "
+        "what was lowered.",
+    ),
+    settled(
+        "prices_applied_timestamp_seconds",
+        "seconds",
+        (),
+        "When prices were last applied to settled time, as unix time. Absent: never.",
     ),
     settled(
         "conservation_residual_units",

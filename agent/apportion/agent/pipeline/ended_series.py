@@ -1,8 +1,8 @@
 """Series end with what they are about, and a counter says so.
 
-A workload or run ends when no process of it has a ring and nothing of it has changed for an hour.
-The places of its labels are free then; should it come back, its counters begin at 0. The ledger
-keeps it.
+A workload or run ends when no process of it has a ring and nothing of it has changed for an hour; a
+workload's series in a pod end when that holds no device, too. The places of its labels are free
+then; should it come back, its counters begin at 0. The ledger keeps it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.totals import Totals, Who
     from apportion.agent.snapshot import DeviceState
+    from apportion.core.allocation import Pod
     from apportion.core.sample import Sample
 
 ENDED_NS: Final = NS_PER_HOUR
@@ -43,8 +44,11 @@ class EndedSeries:
         self.counts: Counter[str] = Counter({FINISHED: 0, GONE: 0})
         """Series that ended, by why."""
 
-    def look(self, now_ns: int, live: Collection[Who]) -> None:
-        """Once a minute, after a commit: end what is over. `live` have a process with a ring."""
+    def look(self, now_ns: int, live: Collection[Who], pods: Collection[Pod] = ()) -> None:
+        """Once a minute, after a commit: end what is over.
+
+        `live` have a process with a ring; `pods` hold devices.
+        """
         if self._looked_ns is not None and now_ns - self._looked_ns < LOOK_NS:
             return
         if self._looked_ns is not None:
@@ -57,9 +61,9 @@ class EndedSeries:
         ended = {
             who
             for who, (_, since_ns) in still.items()
-            if who.workload
+            if (who.workload or who.pod)
             and OTHER not in who
-            and who not in live
+            and not (who._replace(pod=None) in live and (who.pod is None or who.pod in pods))
             and self._watched_ns - since_ns >= ENDED_NS
         }
         self._still = {who: known for who, known in still.items() if who not in ended}
@@ -73,6 +77,7 @@ class EndedSeries:
             for who in live:
                 shown["workload"].add(who.workload)
                 shown["run"].add(who.run)
+            shown["pod"].update("/".join(pod) for pod in pods)
             self._folder.keep_only(shown)
 
     def told(self, samples: Iterable[Sample], devices: Iterable[DeviceState]) -> None:

@@ -28,6 +28,7 @@ from apportion.cost.ledger.history import History
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from apportion.agent.adjustment_watch import AdjustmentWatch
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, PodDirectories, RingDirectory
     from apportion.agent.metrics.labels import LabelFolder
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.tick import TickOutcome
     from apportion.agent.shipping.shipper import Shipper
     from apportion.agent.snapshot import SnapshotBoard
+    from apportion.core.allocation import Pod
     from apportion.core.clock import Clock
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.batch import LedgerState
@@ -84,8 +86,9 @@ class Engine:
         numbered: bool = True,
         shipper: Shipper | None = None,
         budgets: BudgetWatch | None = None,
+        adjustments: AdjustmentWatch | None = None,
     ) -> None:
-        self._shipper, self._budgets = shipper, budgets
+        self._shipper, self._budgets, self._adjustments = shipper, budgets, adjustments
         self._agent_id = state.agent_id
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
@@ -102,6 +105,7 @@ class Engine:
             share_of=self._seen.share_of,
             users_of=self._users_of,
             holders_of=self._holders_of,
+            pod_of=self._pod_of,
             lateness_ns=lateness_ns,
             sample_period_ns=sample_period_ns,
             telemetry_gap_ns=telemetry_gap_ns,
@@ -230,6 +234,12 @@ class Engine:
         now_ns = self._clock.monotonic_ns()
         return self._owners(self._seen.holders(device.info.device, now_ns))
 
+    def _pod_of(self, device: str) -> Pod | None:
+        """Whose cost a device's is on /metrics. A sidecar's target has the labels of its pod."""
+        if self._locks.is_by_ring:
+            return None
+        return self._seen.pod_of(DeviceId(device), self._clock.monotonic_ns())
+
     def _owners(self, owners: Iterable[str]) -> list[int]:
         return [self._settlement.entity(EntityKey(owner=owner)) for owner in sorted(owners)]
 
@@ -287,7 +297,7 @@ class Engine:
         self._restore_told()
         self._directory.reap(finished)
         self._intake.forget(finished)
-        self._ended.look(begun_ns, self._live())
+        self._ended.look(begun_ns, self._live(), self._seen.pods(begun_ns) or ())
         return outcome
 
     def _restore_told(self) -> None:
@@ -336,6 +346,7 @@ class Engine:
                 sample_period_ns=self._sample_period_ns,
                 shipper=self._shipper,
                 budgets=self._budgets,
+                adjustments=self._adjustments,
                 telemetry_gap_ns=self._settlement.telemetry_gap_ns,
                 poll=self._poll,
                 drops=self._drops,

@@ -17,6 +17,7 @@ from apportion.core.units import NS_PER_SECOND
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from apportion.agent.adjustment_watch import AdjustmentWatch
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest.directory import DirectoryPoll
     from apportion.agent.metrics.labels import LabelFolder
@@ -76,6 +77,7 @@ def publish(
     sample_period_ns: int,
     shipper: Shipper | None,
     budgets: BudgetWatch | None,
+    adjustments: AdjustmentWatch | None,
     telemetry_gap_ns: int,
     poll: DirectoryPoll | None,
     drops: Mapping[str, int],
@@ -148,6 +150,7 @@ def publish(
             *(() if shipper is None else shipper.samples(unix_ns)),
         ),
         spend=spend,
+        names_pods=not locks.is_by_ring and seen.pods(monotonic_ns) is not None,
         lost=lost,
         phases=totals.phases,
         requests=MappingProxyType(dict(totals.requests)),
@@ -155,6 +158,8 @@ def publish(
         tokens=MappingProxyType(dict(totals.tokens)),
         latencies=totals.latencies.frozen(time.unix),
         budgets=() if budgets is None else budgets.latest,
+        adjusted_units=MappingProxyType({}) if adjustments is None else adjustments.units,
+        prices_applied_unix_ns=None if adjustments is None else adjustments.applied_unix_ns,
         moved_units=MappingProxyType(dict(totals.moved)),
         residual_units=facts.residual_units,
         residual_mj=facts.residual_mj,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import Node
 from apportion.collectors.collector import WHOLE
+from apportion.core.allocation import Pod
 from apportion.core.ids import is_part
 from apportion.core.units import NS_PER_MINUTE
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from apportion.cost.rate import PriceTable, Rate
 
 SILENT_NS: Final = 5 * NS_PER_MINUTE
+KUBELET: Final = "kubernetes"
+"""The collector that asks it."""
 
 
 class Seen:
@@ -99,13 +102,28 @@ class Seen:
         """
         info = self.infos.get(device)
         names = {device, str(info.index)} if info is not None and info.index >= 0 else {device}
-        return sorted(
-            allocation.owner
+        given = self._given(now_ns)
+        return sorted(allocation.owner for allocation in given if allocation.device in names)
+
+    def pod_of(self, device: DeviceId, now_ns: int) -> Pod | None:
+        """The pod that alone was given a device."""
+        owners = set(self.holders(device, now_ns))
+        return Pod.of_owner(owners.pop()) if len(owners) == 1 else None
+
+    def pods(self, now_ns: int) -> set[Pod] | None:
+        """All pods that were given devices; None where no kubelet has ever answered."""
+        if KUBELET not in self._allocations:
+            return None
+        owners = {Pod.of_owner(allocation.owner) for allocation in self._given(now_ns)}
+        return {pod for pod in owners if pod is not None}
+
+    def _given(self, now_ns: int) -> list[Allocation]:
+        return [
+            allocation
             for told_ns, allocations in self._allocations.values()
             if now_ns - told_ns <= SILENT_NS
             for allocation in allocations
-            if allocation.device in names
-        )
+        ]
 
     def node(self, processes: Processes, *, numbered: bool) -> Node:
         """What binding needs to know of the host. `numbered`: see `Node`."""

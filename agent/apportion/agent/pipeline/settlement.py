@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from apportion.agent.pipeline.known_rings import KnownRings
 from apportion.agent.pipeline.metered import MeteredDevices
 from apportion.agent.pipeline.needs import RequestNeeds
+from apportion.agent.pipeline.pods import Pods
 from apportion.agent.pipeline.registry import Registry
 from apportion.agent.pipeline.runs import Runs
 from apportion.agent.pipeline.spans import decode, unrecorded_row
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.open_root import OpenRoot
     from apportion.agent.pipeline.ring_state import RingState
+    from apportion.core.allocation import Pod
     from apportion.core.interval import Interval
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.ledger.ledger import Ledger
@@ -72,6 +74,7 @@ class Settlement:
         share_of: Callable[[str], Fraction] = lambda _: Fraction(1),
         users_of: Callable[[MeteredDevice], Sequence[int]],
         holders_of: Callable[[MeteredDevice], Sequence[int]],
+        pod_of: Callable[[str], Pod | None] = lambda _: None,
         lateness_ns: int,
         sample_period_ns: int,
         telemetry_gap_ns: int = TELEMETRY_GAP_NS,
@@ -91,6 +94,7 @@ class Settlement:
         self._new_methods = [(int(m), m.label) for m in Method if int(m) not in known]
         self.registry = Registry.of(state)
         self.totals = Totals(folder, self.registry.entities)
+        self._pods = Pods(self.registry, pod_of)
         self.accruals = dict(map(accrual_of, tables.get("accrual", [])))
         self.verdicts: dict[int, Verdict] = {}
         self.metered = MeteredDevices(state, self.registry, time, rates_of, share_of)
@@ -292,7 +296,7 @@ class Settlement:
         self._next_charge_key = outcome.next_charge_key
         self.accruals = outcome.posted.accruals
         self.verdicts.update(outcome.verdicts)
-        totals.add_settled(outcome.settled)
+        totals.add_settled(outcome.settled, self._pods)
         totals.add_phases(outcome.posted.by_phase)
         for redone in outcome.reallocated:
             totals.add_moves(redone.moves, LEARNT_LATE)

@@ -21,6 +21,7 @@ from apportion.agent.snapshot import (
     TokenKey,
 )
 from apportion.agent.snapshot import MoveKey as MoveLabels
+from apportion.core.allocation import Pod
 from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.cost.settlement.work import NO_RATE, NOBODY
 from apportion.cost.training.lost_query import PROCESS_DIED, ROLLED_BACK
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.interned import Interned
+    from apportion.agent.pipeline.pods import Pods
     from apportion.agent.pipeline.spans import Decoded
     from apportion.cost.ledger.batch import Row
     from apportion.cost.settlement.amounts import Quantity
@@ -56,15 +58,18 @@ _SPEND, _ONE = 3, 1
 
 
 class Who(NamedTuple):
-    """Whose series end together; without a run those of a workload that are of none."""
+    """Whose series end together: a run's, or those of a workload, in one pod, that are of none."""
 
     workload: str
     run: str = ""
+    pod: Pod | None = None
 
     @classmethod
     def of(cls, key: Any) -> Who:
         """Whom a key of any counter is about."""
-        return cls(key.workload, getattr(key, "run", ""))
+        run, pod = getattr(key, "run", ""), getattr(key, "pod", "")
+        has_own = pod not in {"", OTHER} and not run
+        return cls(key.workload, run, Pod(key.namespace, pod) if has_own else None)
 
 
 class _Spending(Generic[K]):
@@ -132,16 +137,18 @@ class Totals:
         }
         return MappingProxyType({**runs, **self._lost.frozen()})
 
-    def add_settled(self, settled: Settled) -> None:
-        """What one committed tick settled."""
+    def add_settled(self, settled: Settled, pods: Pods) -> None:
+        """What one committed tick settled, and in which of `pods`."""
         entity = _column(settled, "entity", [claim.entity for claim in settled.spanless])
         category = _column(settled, "category", [int(c.category) for c in settled.spanless])
-        code = entity << 8 | category
+        found, place = pods.of_rows(settled)
+        code = place << 40 | entity << 8 | category
         for _, amounts in sorted(settled.by_bucket.items()):
             values, inverse = np.unique(code[amounts.rows], return_inverse=True)
             sums = amounts.sums(inverse, values.size)
             for value, (device_ns, energy_mj, units) in zip(values.tolist(), sums, strict=True):
-                key = self._spend_key(value >> 8, Category(value & 0xFF))
+                who, pod = value >> 8 & 0xFFFFFFFF, found[value >> 40]
+                key = self._spend_key(who, Category(value & 0xFF), pod)
                 self._spend.add(key, device_ns, units, energy_mj)
         for row in settled.settlements:
             if row.rate == NO_RATE:
@@ -262,11 +269,12 @@ class Totals:
     def shown(self) -> dict[str, set[str]]:
         """The values of each bounded label that some series has."""
         names = ("workload", "run", "tenant", "model")
-        found: dict[str, set[str]] = {name: set() for name in names}
+        found: dict[str, set[str]] = {name: set() for name in (*names, "pod")}
         for counters in self._counters:
             for key in counters:
                 for name in names:
                     found[name].add(getattr(key, name, ""))
+        found["pod"] = {f"{key.namespace}/{key.pod}" for key in self._spend.by_key if key.pod}
         return found
 
     @property
@@ -285,17 +293,21 @@ class Totals:
     def _bounded(self, key: K, known: Collection[K], other: K, series: int) -> K:
         return self._folder.budget.key(key, known, other=other, series=series)
 
-    def _spend_key(self, entity: int, category: Category) -> SpendKey:
+    def _spend_key(self, entity: int, category: Category, pod: Pod | None) -> SpendKey:
         if entity == NOBODY:
             return SpendKey(category)
         who = self._entities.value(entity)
         fold = self._folder
+        folded = fold.pod(None if pod is None else "/".join(pod))
+        namespace, _, name = folded.partition("/") if folded != OTHER else (OTHER, "", OTHER)
         key = SpendKey(
             category,
             fold.workload(who.workload or who.owner),
             fold.run(who.run),
             fold.model(who.model),
             fold.tenant(who.tenant),
+            namespace,
+            name,
         )
         other = SpendKey(category, *[OTHER] * 4)
         return self._bounded(key, self._spend.by_key, other, _SPEND)
