@@ -11,6 +11,8 @@ from tests.doors.exported import SECOND, export, request
 from tests.faults.node import Node
 
 REQUESTS = 20
+ADAPTED = 15
+"""From this one on they are an adapter's; spans do not say so, and the log comes first."""
 SERVER = """
 import sys
 import time
@@ -27,8 +29,11 @@ sys.stdin.readline()
 
 def line(number: int, now_s: float) -> str:
     """A line as SGLang writes one."""
+    asked = {"rid": f"r{number}", "text": "never kept"}
+    if number >= ADAPTED:
+        asked["lora_path"] = "sql-lora"
     document = {
-        "request_parameters": json.dumps({"rid": f"r{number}", "text": "never kept"}),
+        "request_parameters": json.dumps(asked),
         "id": f"r{number}",
         "finish_reason": {"type": "stop"},
         "prompt_tokens": 100 + number,
@@ -62,6 +67,7 @@ def test_each_request_once_whoever_tells_of_it(node: Node, tmp_path: Path) -> No
     now_s = float(server.process.stdout.readline())
     path = logs / "sglang-request-metrics-20261126_10.log"
     path.write_text("".join(line(number, now_s) for number in range(REQUESTS)))
+    agent.eventually(lambda: agent.book.count("span") == REQUESTS, "the log's are settled")
     message = export("chat")
     for number in range(1, REQUESTS):
         span = request(message, number, gen_ai__request__id=f"r{number}")
@@ -85,10 +91,12 @@ def test_each_request_once_whoever_tells_of_it(node: Node, tmp_path: Path) -> No
     server.end()
     assert agent.stop() == 0, agent.log
     rows = agent.book.rows(
-        "select workload, model, request_id, input_tokens, output_tokens from span "
+        "select workload, model, request_id, input_tokens, base_model, output_tokens from span "
         "join entity using (agent_id, entity_key) order by input_tokens"
     )
     assert [row[2] for row in rows] == [f"r{number}" for number in range(REQUESTS)]
-    assert {row[:2] for row in rows} == {("chat", "llama")}
+    models = ["llama"] * ADAPTED + ["sql-lora"] * (REQUESTS - ADAPTED)
+    assert [(row[0], row[1]) for row in rows] == [("chat", model) for model in models]
+    assert {(row[1], row[4]) for row in rows} == {("llama", None), ("sql-lora", "llama")}
     assert sum(row[3] for row in rows) == sum(100 + number for number in range(REQUESTS))
     assert node.audit(agent.book) == []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from apportion.agent.ingest import DirectoryState
+from apportion.agent.ingest.record import open_words_of
 from apportion.agent.pipeline.binding import RingSays
 from apportion.agent.pipeline.door_polls import DoorPolls
 from apportion.agent.pipeline.interned import EntityKey
@@ -52,8 +53,8 @@ class FollowedRing:
     reported: tuple[int, int] = (0, 0)
     resumed: tuple[int, int] | None = None
     """What the last poll said of a loaded checkpoint: (when, step)."""
-    entities: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
-    """Keys of those that its records go to, by tenant and model word."""
+    entities: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    """Keys of those that its records go to, by tenant, model and adapter word."""
     speaks: bool = False
     """Of a door: it told of a request that nobody else had told of."""
 
@@ -167,7 +168,7 @@ class Intake:
             ring.state,
             poll.records,
             poll.late,
-            lambda tenant, model: self._entity(ring, tenant, model),
+            lambda tenant, model, adapter: self._entity(ring, tenant, model, adapter),
         )
         if not ring.finished:
             self._open_spans(ring, poll, begun_ns)
@@ -233,7 +234,7 @@ class Intake:
     def _open_root(
         self, ring: FollowedRing, slot: np.void, poll: Poll, seen_ns: int | None
     ) -> OpenRoot:
-        words = int(slot["words"])
+        words = [int(each) for each in open_words_of(slot["words"])]
         kind = int(slot["packed"]) >> layout.KIND_SHIFT & 0xFF
         times = [int(slot[name]) for name in ("start_ns", "scheduled_ns", "first_token_ns")]
         if seen_ns is None:
@@ -241,7 +242,7 @@ class Intake:
         return OpenRoot(
             int(slot["number"]),
             SpanKind(kind),
-            self._entity(ring, words & 0xFFFFFFFF, words >> 32),
+            self._entity(ring, *words),
             self._node(times[0]),
             self._node(times[1]),
             self._node(times[2]),
@@ -252,18 +253,21 @@ class Intake:
     def _node(self, monotonic_ns: int) -> int:
         return self.time.of(monotonic_ns) if monotonic_ns else 0
 
-    def _entity(self, ring: FollowedRing, tenant: int, model: int) -> int:
-        known = ring.entities.get((tenant, model))
+    def _entity(self, ring: FollowedRing, *words: int) -> int:
+        """By the words of tenant, model and adapter. An adapter is a model on top of the model."""
+        known = ring.entities.get(words)
         if known is not None:
             return known
         said = ring.identity.said
-        texts = [None if i == layout.NO_WORD else _word(ring, i) for i in (tenant, model)]
-        entity = self.settlement.entity(
-            EntityKey(said.workload, said.run, said.attempt, texts[0], texts[1])
-        )
+        texts = [None if index == layout.NO_WORD else _word(ring, index) for index in words]
+        tenant, model, adapter = texts
+        who = EntityKey(said.workload, said.run, said.attempt, tenant, model)
+        if adapter is not None:
+            who = who._replace(model=adapter, base_model=model)
+        entity = self.settlement.entity(who)
         # A word that was not read yet may still come; one that was never changes.
         if layout.OTHER_TEXT not in texts:
-            ring.entities[tenant, model] = entity
+            ring.entities[words] = entity
         return entity
 
 
