@@ -22,6 +22,7 @@ ITERATION: Final = np.dtype(
         ("end_ns", "i8"),
         *((name, "i8") for name in layout.ITERATION_FIELDS),
         ("engine", "i8"),
+        ("exact", "i8"),  # 1: it is known by id who was in it
     ]
 )
 """Columns of iterations; `end_ns` is when they were told of, `start_ns` as long before as they
@@ -43,12 +44,13 @@ def iterations_of(records: NDArray[np.void], anchor_ns: int) -> Iterations:
     for name, field in layout.ITERATION_FIELDS.items():
         rows[name] = np.maximum(records[field], 0)
     rows["engine"] = records["engine"]
+    rows["exact"] = records["packed"] >> (layout.FLAGS_SHIFT + 1) & 1
     return rows
 
 
-def is_iteration(records: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Which of ring records (type `RECORD`) are no spans."""
-    kinds: NDArray[np.bool_] = (records["packed"] & 0xFF) == layout.KINDS["iteration"]
+def of_engines(records: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which of ring records (type `RECORD`) are no spans, but what an engine did."""
+    kinds: NDArray[np.bool_] = (records["packed"] & 0xFF) >= layout.KINDS["iteration"]
     return kinds
 
 
