@@ -199,5 +199,5 @@ def test_an_odd_output_breaks_nothing(directory: Path, scheduler: Any) -> None:
     made.requests["r"] = SimpleNamespace(num_computed_tokens=0)
     output = made.schedule()
     assert made.update_from_output(output, None) == "outputs"
-    assert client.counts()["batch_unknown"] >= 1
+    assert client.counts()["engine_unknown"] >= 1
     assert directory.is_dir()

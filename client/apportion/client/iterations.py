@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from apportion.client import layout
 from apportion.client.counting import count
 from apportion.client.encoding import request_id_field
+from apportion.client.id_hashing import hashed_ids
 from apportion.client.records import ABSENT_BYTES, ITERATION, SCHEDULED, threads
 from apportion.client.session import session
 from apportion.client.status import OK
@@ -55,6 +56,9 @@ def record_scheduled(scheduled: Scheduled) -> None:
         ring = session.ring or session.acquire()
         if ring is None:
             return
+        name: object = scheduled.request_id
+        if hashed_ids.on:
+            name = hashed_ids.request_id(name)
         ring.write(
             SCHEDULED,
             ring.number(),
@@ -69,7 +73,7 @@ def record_scheduled(scheduled: Scheduled) -> None:
             ABSENT_BYTES * 2,
             scheduled.engine,
             threads.facts.native_id,
-            *request_id_field(scheduled.request_id),
+            *request_id_field(name),
         )
     except ValueError:
         count("ring_gone")

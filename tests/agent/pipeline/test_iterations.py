@@ -53,7 +53,7 @@ class Turn(NamedTuple):
 
     request: int
     first: int
-    count: int
+    iterations: int
     tokens: int
     context: int
 
@@ -67,14 +67,14 @@ def turns_by_last(iterations: Iterations) -> dict[int, list[Turn]]:
         *(column.tolist() for column in (*columns, iterations.context_tokens)), strict=True
     ):
         turn = under_way.get(request)
-        if turn is not None and (turn.first + turn.count, turn.tokens) == (at, tokens):
-            under_way[request] = turn._replace(count=turn.count + 1)
+        if turn is not None and (turn.first + turn.iterations, turn.tokens) == (at, tokens):
+            under_way[request] = turn._replace(iterations=turn.iterations + 1)
             continue
         if turn is not None:
-            ended[turn.first + turn.count - 1].append(turn)
+            ended[turn.first + turn.iterations - 1].append(turn)
         under_way[request] = Turn(request, at, 1, tokens, context)
     for turn in under_way.values():
-        ended[turn.first + turn.count - 1].append(turn)
+        ended[turn.first + turn.iterations - 1].append(turn)
     return ended
 
 

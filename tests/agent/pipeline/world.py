@@ -508,8 +508,8 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
         record["input_tokens"], record["output_tokens"] = span.tokens
         record["cached_input_tokens"] = span.cached
         record["tokens"] = span.trained
-        name = span.request_id.encode()
-        record["request_id"] = bytes([len(name), 0]) + name.ljust(62, b"\0")
+        text = span.request_id.encode()
+        record["request_id"] = bytes([len(text), 0]) + text.ljust(62, b"\0")
         record["samples"], record["micro_batches"] = span.requests
     return records
 

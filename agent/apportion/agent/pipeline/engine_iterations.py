@@ -39,6 +39,9 @@ _UNBOUND_NS: Final = 600_000_000_000
 """Iterations of a ring whose devices are not known are kept for so long."""
 
 
+MOST_MEMBERS: Final = 2_000_000
+"""Of batches that are divided at once, or memory would run short: more are divided by windows. A
+server with 256 requests in each of 50 iterations a second comes to it in two and a half minutes."""
 _EVER_NS: Final = 1 << 62
 
 
@@ -91,7 +94,7 @@ class EngineIterations:
     def name(self, ring: int, records: NDArray[np.void]) -> None:
         """Ring records of spans: their ids, by which engines in exact mode know them."""
         if self._exact:
-            names = name_of(ring, records["number"].astype(np.int64)).tolist()
+            names = names_of(ring, records["number"]).tolist()
             self._ids.update(zip(names, request_ids(records).tolist(), strict=True))
 
     def _keep(self, ring: int, part: EngineRecords) -> None:
@@ -158,12 +161,19 @@ class EngineIterations:
         places = np.concatenate([np.full(beside.size, -1), closed])
         order = np.lexsort((rows["number"], rows["ring"], rows["start_ns"]))
         trace, places = _trace(rows[order]), places[order]
+        ends_ns = merged.counts.end_ns
+        charged_ns = min(self._settled.get(ring.key, 0) for ring in rings)
+        since = int(np.searchsorted(ends_ns, charged_ns, side="right"))
+        edges = (np.searchsorted(ends_ns, times) for times in (trace.start_ns, trace.finish_ns))
+        first, last = (np.maximum(each, since) for each in edges)
+        if int((last - first).sum()) > MOST_MEMBERS:
+            return None
         turns = np.concatenate([NO_TURNS, *(part.turns for part in self._all(rings))])
         known = np.zeros((0, 4), np.int64)
         if turns.size:
-            names = name_of(rows["ring"][order], rows["number"][order])
+            names = _names(rows[order])
             known = members_of(turns, merged, trace, self._ids_of(names, rings, trace, history))
-        iterations = rebuilt_beside(trace, merged.counts, known)
+        iterations = rebuilt_beside(trace, merged.counts, known, since)
         covered = merged.cover(trace.start_ns, trace.finish_ns) & (places >= 0)
         exact = np.isin(np.arange(trace.size), known[:, 1])
         roots["method"][places[covered]] = int(Method.ROOFLINE_COUNTS)
@@ -178,7 +188,7 @@ class EngineIterations:
             period = (int(trace.start_ns.min()), int(trace.finish_ns.max()) + 1)
             found = history.request_ids([ring.key for ring in rings], *period)
             for (ring, number), text in found.items():
-                self._ids.setdefault(int(name_of(ring, number)), (text or "").encode())
+                self._ids.setdefault(_name(ring, number), (text or "").encode())
         return [self._ids.get(name) or None for name in names.tolist()]
 
     def _servers(self, rings: Sequence[RingState]) -> dict[Server, list[RingState]]:
@@ -237,9 +247,11 @@ class EngineIterations:
                 continue
             charged_ns = settled_ns(server.group)
             own = roots[_requests(roots, server, mine)]
-            alive = own["open"] | (own["end_ns"] > charged_ns)
+            # One that is settled while it runs, without its tokens, is in no batch later either.
+            alive = ~own["held"] & (own["open"] | (own["end_ns"] > charged_ns))
             keep_ns = int(own["start_ns"][alive].min(initial=charged_ns))
-            beside = np.concatenate([self._beside.get(server, NO_ROOTS), own[~alive]])
+            done = own[~own["held"] & ~alive]
+            beside = np.concatenate([self._beside.get(server, NO_ROOTS), done])
             beside = beside[beside["end_ns"] > keep_ns]
             needed.update(_names(beside).tolist(), _names(own[alive]).tolist())
             _, first = np.unique(_names(beside), return_index=True)
@@ -371,9 +383,14 @@ def _trace(rows: Roots) -> Trace:
 
 
 def _names(roots: Roots) -> Column:
-    return name_of(roots["ring"], roots["number"])
+    return names_of(roots["ring"], roots["number"])
 
 
-def name_of(ring: Column | int, number: Column | int) -> Column:
+def names_of(ring: Column | int, number: Column) -> Column:
     """Each root as one number."""
-    return np.int64(ring) << 40 | np.int64(number)
+    names: Column = np.int64(ring) << 40 | number.astype(np.int64)
+    return names
+
+
+def _name(ring: int, number: int) -> int:
+    return ring << 40 | number

@@ -31,6 +31,8 @@ Iterations = NDArray[np.void]
 """Rows of type `ITERATION`."""
 NO_ITERATIONS: Final = np.zeros(0, ITERATION)
 
+_LONGEST_NS: Final = 600_000_000_000
+"""No iteration takes longer."""
 _RESTART: Final = 64
 """An index so far below the one before it is another engine's: processes that are told at once
 may tell in another order, but not by so many."""
@@ -80,7 +82,7 @@ class MergedIterations:
         rows, engine = rows[order], engine[order]
         same = (np.diff(rows["index"], prepend=-1) == 0) & (np.diff(engine, prepend=-1) == 0)
         rows, engine = rows[~same], engine[~same]
-        elapsed_ns = np.maximum(rows["end_ns"] - rows["start_ns"], 0)
+        elapsed_ns = np.clip(rows["end_ns"] - rows["start_ns"], 0, _LONGEST_NS)
         end_ns = _not_after_the_next(rows["end_ns"], elapsed_ns)
         before = np.diff(rows["index"], prepend=-1) - 1
         first = np.diff(engine, prepend=-1) != 0

@@ -61,9 +61,9 @@ def members_of(
     `ids` are those of its requests, None where not known.
     """
     by_id: dict[bytes, list[int]] = {}
-    for request, name in enumerate(ids):
+    for place, name in enumerate(ids):
         if name is not None:
-            by_id.setdefault(name, []).append(request)
+            by_id.setdefault(name, []).append(place)
     parts = [np.zeros((0, 4), np.int64)]
     ends_ns = merged.counts.end_ns
     for row in turns:

@@ -40,7 +40,7 @@ class _Logged:
             requests: Any = getattr(self, "requests")  # noqa: B009 - of the class beside this one
             self._batches.scheduled(output, output.num_scheduled_tokens, requests)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
-            count("batch_unknown")
+            count("engine_unknown")
         return output
 
     def update_from_output(self, scheduler_output: Any, *rest: Any, **named: Any) -> Any:
@@ -51,7 +51,7 @@ class _Logged:
             batch = scheduler_output.num_scheduled_tokens
             self._batches.ended(scheduler_output, batch, requests.__contains__)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
-            count("batch_unknown")
+            count("engine_unknown")
         return result
 
 

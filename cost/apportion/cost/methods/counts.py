@@ -36,11 +36,14 @@ def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
     return rebuilt_beside(trace, counts, np.zeros((0, 4), np.int64))
 
 
-def rebuilt_beside(trace: Trace, counts: IterationCounts, known: Column) -> Iterations:
+def rebuilt_beside(
+    trace: Trace, counts: IterationCounts, known: Column, since: int = 0
+) -> Iterations:
     """The same where some requests' iterations are known by id, and all of theirs.
 
     `known` are rows (iteration, request, tokens, context), shape (m, 4): what the counts have left
-    is divided among the other requests.
+    is divided among the other requests. Iterations before place `since` have no members: they are
+    looked at for the prompts that go on after them.
 
     `elapsed_ns` is a lower bound (an engine that schedules ahead measures less), so iterations
     are laid end to end while requests are in flight.
@@ -53,9 +56,12 @@ def rebuilt_beside(trace: Trace, counts: IterationCounts, known: Column) -> Iter
     if others.size:
         rest = trace if others.size == trace.size else trace.take(others)
         left = counts.less(*_counted(trace, counts, middle_ns, known))
-        found = np.concatenate([_prefills(rest, left, middle_ns), _decodes(rest, left, middle_ns)])
+        found = np.concatenate(
+            [_prefills(rest, left, middle_ns), _decodes(rest, left, middle_ns, since)]
+        )
         found[:, 1] = others[found[:, 1]]
         table = np.concatenate([known, found])
+    table = table[table[:, 0] >= since]
     # By iteration, then by request: the order that members are summed in is part of the result.
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     sizes = np.bincount(table[:, 0], minlength=start_ns.size)
@@ -78,7 +84,7 @@ def _counted(
     return tuple(columns)
 
 
-def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column:
+def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column, since: int) -> Column:
     """Rows (iteration, request, tokens, context).
 
     Speculative decoding computes drafts too, of which only some are delivered: the tokens of an
@@ -87,9 +93,11 @@ def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column
     first = np.searchsorted(middle_ns, trace.first_token_ns)
     last = np.searchsorted(middle_ns, trace.finish_ns)
     lengths = np.maximum(last - first, 0)
-    request = np.repeat(np.arange(trace.size), lengths)
-    step = np.arange(request.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    iteration = first[request] + step
+    begin = np.maximum(first, since)
+    chosen = np.maximum(last - begin, 0)
+    request = np.repeat(np.arange(trace.size), chosen)
+    iteration = np.arange(request.size) - np.repeat(np.cumsum(chosen) - chosen - begin, chosen)
+    step = iteration - first[request]
     made = np.maximum(trace.output_tokens - 1, 0)[request]
     context = trace.input_tokens[request] + step * made // np.maximum(lengths, 1)[request]
     order = np.lexsort((request, iteration))

@@ -163,8 +163,8 @@ class IterationCounts:
 
     def less(self, *counted: Column) -> IterationCounts:
         """What is left of the four counts, in their order, without `counted`."""
-        counts = (self.prefill_requests, self.prefill_tokens)
-        counts = (*counts, self.decode_requests, self.decode_tokens)
+        prefill = (self.prefill_requests, self.prefill_tokens)
+        counts = (*prefill, self.decode_requests, self.decode_tokens)
         left = (np.maximum(0, all_of - some) for all_of, some in zip(counts, counted, strict=True))
         return IterationCounts(self.end_ns, self.elapsed_ns, *left)
 
