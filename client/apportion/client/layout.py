@@ -241,6 +241,8 @@ CLOCK_SHIFT: Final = 24
 FLAGS_SHIFT: Final = 32
 FLAG_NO_OPEN_SLOT: Final = 1
 """The span was never visible as open: it can come as a surprise to settlement."""
+FLAG_TOLD_LATER: Final = 4
+"""Its admission is told with its end: while it runs nobody knows whether it waits."""
 FLAG_EXACT: Final = 2
 """Of an iteration: records of kind `scheduled` say who was in it."""
 

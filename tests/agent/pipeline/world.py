@@ -111,6 +111,7 @@ class Span:
     cached: int = -1
     flags: int = 0
     request_id: str = ""
+    told_later: bool = False
 
 
 @dataclass
@@ -413,6 +414,7 @@ class World:
             node(span.first_token_ns),
             self.node(seen_ns),
             span.step,
+            told_later=span.told_later,
         )
 
     def _entity(self, process: Process) -> int:
