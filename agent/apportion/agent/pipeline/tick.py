@@ -202,7 +202,8 @@ def _limit_ns(
 ) -> int:
     """How far the device may be settled: to its oldest request that runs, whose tokens come last.
 
-    Or that may turn out to have run, since its admission is told with its end. A request that runs for longer than `OPEN_BOUND_NS` is settled by its presence.
+    Or that may turn out to have run, since its admission is told with its end. A request that runs
+    for longer than `OPEN_BOUND_NS` is settled by its presence.
     """
     waiting = spans["open"] & (spans["method"] == int(Method.ROOFLINE_WINDOWS))
     starts = [
