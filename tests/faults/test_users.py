@@ -84,7 +84,7 @@ def can_read(user: int, group: int, path: Path) -> bool:
     return not subprocess.run(command, capture_output=True, check=False).returncode
 
 
-def attached(agent: Agent) -> float:
+def attached(agent: Agent) -> float | None:
     """How many rings' processes it takes to be alive."""
     return agent.door.value("apportion_rings_attached")
 
