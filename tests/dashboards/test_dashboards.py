@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from dashboards.boards import BOARDS
@@ -33,8 +33,10 @@ def test_every_file_is_in_step() -> None:
 def members_of(document: Any) -> dict[Any, Any] | None:
     """Of an object or a list its parts by name or place."""
     if isinstance(document, list):
-        return dict(enumerate(cast("list[Any]", document)))
-    return cast("dict[Any, Any]", document) if isinstance(document, dict) else None
+        parts: list[Any] = document
+        return dict(enumerate(parts))
+    members: Any = document
+    return members if isinstance(document, dict) else None
 
 
 @pytest.mark.needs_module("grafana_foundation_sdk")
