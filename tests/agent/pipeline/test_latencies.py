@@ -19,7 +19,7 @@ from apportion.agent.pipeline.spans import Decoded
 from apportion.client import layout
 from apportion.core.category import PhaseClock, SpanKind, SpanStatus
 
-LIMITS = dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 9)
+LIMITS: dict[str, int] = dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 9)
 MILLISECOND = 1_000_000
 T0 = 10**12
 
