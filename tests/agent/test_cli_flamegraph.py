@@ -55,6 +55,25 @@ def test_the_ending_says_the_form(folded: str, tmp_path: Path, ending: str, begi
     assert out.read_bytes().startswith(begins)
 
 
+def test_a_picture_of_folded_text_needs_no_numpy(folded: str, tmp_path: Path) -> None:
+    """Most of a small picture's time would be that import; and it is the same picture."""
+    program = (
+        "import sys\n"
+        "for name in ('numpy', 'msgspec', 'sqlalchemy', 'pydantic'):\n"
+        "    sys.modules[name] = None\n"
+        "from apportion.client.dispatch import main\n"
+        "sys.exit(main(['flamegraph', 'build', sys.argv[1], '-o', sys.argv[2]]))\n"
+    )
+    at_once, by_columns = tmp_path / "at_once.svg", tmp_path / "columns.svg"
+
+    subprocess.run([sys.executable, "-c", program, folded, str(at_once)], check=True, timeout=100)
+    known = tmp_path / "known.json"
+    assert main(["flamegraph", "build", folded, "-o", str(known)]) == 0
+    assert main(["flamegraph", "build", str(known), "-o", str(by_columns)]) == 0
+
+    assert at_once.read_text() == by_columns.read_text()
+
+
 def test_frames_that_are_not_drawn_are_said(folded: str, tmp_path: Path) -> None:
     """A picture that leaves frames out says so, and its total is that of everything."""
     out = tmp_path / "flame.svg"

@@ -61,7 +61,7 @@ def test_root_is_the_amount_to_the_unit(
     for row, of in enumerate(("units", "device_ns", "energy_mj")):
         tree = flame_tree(found, row)
         siblings = {
-            tree.name(index): int(tree.widths[index])
+            tree.name(index): tree.widths[index]
             for index in range(1, len(tree))
             if tree.depth[index] == 1
         }

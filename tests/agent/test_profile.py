@@ -6,40 +6,32 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+from tests.cost.test_report import fleet, seconds
+from tests.profiles.written import document, kernel, launch, step
 
 from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.cli.command import main
+from apportion.agent.cli.profile_drawing import drawn
+from apportion.agent.ingest.pod_directories import VOLUME
+from apportion.agent.left_trace import LeftTrace
 from apportion.agent.pipeline.node_time import boot_id
 from apportion.agent.profile_pace import LONGEST_S, ProfilePace
 from apportion.agent.profile_store import LOG, ProfileRecord, ProfileStore
 from apportion.agent.profiled_process import ProfiledProcess
 from apportion.client.layout import TRACE_SUFFIX
+from apportion.core.category import SpanKind
 from apportion.core.clock import ManualClock, SystemClock
 from apportion.core.errors import ProfilerError
+from apportion.core.units import UNITS_PER_CURRENCY
 from apportion.cost.testing import LedgerBuilder
+from apportion.profiles.speedscope import speedscope_json
 
-WORK = 'print("ready", flush=True)\nwhile True: sum(range(1000))'
 BOOT = "b" * 32
-
-
-@pytest.fixture
-def worker() -> Iterator[int]:
-    """A Python process at work."""
-    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def record(taken_s: int, file: str | None, error: str | None = None) -> ProfileRecord:
@@ -208,7 +200,7 @@ def test_a_trace_is_asked_for_by_way_of_the_agent(
     other.start()
     try:
         command = ["profile", "gpu", "--workload", "train", "--steps", "3", "--rank", "1"]
-        assert main([*command, "--config", str(config)]) == 0
+        assert main([*command, "--config", str(config), "--no-drawing"]) == 0
     finally:
         gone.set()
         other.join()
@@ -224,6 +216,48 @@ def test_a_trace_is_asked_for_by_way_of_the_agent(
     assert (record.kind, record.pid, record.error) == ("gpu", 11, None)
 
 
+def test_a_trace_is_drawn_in_money(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it cost by the ledger: a page where it was asked for, and one for /profiles."""
+    builder = fleet()
+    identity = json.dumps({"pid": 4711, "workload": "pretrain"})
+    builder.batch.insert("ring", [(9, "9" * 32, "0f" * 16, identity, 0, None)])
+    for number in (1, 2):
+        interval = seconds(10 * number - 10, 10 * number - 2)
+        builder.span(9, number, interval, SpanKind.STEP, entity=4, step=number)
+    ledger = tmp_path / "ledger.db"
+    builder.ledger(ledger).close()
+    events = [step(1, 0, 100), step(2, 100, 100), launch(0, 1), kernel("gemm", 0, 90, 1)]
+    store = ProfileStore(tmp_path / "profiles")
+    content = gzip.compress(json.dumps(document(events)).encode())
+    path = store.add(record(1, store.name(10**9, "gpu", "pretrain")), content)
+
+    found = drawn(path, "pretrain", "9" * 32, str(ledger), ManualClock())
+
+    stacks = found.stacks
+    assert [weight.name for weight in stacks.weights] == ["cost", "time"]
+    assert stacks.total(0) == 16 * UNITS_PER_CURRENCY // 100
+    store.add_drawing(path.name, speedscope_json(stacks.merged(), "t"))
+    assert store.files() == [path]
+    assert store.drawing(path.name) is not None
+    assert store.sizes()[0][1] > path.stat().st_size
+    ProfileStore(store.directory, 1).make_room(keep=tmp_path)
+    assert [one.name for one in store.directory.iterdir()] == [LOG]
+    assert "SIMULATED" not in capsys.readouterr().err
+
+
+def test_a_trace_of_unknown_steps_is_drawn_in_time(tmp_path: Path) -> None:
+    """A ledger that never hears of them is waited for a minute, and no longer."""
+    ledger, trace = tmp_path / "ledger.db", tmp_path / "trace.json"
+    fleet().ledger(ledger).close()
+    trace.write_text(json.dumps(document([step(7, 0, 9), launch(0, 1), kernel("k", 0, 9, 1)])))
+    clock = ManualClock()
+
+    found = drawn(trace, "pretrain", "9" * 32, str(ledger), clock)
+
+    assert [weight.name for weight in found.stacks.weights] == ["time"]
+    assert 60 * 10**9 <= clock.monotonic_ns() < 62 * 10**9
+
+
 def test_nobody_leaves_a_trace(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +270,53 @@ def test_nobody_leaves_a_trace(
     assert not (tmp_path / "state" / "capture").exists()
     (record,) = ProfileStore(tmp_path / "state" / "profiles").records()
     assert record.error == "silent"
+
+
+def test_a_trace_in_the_volume_of_a_pod(tmp_path: Path) -> None:
+    """It is looked for where the ring is, which need not be the agent's own directory."""
+    pods = tmp_path / "pods"
+    volume = pods / "3f0c-pod" / VOLUME
+    for directory in (tmp_path / "rings", pods / "no-volume", volume):
+        directory.mkdir(parents=True)
+    (volume / "ab.ring").touch()
+    stale = volume / f"ab.0{TRACE_SUFFIX}"
+    stale.touch()
+    trace = LeftTrace("ab", "1", tmp_path / "rings", pods)
+    assert (trace.directory, trace.is_there, stale.exists()) == (volume, False, False)
+
+    (volume / f"ab.1{TRACE_SUFFIX}").write_bytes(b"content")
+    assert trace.is_there
+    assert trace.take() == b"content"
+    assert [path.name for path in volume.iterdir()] == ["ab.ring"]
+
+    assert LeftTrace("cd", "1", tmp_path / "rings", pods).directory == tmp_path / "rings"
+    assert LeftTrace("ab", "1", tmp_path / "rings", None).directory == tmp_path / "rings"
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo", "directory", "huge"])
+def test_a_trace_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Whoever writes there cannot have us read another file, wait for ever, or fill our memory."""
+    monkeypatch.setattr("apportion.agent.left_trace.MOST_BYTES", 10)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    rings = tmp_path / "rings"
+    rings.mkdir()
+    trace = LeftTrace("ab", "1", rings, None)
+    path = rings / f"ab.1{TRACE_SUFFIX}"
+    if kind == "symlink":
+        path.symlink_to(secret)
+    elif kind == "hardlink":
+        path.hardlink_to(secret)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(bytes(11))
+    assert trace.is_there
+    with pytest.raises((ProfilerError, OSError)):
+        trace.take()
+    assert secret.read_text() == "secret"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"boot": "x"}', '{"capture": 3}'])

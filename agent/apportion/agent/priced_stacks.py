@@ -18,8 +18,8 @@ from apportion.cost.quantity import Quantity
 from apportion.cost.rounding import divided, stable_hash
 from apportion.profiles.device_trace import Ints
 from apportion.profiles.rank_stacks import STEP
-from apportion.profiles.stacks import LARGEST, StackColumns, Stacks
-from apportion.profiles.weight import COUNT, ENERGY, TIME, Weight, cost
+from apportion.profiles.stacks import StackColumns, Stacks
+from apportion.profiles.weight import COUNT, ENERGY, LARGEST, TIME, Weight, cost
 
 NOBODY: Final = "[nobody]"
 """The frame of what no workload caused."""

@@ -101,10 +101,43 @@ IDENTITY_KEYS: Final = frozenset(
         "device_hints",
         "client_version",
         "resumed_from_step",
+        "manifest",
     }
 )
 """Keys of the identity. `devices` is what the user said; `device_hints` maps the names of
-environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values."""
+environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values; `manifest`
+says with what the process computes, by `MANIFEST_KEYS`."""
+
+MANIFEST_PACKAGES: Final = (
+    "torch",
+    "numpy",
+    "transformers",
+    "accelerate",
+    "lightning",
+    "pytorch_lightning",
+    "deepspeed",
+    "peft",
+    "triton",
+    "vllm",
+    "sglang",
+)
+MANIFEST_KEYS: Final = (
+    "python",
+    "system",
+    "driver",
+    *MANIFEST_PACKAGES,
+    "cuda",
+    "hip",
+    "cudnn",
+    "nccl",
+    "seed",
+    "deterministic",
+    "cudnn_deterministic",
+    "cudnn_benchmark",
+    "matmul_precision",
+    "threads",
+)
+"""All that a manifest may say, in the order in which it is shown."""
 
 MEMBER: Final = "member"
 """The `kind` of a process that computes for requests which another one of its run reports."""
@@ -167,7 +200,7 @@ RECORD_FIELDS: Final = (
     ("tenant", 144, "I"),  # word indices
     ("model", 148, "I"),
     ("adapter", 152, "I"),
-    ("reserved_word", 156, "I"),
+    ("engine", 156, "I"),  # of an iteration: index of the engine in its server
     ("trace_id", 160, "16s"),
     ("trace_parent", 176, "8s"),
     ("thread_id", 184, "Q"),  # native id of the thread that started the span
@@ -185,6 +218,21 @@ COUNTERS: Final = (
     "micro_batches",
     "preemptions",
 )
+ITERATION_FIELDS: Final = {
+    "index": "step",
+    "prefill_requests": "samples",
+    "prefill_tokens": "input_tokens",
+    "decode_requests": "micro_batches",
+    "decode_tokens": "output_tokens",
+}
+"""What an engine iteration says, and which field of a record holds it."""
+SCHEDULED_FIELDS: Final = {
+    "first": "step",
+    "iterations": "samples",
+    "tokens": "input_tokens",
+    "context": "cached_input_tokens",
+}
+"""The same of iterations in a row in which one request was scheduled alike."""
 COUNTER_ALIASES: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 # packed: kind in bits 0-7, status 8-15, phase 16-23, phase clock 24-31, flags 32-47
@@ -195,9 +243,21 @@ CLOCK_SHIFT: Final = 24
 FLAGS_SHIFT: Final = 32
 FLAG_NO_OPEN_SLOT: Final = 1
 """The span was never visible as open: it can come as a surprise to settlement."""
+FLAG_TOLD_LATER: Final = 4
+"""Its admission is told with its end: while it runs nobody knows whether it waits."""
+FLAG_EXACT: Final = 2
+"""Of an iteration: records of kind `scheduled` say who was in it."""
 
 # The numbers below are those of apportion.core.category; a test holds the two together.
-KINDS: Final = {"request": 1, "step": 2, "phase": 3, "checkpoint": 4, "evaluation": 5}
+KINDS: Final = {
+    "request": 1,
+    "step": 2,
+    "phase": 3,
+    "checkpoint": 4,
+    "evaluation": 5,
+    "iteration": 6,
+    "scheduled": 7,
+}
 STATUSES: Final = {"open": 0, "ok": 1, "error": 2, "cancelled": 3, "lost": 4}
 PHASES: Final = {
     "prefill": 1,
@@ -219,6 +279,7 @@ CLOCK_DEVICE: Final = 2
 
 REQUEST_ID_BYTES: Final = 64
 REQUEST_ID_TEXT_BYTES: Final = 62
+REQUEST_ID_HEAD_BYTES: Final = REQUEST_ID_BYTES - REQUEST_ID_TEXT_BYTES
 """Byte 0 of the field is the length, byte 1 is 1 where the text is `sha256:` and a digest's
 first 48 hexadecimal digits, because the id itself was longer; then the text in UTF-8."""
 

@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from apportion.core.errors import ProfileTraceError
-from apportion.profiles.stacks import LARGEST, StackColumns, Stacks
-from apportion.profiles.weight import NANOSECONDS, TIME, UNITS, Weight
+from apportion.profiles.stacks import StackColumns, Stacks
+from apportion.profiles.weight import LARGEST, NANOSECONDS, TIME, UNITS, Weight
 
 SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 _NS_PER_UNIT: Final = {

@@ -10,17 +10,15 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles.device_trace import Flags, Ints
-from apportion.profiles.weight import Weight
+from apportion.profiles.weight import LARGEST, Weight, too_much
 
 Codes = NDArray[np.int32]
-LARGEST: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +48,7 @@ class Stacks:
             if len(values) and int(values.min()) < 0:
                 raise ProfileTraceError(f"has a weight below 0 ({weight.name}): no width shows it")
             if _total(values) > LARGEST:
-                raise ProfileTraceError(
-                    f"has {weight.name} of more than 2^63 in all: choose a shorter interval"
-                )
+                raise too_much(weight)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

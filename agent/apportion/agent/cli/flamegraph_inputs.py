@@ -1,4 +1,4 @@
-"""The files that `apportion flamegraph` reads, what their numbers are of, and what is left out."""
+"""The files that `apportion flamegraph` reads, and what of them is left out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Final
 
-from apportion.agent.cli.trace_inputs import add_jobs, reduced, say
+from apportion.agent.cli.flamegraph_choices import unit_of
+from apportion.agent.cli.said import say
+from apportion.agent.cli.trace_inputs import reduced
 from apportion.core.errors import ConfigError, ProfileTraceError
 from apportion.profiles.rank_collectives import RankCollectives
 from apportion.profiles.rank_stacks import STEP, RankStacks
-from apportion.profiles.stack_file import is_stack_file, read_stacks
-from apportion.profiles.stack_filter import StepRange, costliest
+from apportion.profiles.stack_file import read_stacks
+from apportion.profiles.stack_filter import costliest, of_steps
+from apportion.profiles.stack_stream import is_stack_file
 from apportion.profiles.stacks import Stacks
 from apportion.profiles.stragglers import matched
-from apportion.profiles.weight import COUNT, ENERGY, MONEY, TIME, Weight, cost
-
-FILES: Final = (
-    "folded text, py-spy's raw, speedscope's JSON, or a trace of torch.profiler or nsys, one a rank"
-)
-_NAMES: Final = {"money": "cost", "joules": "energy"}
-"""Weights by what people call them, too."""
-_WEIGHTS: Final = {one.unit: one for one in (COUNT, TIME, ENERGY)}
-
 
 NEED_STEPS: Final = (
     "--steps and --costliest-steps need marked steps: a trace with steps, or, with --ledger, a "
@@ -53,35 +47,6 @@ class FoundStacks:
             raise ProfileTraceError(str(error), path=other.source) from error
 
 
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """What numbers of folded text are of, which weight is asked for, and which steps."""
-    parser.add_argument(
-        "--unit",
-        choices=(*_WEIGHTS, MONEY),
-        default=COUNT.unit,
-        help="what folded text counts: samples (default), nanoseconds, millijoules, or money in "
-        "10^-12 of --currency; other files say it themselves",
-    )
-    parser.add_argument("--currency", metavar="CODE", help="with --unit money: such as USD")
-    parser.add_argument(
-        "--weight",
-        type=lambda name: _NAMES.get(name, name),
-        metavar="NAME",
-        help="of several weights, this one: money, time or energy (default: the first)",
-    )
-    parser.add_argument(
-        "--steps", type=_steps, metavar="A-B", help="only these steps of traces, both included"
-    )
-    parser.add_argument(
-        "--costliest-steps",
-        type=_percent,
-        metavar="PERCENT",
-        help="only so many per cent of the steps, those that weigh most, with --ledger those that "
-        "cost most; at least one",
-    )
-    add_jobs(parser)
-
-
 def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks:
     """The stacks of all files, those of the steps that were asked for.
 
@@ -91,7 +56,7 @@ def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks
     found = read_files(options, paths)
     stacks = found.stacks
     if options.steps is not None:
-        stacks = stacks.where(options.steps.holds(stacks, STEP))
+        stacks = stacks.where(of_steps(stacks, STEP, options.steps))
     if options.costliest_steps is not None:
         row = stacks.weight(options.weight)
         stacks = stacks.where(costliest(stacks, row, STEP, options.costliest_steps))
@@ -106,7 +71,7 @@ def read_files(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStack
     Raises:
         ConfigError: none can be used, or their weights are not the same.
     """
-    unit = _unit_of(options)
+    unit = unit_of(options)
     found: list[FoundStacks] = []
     refused: list[ProfileTraceError] = []
     traces: list[Path] = []
@@ -156,34 +121,3 @@ def _traced(options: argparse.Namespace) -> FoundStacks:
         one.stacks.under(one.source if one.rank is None else f"rank {one.rank}") for one in ranks
     ]
     return FoundStacks(reduce(Stacks.together, named), is_complete, options.files[0])
-
-
-def _unit_of(options: argparse.Namespace) -> Weight:
-    if options.unit != MONEY:
-        if options.currency is not None:
-            raise ConfigError("--currency is of money: say --unit money, too")
-        return _WEIGHTS[options.unit]
-    currency = str(options.currency or "")
-    if not (currency.isascii() and currency.isalpha() and len(currency) == len("USD")):
-        raise ConfigError(f"--unit money needs --currency, such as USD, and not {currency!r}")
-    return cost(currency.upper())
-
-
-def _steps(text: str) -> StepRange:
-    first, dash, last = text.partition("-")
-    try:
-        return StepRange(int(first), int(last) if dash else int(first))
-    except ValueError as failure:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no range of steps, such as 100-120"
-        ) from failure
-
-
-def _percent(text: str) -> float:
-    try:
-        percent = float(text)
-    except ValueError:
-        percent = 0.0
-    if not 0 < percent <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is no number of per cent above 0 up to 100")
-    return percent

@@ -17,7 +17,7 @@ from apportion.agent.cli.flamegraph_filter import PHASES, WHOSE
 from apportion.agent.cli.flamegraph_inputs import NEED_STEPS, FoundStacks, read_files
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import ledgers_of
-from apportion.agent.cli.trace_inputs import say
+from apportion.agent.cli.said import say
 from apportion.agent.priced_stacks import NO_STEPS, priced, priced_whole
 from apportion.agent.sample_spans import MODEL, PHASE, REQUEST, TENANT, with_spans
 from apportion.core.category import Category
@@ -29,17 +29,17 @@ from apportion.cost.ledger.several import open_ledgers
 from apportion.cost.quantity import Quantity
 from apportion.profiles.py_spy_events import AT
 from apportion.profiles.rank_stacks import STEP
-from apportion.profiles.stack_filter import StepRange
+from apportion.profiles.stack_filter import of_steps
 from apportion.profiles.stacks import Stacks
+from apportion.profiles.step_range import StepRange
 
 
-def priced_by_ledger(options: argparse.Namespace) -> FoundStacks:
-    """The files' stacks in money, energy and device time of what was chosen.
+def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundStacks:
+    """The stacks of files in money, energy and device time of what was chosen.
 
     Raises:
-        ConfigError, LedgerError: a file or the ledger cannot be used, or has nothing of it.
+        ConfigError, LedgerError: the ledger cannot be used, or has nothing of it.
     """
-    found = read_files(options, options.files)
     clock = SystemClock()
     chosen = _chosen(options, clock)
     with open_ledgers(ledgers_of(options), clock) as ledger:
@@ -120,7 +120,7 @@ class _Steps:
         """
         asked: StepRange | None = options.steps
         if asked is not None and STEP in stacks.labels:
-            stacks = stacks.where(asked.holds(stacks, STEP))
+            stacks = stacks.where(of_steps(stacks, STEP, asked))
         known = {int(step) for step in stacks.label(STEP) if step is not None}
         if (STEP in stacks.labels or options.costliest_steps is not None) and not known:
             raise ConfigError(f"no stack is left: {NEED_STEPS}")

@@ -78,6 +78,7 @@ _ADAPTER_SHIFT: Final = np.uint64(layout.ADAPTER_SHIFT)
 _TENANT_MASK: Final = np.uint64((1 << layout.MODEL_SHIFT) - 1)
 _MODEL_MASK: Final = np.uint64((1 << layout.ADAPTER_SHIFT - layout.MODEL_SHIFT) - 1)
 _LARGEST_KIND = max(layout.KINDS.values())
+_LARGEST_OPEN_KIND = layout.KINDS["evaluation"]  # an iteration is no span
 _LARGEST_STATUS = max(layout.STATUSES.values())
 _LARGEST_PHASE = max(layout.PHASES.values())
 _LEAST_PACKED = np.array([1, 1, 0, 0], np.uint8)
@@ -160,7 +161,7 @@ def believable_open(rows: Records, now_ns: int, word_capacity: int) -> Flags:
         at = rows[name]
         good &= (at == 0) | ((at >= start) & (at <= now_ns + FUTURE_NS))
     kind = packed & 0xFF
-    good &= (kind >= 1) & (kind <= _LARGEST_KIND)
+    good &= (kind >= 1) & (kind <= _LARGEST_OPEN_KIND)
     good &= ((packed >> layout.PHASE_SHIFT) & 0xFF) <= _LARGEST_PHASE
     for named in open_words_of(words):
         good &= named < word_capacity

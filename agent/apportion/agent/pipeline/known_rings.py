@@ -65,6 +65,7 @@ class KnownRings:
             "tags": dict(identity.said.tags),
             "restart_count": identity.said.restart_count,
             "resumed_from_step": identity.said.resumed_from_step,
+            "manifest": dict(identity.said.manifest),
         }
         attached_ns = self._time.of(identity.created_ns)
         start_ns = identity.process_start_ns or identity.init_ns

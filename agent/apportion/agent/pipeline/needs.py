@@ -47,14 +47,15 @@ class RequestNeeds:
         direct = (roots["number"] > 0) & (roots["category"] == int(Category.DIRECT))
         steps = direct & roots["step"]
         roots["method"] = np.where(steps, int(Method.STEP_EXCLUSIVE), int(Method.TIME_SHARE))
-        roots["begun_ns"], roots["prefill_own"], roots["decode_own"] = roots["start_ns"], 0, 0
+        roots["prefill_own"], roots["decode_own"] = 0, 0
+        roots["begun_ns"] = np.where(roots["open"], roots["begun_ns"], roots["start_ns"])
         requests = np.flatnonzero(direct & ~steps)
         engines = roots["group"][requests].astype(np.int64) << 32 | roots["entity"][requests]
         pairs, which = np.unique(engines, return_inverse=True)
         by_need: dict[tuple[int, Roofline], list[int]] = {}
         for index, pair in enumerate(pairs.tolist()):
             group, entity = pair >> 32, pair & 0xFFFFFFFF
-            roofline = self._roofline(group, entity)
+            roofline = self.roofline(group, entity)
             if roofline is not None:
                 by_need.setdefault((group, roofline), []).append(index)
         by_group: dict[int, list[Column]] = {}
@@ -67,7 +68,8 @@ class RequestNeeds:
         for served in by_group.values():
             _serve_in_turn(roots, np.concatenate(served))
 
-    def _roofline(self, group: int, entity: int) -> Roofline | None:
+    def roofline(self, group: int, entity: int) -> Roofline | None:
+        """Of an entity's model on a device group; None where facts are missing."""
         key = (group, entity)
         if key not in self._rooflines:
             self._rooflines[key] = self._found(group, entity)
