@@ -204,8 +204,9 @@ FAMILIES: Final = (
         "series",
         ("reason",),
         "Series that ended. finished: of workloads and runs without a process, unchanged for an "
-        "hour; their counters begin at 0 should they come back. gone: of pods, devices and "
-        "processes that their source tells nothing of any more.",
+        "hour; their counters begin at 0 should they come back. replaced: of names whose place "
+        "went to one that spends more. gone: of pods, devices and processes that their source "
+        "tells nothing of any more.",
         "metrics",
     ),
     _own(

@@ -27,7 +27,7 @@ from apportion.cost.settlement.work import NO_RATE, NOBODY
 from apportion.cost.training.lost_query import PROCESS_DIED, ROLLED_BACK
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -259,9 +259,18 @@ class Totals:
 
     def end(self, whose: Collection[Who]) -> int:
         """Show nothing more of them. Returns how many series that were."""
+        return self._end(lambda key: Who.of(key) in whose)
+
+    def end_values(self, values: Collection[tuple[str, str]]) -> int:
+        """Show no series with these values of labels any more. Returns how many there were."""
+        return self._end(
+            lambda key: any(getattr(key, label, None) == shown for label, shown in values)
+        )
+
+    def _end(self, over: Callable[[Any], bool]) -> int:
         series = 0
         for counters in self._counters:
-            for key in [key for key in counters if Who.of(key) in whose]:
+            for key in [key for key in counters if over(key)]:
                 value = counters.pop(key)
                 series += _ONE if isinstance(value, int) else _series(value)
         return series
