@@ -148,6 +148,19 @@ FAMILIES: Final = (
         ("workload", "tenant", "model", "token_type"),
         "Tokens of spans that ended. input includes cached_input.",
     ),
+    *(
+        settled(
+            f"training_{name}_total",
+            "operations",
+            ("workload", "run"),
+            f"{what} Of steps that ended well and have tokens, of trainers that declare their "
+            "model's size, on devices whose dense 16-bit peak is known.",
+        )
+        for name, what in (
+            ("flops", "Floating-point operations, by tokens and what the trainer declared."),
+            ("possible_flops", "What the devices could have done in the time of these steps."),
+        )
+    ),
     *latency.FAMILIES,
     *recent.FAMILIES,
     # -- rings ----------------------------------------------------------------------------
