@@ -60,7 +60,7 @@ test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigab
 check: lint type layers docs-check ## Everything that can be said without running it: lint, type, layers, docs in step
 
 .PHONY: bench
-bench: $(VENV)/.stamp-dev ## Measure, beside the peers; writes benchmarks/results
+bench: $(VENV)/.stamp-dev $(VENV)/.stamp-torch ## Measure, beside the peers; writes benchmarks/results
 	@packaging/install-debian.sh packaging/debian-packages-bench.txt
 	$(VENV)/bin/python -m benchmarks
 

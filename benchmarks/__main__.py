@@ -25,6 +25,7 @@ from apportion.core.units import NS_PER_SECOND
 
 NAMES = (
     "client_span",
+    "trainer_cost",
     "settlement",
     "apportion_million",
     "ledger_commit",
@@ -48,6 +49,7 @@ PINNED = (
     "opentelemetry-sdk",
     "prometheus-client",
     "sqlalchemy",
+    "torch",
 )
 
 

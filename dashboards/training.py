@@ -88,7 +88,7 @@ BOARD: Final = Board(
                 ),
                 latency(
                     "Time of a phase",
-                    "Of phases of steps and requests, by the clock that each has.",
+                    "Of phases of steps and requests, by the host's clock.",
                     "phase_seconds",
                     "phase",
                     needs="phases in steps or requests",

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNPACKED = REPOSITORY / "build" / "debian"
+WORK = """
+def busy():
+    while True:
+        sum(range(1000))
+print("ready", flush=True)
+busy()
+"""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 # A thread each: PyTorch's pool waits actively, and other tests want the cores.
@@ -100,6 +107,19 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     return build(shared / "library")
+
+
+@pytest.fixture
+def worker() -> Iterator[int]:
+    """The pid of a Python process at work, in its function `busy`."""
+    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,25 @@ def test_the_ending_says_the_form(folded: str, tmp_path: Path, ending: str, begi
     assert out.read_bytes().startswith(begins)
 
 
+def test_a_picture_of_folded_text_needs_no_numpy(folded: str, tmp_path: Path) -> None:
+    """Most of a small picture's time would be that import; and it is the same picture."""
+    program = (
+        "import sys\n"
+        "for name in ('numpy', 'msgspec', 'sqlalchemy', 'pydantic'):\n"
+        "    sys.modules[name] = None\n"
+        "from apportion.client.dispatch import main\n"
+        "sys.exit(main(['flamegraph', 'build', sys.argv[1], '-o', sys.argv[2]]))\n"
+    )
+    at_once, by_columns = tmp_path / "at_once.svg", tmp_path / "columns.svg"
+
+    subprocess.run([sys.executable, "-c", program, folded, str(at_once)], check=True, timeout=100)
+    known = tmp_path / "known.json"
+    assert main(["flamegraph", "build", folded, "-o", str(known)]) == 0
+    assert main(["flamegraph", "build", str(known), "-o", str(by_columns)]) == 0
+
+    assert at_once.read_text() == by_columns.read_text()
+
+
 def test_frames_that_are_not_drawn_are_said(folded: str, tmp_path: Path) -> None:
     """A picture that leaves frames out says so, and its total is that of everything."""
     out = tmp_path / "flame.svg"
@@ -153,16 +172,35 @@ def test_traces_of_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no stack is left" in capsys.readouterr().err
 
 
-def test_a_missing_rank_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A graph without a file that was named would be taken for the whole."""
+def test_a_missing_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A graph without a file that was named would be taken for the whole: exit status 1."""
     events = [step(1, 0, 100), launch(5, 1), kernel("gemm", 5, 90, 1)]
     good = save(tmp_path / "rank0.json", document(events, rank=0))
     cut = tmp_path / "rank1.json"
     cut.write_bytes(good.read_bytes()[:-9])
 
-    assert main(["flamegraph", "build", str(good), str(cut), "--jobs", "1"]) == 0
+    assert main(["flamegraph", "build", str(good), str(cut), "--jobs", "1"]) == 1
 
-    assert "files are missing from this graph" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "gemm 90000" in captured.out
+    assert "rank1.json: ends in the middle" in captured.err
+    assert "not every file that was named is in this graph" in captured.err
+
+
+def test_one_bad_file_among_good_ones(
+    folded: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Good files are drawn whatever else was named; without any there is nothing to draw."""
+    bad, cut = tmp_path / "bad.folded", tmp_path / "cut.json"
+    bad.write_text("no stack\n")
+    cut.write_text('{"traceEvents": [')
+
+    assert main(["flamegraph", "top", folded, str(bad), str(cut)]) == 1
+    said = capsys.readouterr().err
+    assert (said.count("bad.folded"), said.count("cut.json")) == (1, 1)
+    assert main(["flamegraph", "build", str(bad), str(cut)]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("bad.folded"), said.count("cut.json")) == (1, 1)
 
 
 @pytest.mark.parametrize(

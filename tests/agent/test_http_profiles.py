@@ -48,6 +48,22 @@ def get(store: ProfileStore, path: str, host: str = "127.0.0.1") -> httpx.Respon
     return asyncio.run(ask())
 
 
+def test_traces_are_served_as_they_were_drawn(store: ProfileStore) -> None:
+    """A trace is a page once somebody drew it, and as itself at any time."""
+    trace = b'{"traceEvents": []}'
+    name = store.name(5 * S, "gpu", "w")
+    store.add(record(5, name), trace)
+
+    assert get(store, f"/profiles/{name}").status_code == 406
+    assert get(store, f"/profiles/{name}?form=trace").content == trace
+    drawing = speedscope_json(stacks_of([("[direct];gemm", 3)]), "title")
+    store.add_drawing(name, drawing)
+    assert "gemm" in get(store, f"/profiles/{name}").text
+    assert get(store, f"/profiles/{name}?form=speedscope").content == drawing
+    assert get(store, f"/profiles/{name}?form=trace").content == trace
+    assert get(store, "/profiles").text.count("form=trace") == 1
+
+
 def test_profiles_are_listed_and_served(store: ProfileStore) -> None:
     """The newest first; each as a page, and as what speedscope opens."""
     listed = get(store, "/profiles").text

@@ -6,23 +6,30 @@ import json
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cost.test_report import fleet
+from tests.cost.test_report import fleet, seconds
 from tests.profiles.stacking import stacks_of
 from tests.profiles.written import document, kernel, launch, save, step
 
 from apportion.agent.cli.command import main
 from apportion.agent.priced_stacks import frame, priced
-from apportion.core.category import Category
+from apportion.agent.sample_spans import CATEGORY
+from apportion.core.category import Category, SpanKind
 from apportion.core.errors import ConfigError
 from apportion.core.units import UNITS_PER_CURRENCY
-from apportion.cost.cost_by_category import CostByCategory
+from apportion.cost.cost_by_category import CostByCategory, CostFilter
 from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.quantity import Quantity
 from apportion.cost.report import report
+from apportion.cost.testing import Claim
 from apportion.profiles.flame_tree import flame_tree
+from apportion.profiles.py_spy import PROCESS
+from apportion.profiles.py_spy_events import AT
+from apportion.profiles.rank_stacks import STEP
+from apportion.profiles.speedscope import speedscope_json
 from apportion.profiles.stacks import Stacks
 
 CENT = UNITS_PER_CURRENCY // 100
@@ -54,7 +61,7 @@ def test_root_is_the_amount_to_the_unit(
     for row, of in enumerate(("units", "device_ns", "energy_mj")):
         tree = flame_tree(found, row)
         siblings = {
-            tree.name(index): int(tree.widths[index])
+            tree.name(index): tree.widths[index]
             for index in range(1, len(tree))
             if tree.depth[index] == 1
         }
@@ -66,6 +73,73 @@ def test_root_is_the_amount_to_the_unit(
     chance.shuffle(content)
     again = priced(stacks_of(content), spent)
     assert _by_stack(again) == _by_stack(found)
+
+
+STEPS = st.dictionaries(
+    st.integers(1, 4),
+    st.builds(Quantity, st.integers(0, 1 << 50), st.integers(0, 1 << 50), st.integers(0, 1 << 50)),
+    max_size=4,
+)
+
+
+@given(STACKS, st.data(), STEPS, STEPS)
+def test_a_steps_own_amount_stays_with_its_stacks(
+    content: list[tuple[str, int]],
+    data: st.DataObject,
+    of_step: dict[int, Quantity],
+    elsewhere: dict[int, Quantity],
+) -> None:
+    """The root is the total; each step's stacks have its amount, and their part of the others'."""
+    chosen = st.lists(st.sampled_from(("1", "2", "3", None)), min_size=len(content))
+    steps = data.draw(chosen)[: len(content)]
+    stacks = stacks_of(content).labelled(STEP, steps)
+    everything = [*of_step.values(), *(elsewhere.values()), Quantity(1, 1, 1)]
+    spent = CostByCategory(
+        {Category.DIRECT: sum(everything, Quantity())}, "USD", estimated=False, simulated=False
+    )
+
+    found = priced(stacks, spent, of_step)
+
+    total = spent.total
+    assert [found.total(row) for row in range(3)] == [total.units, total.device_ns, total.energy_mj]
+    shown = {step for step in steps if step is not None and int(step) in of_step}
+    left = spent.total.units or 0
+    left -= sum(of_step[int(number)].units or 0 for number in shown)
+    for number in shown:
+        own = of_step[int(number)].units or 0
+        is_own = np.array([one == number for one in found.label(STEP)])
+        assert own <= found.where(is_own).total(0) <= own + left
+
+
+def test_dear_steps_are_dear_in_the_picture() -> None:
+    """Two steps of one length, one of them at five times the price: its stacks are five sixths."""
+    stacks = stacks_of([("a", 10), ("b", 10)]).labelled(STEP, ["1", "2"])
+    of_step = {1: Quantity(10, 50), 2: Quantity(10, 10)}
+    amounts = {Category.DIRECT: Quantity(20, 60)}
+    spent = CostByCategory(amounts, "USD", estimated=False, simulated=False)
+
+    found = priced(stacks, spent, of_step)
+
+    assert _by_stack(found) == {("[direct]", "a"): [50, 10], ("[direct]", "b"): [10, 10]}
+
+
+def test_samples_stand_below_the_category_they_were_taken_in() -> None:
+    """What was seen in a checkpoint is part of its cost; what was in no span stands nowhere."""
+    stacks = stacks_of([("work", 3), ("save", 1), ("between", 9)])
+    stacks = stacks.labelled(CATEGORY, ["direct", "checkpoint", None])
+    amounts = {
+        Category.DIRECT: Quantity(30, 30),
+        Category.CHECKPOINT: Quantity(20, 20),
+        Category.BETWEEN_STEPS: Quantity(5, 5),
+    }
+
+    found = priced(stacks, CostByCategory(amounts, "USD", estimated=False, simulated=False))
+
+    assert _by_stack(found) == {
+        ("[direct]", "work"): [30, 30],
+        ("[checkpoint]", "save"): [20, 20],
+        ("[between_steps]",): [5, 5],
+    }
 
 
 def _by_stack(stacks: Stacks) -> dict[tuple[str, ...], list[int]]:
@@ -152,6 +226,76 @@ def test_build_in_money_of_steps(trace: str, ledger: str, tmp_path: Path) -> Non
     found = json.loads(out.read_text())
     assert [one["name"] for one in found["profiles"]] == ["cost, 10^-12 USD", "time"]
     assert [one["endValue"] for one in found["profiles"]] == [8 * CENT, 8 * 10**9]
+
+
+def test_the_costliest_step_is_the_ledgers(
+    trace: str, ledger: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the longest in the trace, but the one that cost most: here another one."""
+    with LedgerReader.of(ledger) as book:
+        costs = CostByCategory.by_step(book, CostFilter(steps=((1, 3),)))
+    assert {step: own.total.units for step, own in costs.items()} == dict.fromkeys(
+        (1, 2, 3), 8 * CENT
+    )
+    builder = fleet()
+    builder.device(3, "GPU-3")
+    builder.ring(3)
+    builder.span(3, 1, seconds(10, 12), SpanKind.STEP, entity=4, step=2)
+    builder.settle(3, seconds(10, 12), [Claim(Category.DIRECT, 3, 4, 3, 1)], rate=1)
+    dearer = tmp_path / "dearer.db"
+    builder.ledger(dearer).close()
+    of_trainer = ["--ledger", str(dearer), "--workload", "pretrain", "--costliest-steps", "1"]
+
+    assert main(["flamegraph", "build", trace, *of_trainer]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        f"[direct];softmax {40 * CENT // 10}",
+        f"[direct];[host_wait] {36 * CENT // 10}",
+        f"[direct];[idle] {24 * CENT // 10}",
+    ]
+    # of the trace alone it is the one with the most kernels
+    assert main(["flamegraph", "build", trace, "--costliest-steps", "1"]) == 0
+
+
+def test_samples_of_a_process_are_found_by_step_and_phase(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kept CPU profile and a ledger: the stacks of one step with its money, to the unit."""
+    builder = fleet()
+    builder.batch.insert("boot", [("0f" * 16, 0, 0)])
+    identity = json.dumps({"pid": 4711, "workload": "pretrain"})
+    builder.batch.insert("ring", [(9, "9" * 32, "0f" * 16, identity, 0, None)])
+    for number, first in ((1, 0), (2, 10)):
+        interval = seconds(first, first + 8)
+        builder.span(9, number, interval, SpanKind.STEP, entity=4, step=number)
+    path = tmp_path / "ledger.db"
+    builder.ledger(path).close()
+    stacks = stacks_of([("first", 1), ("second;x", 1), ("second;y", 1), ("between", 1)])
+    at_s = [1, 11, 12, 9]
+    stacks = stacks.labelled(AT, [str(seconds(at, at).start_ns) for at in at_s])
+    stacks = stacks.labelled(PROCESS, [f"{'0f' * 16}/4711"] * 4)
+    profile = tmp_path / "cpu.json"
+    profile.write_bytes(speedscope_json(stacks, ""))
+    money = ["flamegraph", "build", str(profile), "--ledger", str(path), "--workload", "pretrain"]
+
+    assert main([*money, "--steps", "2"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"[direct];second;x {4 * CENT}",
+        f"[direct];second;y {4 * CENT}",
+    ]
+    # in step 3, which was lost, no sample was taken; its money is not that of any other
+    assert main([*money, "--steps", "2-3"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"[direct];second;x {4 * CENT}",
+        f"[direct];second;y {4 * CENT}",
+        f"[lost] {8 * CENT}",
+    ]
+    assert main(money) == 0
+    rows = dict(line.rsplit(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert sum(map(int, rows.values())) == 30 * CENT
+    assert not any("between;" in stack or stack.endswith(";between") for stack in rows)
+    assert main([*money, "--steps", "3"]) == 2
+    assert "no stack is left" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

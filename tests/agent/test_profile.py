@@ -6,40 +6,30 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import ANY
 
 import pytest
+from tests.cost.test_report import fleet, seconds
+from tests.profiles.written import document, kernel, launch, step
 
 from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.cli.command import main
+from apportion.agent.cli.profile_drawing import drawn
 from apportion.agent.pipeline.node_time import boot_id
 from apportion.agent.profile_pace import LONGEST_S, ProfilePace
 from apportion.agent.profile_store import LOG, ProfileRecord, ProfileStore
 from apportion.agent.profiled_process import ProfiledProcess
 from apportion.client.layout import TRACE_SUFFIX
+from apportion.core.category import SpanKind
 from apportion.core.clock import ManualClock, SystemClock
 from apportion.core.errors import ProfilerError
+from apportion.core.units import UNITS_PER_CURRENCY
 from apportion.cost.testing import LedgerBuilder
+from apportion.profiles.speedscope import speedscope_json
 
-WORK = 'print("ready", flush=True)\nwhile True: sum(range(1000))'
 BOOT = "b" * 32
-
-
-@pytest.fixture
-def worker() -> Iterator[int]:
-    """A Python process at work."""
-    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def record(taken_s: int, file: str | None, error: str | None = None) -> ProfileRecord:
@@ -208,7 +198,7 @@ def test_a_trace_is_asked_for_by_way_of_the_agent(
     other.start()
     try:
         command = ["profile", "gpu", "--workload", "train", "--steps", "3", "--rank", "1"]
-        assert main([*command, "--config", str(config)]) == 0
+        assert main([*command, "--config", str(config), "--no-drawing"]) == 0
     finally:
         gone.set()
         other.join()
@@ -222,6 +212,48 @@ def test_a_trace_is_asked_for_by_way_of_the_agent(
     assert not (tmp_path / "state" / "capture").exists()
     (record,) = ProfileStore(tmp_path / "state" / "profiles").records()
     assert (record.kind, record.pid, record.error) == ("gpu", 11, None)
+
+
+def test_a_trace_is_drawn_in_money(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it cost by the ledger: a page where it was asked for, and one for /profiles."""
+    builder = fleet()
+    identity = json.dumps({"pid": 4711, "workload": "pretrain"})
+    builder.batch.insert("ring", [(9, "9" * 32, "0f" * 16, identity, 0, None)])
+    for number in (1, 2):
+        interval = seconds(10 * number - 10, 10 * number - 2)
+        builder.span(9, number, interval, SpanKind.STEP, entity=4, step=number)
+    ledger = tmp_path / "ledger.db"
+    builder.ledger(ledger).close()
+    events = [step(1, 0, 100), step(2, 100, 100), launch(0, 1), kernel("gemm", 0, 90, 1)]
+    store = ProfileStore(tmp_path / "profiles")
+    content = gzip.compress(json.dumps(document(events)).encode())
+    path = store.add(record(1, store.name(10**9, "gpu", "pretrain")), content)
+
+    found = drawn(path, "pretrain", "9" * 32, str(ledger), ManualClock())
+
+    stacks = found.stacks
+    assert [weight.name for weight in stacks.weights] == ["cost", "time"]
+    assert stacks.total(0) == 16 * UNITS_PER_CURRENCY // 100
+    store.add_drawing(path.name, speedscope_json(stacks.merged(), "t"))
+    assert store.files() == [path]
+    assert store.drawing(path.name) is not None
+    assert store.sizes()[0][1] > path.stat().st_size
+    ProfileStore(store.directory, 1).make_room(keep=tmp_path)
+    assert [one.name for one in store.directory.iterdir()] == [LOG]
+    assert "SIMULATED" not in capsys.readouterr().err
+
+
+def test_a_trace_of_unknown_steps_is_drawn_in_time(tmp_path: Path) -> None:
+    """A ledger that never hears of them is waited for a minute, and no longer."""
+    ledger, trace = tmp_path / "ledger.db", tmp_path / "trace.json"
+    fleet().ledger(ledger).close()
+    trace.write_text(json.dumps(document([step(7, 0, 9), launch(0, 1), kernel("k", 0, 9, 1)])))
+    clock = ManualClock()
+
+    found = drawn(trace, "pretrain", "9" * 32, str(ledger), clock)
+
+    assert [weight.name for weight in found.stacks.weights] == ["time"]
+    assert 60 * 10**9 <= clock.monotonic_ns() < 62 * 10**9
 
 
 def test_nobody_leaves_a_trace(

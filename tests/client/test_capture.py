@@ -15,6 +15,7 @@ import pytest
 from apportion.client import counts
 from apportion.client.capture import INTERVAL_NS, Capture
 from apportion.client.counting import forget_counts
+from apportion.client.flight_recorder import NEVER
 from apportion.client.layout import AGENT_FILE, TRACE_SUFFIX
 
 RING = "ab" * 16
@@ -112,7 +113,7 @@ def test_it_is_not_looked_for_at_every_step(
     ring, capture = str(tmp_path / f"{RING}.ring"), Capture()
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     capture.at_step(ring, 1)
-    assert (capture.on, capture.due_ns) == (False, 0)
+    assert capture.due_ns == NEVER
 
     torch = Torch()
     monkeypatch.setitem(sys.modules, "torch", torch)

@@ -55,6 +55,18 @@ class FinishedRequestStats:
 
 
 @dataclass
+class SchedulerIterationDetails:
+    """What vLLM 0.32 says of an iteration, of which this plugin reads these."""
+
+    iteration_index: int = 41
+    num_ctx_requests: int = 2
+    num_ctx_tokens: int = 300
+    num_generation_requests: int = 5
+    num_generation_tokens: int = 6
+    elapsed_ms: float = 2.5
+
+
+@dataclass
 class Iteration:
     """Beside what is read, vLLM says much more."""
 
@@ -176,6 +188,27 @@ def test_ids_beyond_ascii(header: bytes) -> None:
 def test_parts_of_a_request(engine_id: str) -> None:
     """The numbers that some kinds of request have are tried without, too."""
     assert "mine" in list(ids_within(engine_id))
+
+
+def test_an_iteration_is_a_record_before_its_requests(directory: Path, logger: Any) -> None:
+    """With iteration details: index, counts, engine and times, and its requests come after it."""
+    details = SchedulerIterationDetails()
+    stats = SimpleNamespace(num_waiting_reqs=0, iteration_details=details)
+    logger.record(stats, finished("cmpl-r-0"))
+    logger.record(SimpleNamespace(num_waiting_reqs=0, iteration_details=None), None)
+    record, request = only(directory).records
+    assert (record["kind"], request["kind"]) == (layout.KINDS["iteration"], layout.KINDS["request"])
+    assert record["end_ns"] - record["start_ns"] == 2_500_000
+    assert record["end_ns"] == request["end_ns"]
+    said = {name: record[field] for name, field in layout.ITERATION_FIELDS.items()}
+    assert said == {
+        "index": 41,
+        "prefill_requests": 2,
+        "prefill_tokens": 300,
+        "decode_requests": 5,
+        "decode_tokens": 6,
+    }
+    assert (record["engine"], record["parent"], record["tenant"]) == (0, 0, 0)
 
 
 def test_a_finished_request_is_a_record(directory: Path, logger: Any) -> None:

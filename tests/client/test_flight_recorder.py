@@ -1,4 +1,4 @@
-"""Dumps of PyTorch's Flight Recorder, by a torch that misbehaves; a real group is in test_torch."""
+"""Dumps of PyTorch's Flight Recorder, by a torch that misbehaves; a real group: test_torchrun."""
 
 from __future__ import annotations
 
@@ -61,7 +61,6 @@ def test_dumps_come_every_half_minute(group: Group, clock: SimpleNamespace, tmp_
     recorder, ring = FlightRecorder(), str(tmp_path / "a.ring")
     for clock.now_ns in range(1, 3 * INTERVAL_NS, INTERVAL_NS // 10):
         recorder.look(ring, clock.now_ns)
-    assert recorder.on
     assert group.dumps == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a.nccl"]
 
@@ -71,11 +70,10 @@ def test_outside_a_group_there_is_nothing(group: Group, tmp_path: Path) -> None:
     group.joined = False
     recorder = FlightRecorder()
     recorder.look(str(tmp_path / "a.ring"), 1)
-    assert not recorder.on
     assert group.dumps == 0
     group.joined = True
     recorder.look(str(tmp_path / "a.ring"), INTERVAL_NS)
-    assert recorder.on
+    assert recorder.due_ns == 2 * INTERVAL_NS
 
 
 def test_a_dear_dump_becomes_rare_and_then_ends(
@@ -119,6 +117,8 @@ def test_a_forked_child_begins_anew(group: Group, tmp_path: Path) -> None:
     """The groups were its parent's."""
     recorder = FlightRecorder()
     recorder.look(str(tmp_path / "a.ring"), 1)
-    assert recorder.on
+    assert recorder.due_ns > 0
     recorder.forget()
-    assert (recorder.on, recorder.due_ns) == (False, 0)
+    assert recorder.due_ns == 0
+    recorder.look(str(tmp_path / "a.ring"), 2 * INTERVAL_NS)
+    assert group.dumps == 0

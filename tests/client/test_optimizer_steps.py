@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.client.decoded import only, read
 
 from apportion import client
 from apportion.client import layout
+from apportion.client.directory import candidates
 from apportion.client.optimizer_steps import MODULE, optimizer_steps, steps_of
 
 FAKE = """
@@ -47,6 +51,7 @@ def optimizer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., SimpleN
     exec(FAKE, module.__dict__)
     monkeypatch.setitem(sys.modules, MODULE, module)
     yield module.__dict__["Optimizer"]
+    optimizer_steps.stop()  # nothing of it stays this thread's innermost span
     optimizer_steps.__init__()  # type: ignore[misc]
 
 
@@ -350,3 +355,52 @@ def test_the_end_of_a_program(tmp_path: Path, end: str) -> None:
     failed = ((3, error),) if end == "raise" else ()
     assert {((1, ok), (2, ok)), ((1, ok), (2, ok), *failed)} == statuses
     assert all(ring.header["closed_ns"] and not ring.open_slots for ring in found)
+
+
+@contextmanager
+def files_of_at_most(size_bytes: int) -> Generator[None]:
+    """A file cannot grow beyond that: as on a full disk, a ring cannot be reserved."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("state", ["missing", "no directory", "no space"])
+def test_where_no_ring_can_be_made(
+    tmp_path: Path, optimizer: type, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Nothing is raised, written or left behind, and the disk is asked once, not at each step."""
+    asked: list[object] = []
+
+    def looked(*arguments: Any) -> object:
+        asked.append(arguments)
+        return candidates(*arguments)
+
+    monkeypatch.setattr("apportion.client.session.candidates", looked)
+    (tmp_path / "no directory").touch()
+    place = tmp_path if state == "no space" else tmp_path / state
+    client.init(directory=place)
+    client.torch_steps()
+    adam = optimizer()
+    with files_of_at_most(1 << 20):
+        for _ in range(300):
+            adam.step()
+    assert 1 == len(asked)
+    assert ["no directory"] == [path.name for path in tmp_path.iterdir()]
+    assert ({"ring_failed": 1} if state == "no space" else {}) == client.counts()
+
+
+def test_a_ring_that_nobody_reads(directory: Path, optimizer: type) -> None:
+    """Without an agent it is full for ever: the oldest go, nothing grows, and nobody waits."""
+    client.init(directory=directory, capacity=8)
+    client.torch_steps()
+    adam = optimizer()
+    for _ in range(300):
+        adam.step()
+    ring = only(directory)
+    assert [293, 294, 295, 296, 297, 298, 299, 300] == [each["step"] for each in ring.records]
+    assert layout.file_bytes(8) == next(directory.iterdir()).stat().st_size
+    assert {} == client.counts()

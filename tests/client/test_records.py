@@ -25,6 +25,26 @@ RECORD_FIELDS = {
         *("first_token_ns", "end_ns", "step", *layout.COUNTERS),
     ),
 }
+ABSENT = records.ABSENT_BYTES
+
+
+def test_iteration_form() -> None:
+    """An iteration's fields lie where the layout has them; the other counters are absent."""
+    buffer = bytearray(b"\xaa" * layout.RECORD_PAYLOAD.size)
+    fields = (1, 2, 3, 4, 5, 6, ABSENT, 7, ABSENT, 8, 9, ABSENT, 10, 77)
+    assert records.ITERATION.size == layout.RECORD_PAYLOAD.size
+    records.ITERATION.pack_into(buffer, 0, *fields)
+    found = _fields(bytes(buffer), layout.RECORD_FIELDS)
+    names = ("number", "packed", "start_ns", "end_ns", "step", "input_tokens", "output_tokens")
+    assert [found.pop(name) for name in (*names, "samples", "micro_batches", "engine")] == [
+        *range(1, 11)
+    ]
+    assert found.pop("thread_id") == 77
+    absent = ("cached_input_tokens", "tokens", "preemptions")
+    assert [found.pop(name) for name in absent] == [layout.ABSENT] * 3
+    assert not any(any(value) if isinstance(value, bytes) else value for value in found.values())
+
+
 REST: dict[str, tuple[object, ...]] = {
     "REQUEST": (records.OTHER_COUNTERS, 5 | 6 << 32, 77, 2, b"id"),
     "RECORD": (5 | 6 << 32, 7, b"t" * 16 + b"p" * 8, 77, 2, b"id"),

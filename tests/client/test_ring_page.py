@@ -45,7 +45,7 @@ def test_open_slot_fields() -> None:
 def test_record_fields() -> None:
     """Every field of a record; the counters stand in one row."""
     found = offsets(section("Records: what has ended"))
-    left = set(layout.RECORD_OFFSETS) - {*layout.COUNTERS, "reserved", "reserved_word"}
+    left = set(layout.RECORD_OFFSETS) - {*layout.COUNTERS, "reserved"}
     assert {name: layout.RECORD_OFFSETS[name] for name in left} == found
     assert (80, 136) == (layout.RECORD_OFFSETS["input_tokens"], layout.RECORD_OFFSETS["reserved"])
 
@@ -71,7 +71,7 @@ def test_identity_keys() -> None:
     arguments = Arguments("w", "r", "3", 0, 1, ["d"], {"a": "b"}, 5, 7)
     environ = {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": "0"}
     names = names_of(arguments, environ, Process(1, bytes(16), 1, 1), "node")
-    written = set(identity_of(names, arguments, environ, "1"))
+    written = set(identity_of(names, arguments, environ, "1", {"seed": "7"}))
     assert layout.IDENTITY_KEYS - {"kind"} == written
     assert all(f"`{key}`" in PAGE for key in layout.IDENTITY_KEYS)
     assert {} == counting.counts()

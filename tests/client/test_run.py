@@ -94,7 +94,6 @@ def test_a_python_without_us(tmp_path: Path) -> None:
         (["python3", "-I", "train.py"], 2, "-I reads no PYTHONPATH"),
         (["python3", "-uE", "train.py"], 2, "-E reads no PYTHONPATH"),
         (["python3", "-Werror", "-X", "dev", "-S", "train.py"], 2, "-S imports no sitecustomize"),
-        (["--", "{script}"], 2, "-E reads no PYTHONPATH"),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -105,14 +104,33 @@ def test_what_cannot_work_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In one line that says why, with the status that a shell would have."""
-    script = tmp_path / "script"
-    script.write_text(f"#!{sys.executable} -Es\n")
-    script.chmod(0o755)
-    words = [word.format(script=script) for word in command]
-    assert status == dispatch.main(["run", *words])
+    assert status == dispatch.main(["run", *command])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("apportion run: ")
     assert problem in line
+
+
+@pytest.mark.parametrize(
+    "interpreter",
+    [
+        f"{sys.executable} -Es",
+        "/usr/bin/env -S python3 -E",
+        "/usr/bin/env -S -i LANG=C python3 -E",
+        "/usr/bin/env -iSpython3 -E",
+        "/usr/bin/env -Spython3 -u -E",
+        "/usr/bin/env --split-string=python3 -E",
+        "/usr/bin/env -u HOME -vS python3 -E",
+    ],
+)
+def test_a_script_that_cannot_see_us_is_refused(
+    interpreter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its first line, however env is asked to split it; what it leaves alone is run."""
+    script = tmp_path / "script"
+    script.write_text(f"#!{interpreter}\n")
+    script.chmod(0o755)
+    assert dispatch.main(["run", "--", str(script)]) == 2
+    assert "-E reads no PYTHONPATH" in capsys.readouterr().err
 
 
 def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +147,8 @@ def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("python train.py --config I.py", "train"),
         ("torchrun --nproc-per-node 8 src/pretrain.py", "pretrain"),
         ("python -m torchtitan.train", "torchtitan.train"),
+        ("python -m torch.distributed.run --nproc-per-node 8 src/pretrain.py", "pretrain"),
+        ("python -m torch.distributed.run -m torchtitan.train", "torchtitan.train"),
         ("/opt/bin/litgpt pretrain", "litgpt"),
     ],
 )

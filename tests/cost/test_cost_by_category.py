@@ -10,7 +10,7 @@ from tests.cost.test_report import CENT_PER_SECOND, T0, S, fleet, seconds
 from apportion.core.category import Category, Phase, SpanKind
 from apportion.core.errors import LedgerError
 from apportion.core.units import UNITS_PER_CURRENCY
-from apportion.cost.cost_by_category import CostByCategory, CostFilter
+from apportion.cost.cost_by_category import NOTHING_SPENT, CostByCategory, CostFilter
 from apportion.cost.report import report
 from apportion.cost.testing import Claim, LedgerBuilder
 
@@ -54,6 +54,21 @@ def test_filters() -> None:
                 category.label: (quantity.units or 0) // CENT
                 for category, quantity in spent.amounts.items()
             } == cents, chosen
+
+
+def test_steps_apart_are_steps_together() -> None:
+    """Each step's own amounts, all ranks and attempts of its number; their sum is the range's."""
+    chosen = CostFilter(workload="pretrain", steps=((1, 9),))
+    with fleet().ledger() as ledger:
+        by_step = CostByCategory.by_step(ledger, chosen)
+        together = CostByCategory.of(ledger, chosen)
+
+    cents = {
+        step: {category.label: (own.units or 0) // CENT for category, own in one.amounts.items()}
+        for step, one in by_step.items()
+    }
+    assert cents == {1: {"direct": 8}, 2: {"direct": 8}, 3: {"lost": 8}}
+    assert sum(by_step.values(), NOTHING_SPENT) == together
 
 
 def test_one_request() -> None:

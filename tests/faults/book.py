@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Generator, Iterable
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,23 +19,40 @@ Interval = tuple[int, int]
 
 
 class Book:
-    """One SQLite ledger. Every method opens it anew, as any reader would."""
+    """One SQLite ledger. Every question opens it anew, as any reader would."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._snapshot: sqlite3.Connection | None = None
 
     def rows(self, query: str, *values: object) -> list[Row]:
         """The rows of a query; none where there is no ledger yet."""
+        if self._snapshot is not None:
+            return self._snapshot.execute(query, values).fetchall()
         if not self.path.exists():
             return []
-        name = f"file:{self.path}?mode=ro"
-        with closing(sqlite3.connect(name, uri=True, timeout=20)) as connection:
+        with closing(self._open()) as connection:
             try:
                 return connection.execute(query, values).fetchall()
             except sqlite3.OperationalError as error:
                 if "no such table" in str(error):  # not migrated yet
                     return []
                 raise
+
+    @contextmanager
+    def _one_moment(self) -> Generator[None]:
+        """All queries within see the same commits, while the agent goes on."""
+        with closing(self._open()) as connection:
+            connection.execute("begin")
+            self._snapshot = connection
+            try:
+                yield
+            finally:
+                self._snapshot = None
+
+    def _open(self) -> sqlite3.Connection:
+        name = f"file:{self.path}?mode=ro"
+        return sqlite3.connect(name, uri=True, timeout=20, isolation_level=None)
 
     def count(self, table: str) -> int:
         """How many rows a table has."""
@@ -103,7 +120,8 @@ class Book:
 
     def faults(self) -> list[str]:
         """Whatever does not add up, in sentences; the checks share no code with the ledger's."""
-        return [*self._gaps(), *self._parts(), *self._lines(), *self._moves()]
+        with self._one_moment():
+            return [*self._gaps(), *self._parts(), *self._lines(), *self._moves()]
 
     def _gaps(self) -> list[str]:
         faults: list[str] = []
@@ -182,11 +200,10 @@ class Book:
         on it, its time went to one of them.
         """
         faults: list[str] = []
-        claims = self._claims()
-        spent = self._spent()
-        for device, since_ns, settled_ns in self.rows(
-            "select device_key, since_ns, settled_ns from watermark"
-        ):
+        with self._one_moment():
+            claims, spent = self._claims(), self._spent()
+            marks = self.rows("select device_key, since_ns, settled_ns from watermark")
+        for device, since_ns, settled_ns in marks:
             covered_ns = _covered(claims.get(device, []), since_ns, settled_ns)
             if covered_ns != spent.get(device, 0):
                 faults.append(f"device {device}: {spent.get(device, 0)} ns, spans {covered_ns} ns")

@@ -16,6 +16,7 @@ from typing import IO, Final, TypeVar
 import yaml
 from tests.faults.book import Book
 from tests.faults.door import Door
+from tests.faults.forked import ForkedProcess
 
 from apportion.agent.cli import main
 from apportion.simulator import Simulator, environment
@@ -48,6 +49,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 Seen = TypeVar("Seen")
+DaemonProcess = ForkedProcess | subprocess.Popen[bytes]
 SmallFileSystem = Callable[[Path, int], Path]
 """Mounts a tmpfs of so many bytes at a path (a fixture of conftest.py)."""
 
@@ -74,7 +76,7 @@ def sleep_until(moment_s: float) -> None:
 class Agent:
     """The real daemon in a process of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], door: Door, log: Path, book: Book) -> None:
+    def __init__(self, process: DaemonProcess, door: Door, log: Path, book: Book) -> None:
         self.process = process
         self.door = door
         self.book = book
@@ -179,7 +181,7 @@ class Node:
         self.rings = root / "rings"
         self.prices = root / "prices.yaml"
         self.prices.write_text(PRICES)
-        self._processes: list[subprocess.Popen[bytes] | subprocess.Popen[str]] = []
+        self._processes: list[DaemonProcess | subprocess.Popen[str]] = []
         self._files: list[IO[bytes]] = []
 
     def config(self, name: str = "agent", **keys: object) -> Path:
@@ -214,13 +216,18 @@ class Node:
         log = self.root / f"{name}-{len(self._files)}.log"
         stream = log.open("xb")
         self._files.append(stream)
-        process = subprocess.Popen(
-            self.command("agent", "--config", config, override_rights=override_rights),
-            env=self.environment({**self.simulated(), **(variables or {})}),
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
+        env = self.environment({**self.simulated(), **(variables or {})})
+        process: DaemonProcess
+        if override_rights:
+            process = ForkedProcess(["agent", "--config", str(config)], env, log)
+        else:
+            process = subprocess.Popen(
+                self.command("agent", "--config", config, override_rights=False),
+                env=env,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
         self._processes.append(process)
         state = Path(yaml.safe_load(config.read_text())["state_dir"])
         return Agent(process, Door(log), log, Book(state / "ledger.db"))

@@ -10,6 +10,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from difflib import unified_diff
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -169,7 +170,7 @@ def test_pods_are_those_of_the_cost(watcher: Prometheus) -> None:
         wanted = f'{{namespace="ml",pod="{pod}",workload="pod:ml/{pod}"}}'
         for name in ("cost_usd_total", "energy_joules_total", "device_seconds_total"):
             query = f"apportion_{name}{wanted}"
-            eventually(lambda query=query: watcher.query(query), f"{query} is there")
+            eventually(partial(watcher.query, query), f"{query} is there")
     assert watcher.query('apportion_device_seconds_total{pod=""}')
     assert watcher.query('apportion_device_seconds_total{pod="apportion-7xkq2"}') == []
     assert watcher.query('apportion_agent_degraded{pod="apportion-7xkq2"}')

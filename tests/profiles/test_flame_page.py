@@ -10,10 +10,11 @@ import pytest
 from tests.browser import Browser
 from tests.profiles.stacking import stacks_of
 
+from apportion.profiles.flame_frames import BOTH
 from apportion.profiles.flame_page import flame_page
 from apportion.profiles.flame_svg import flame_svg
 from apportion.profiles.flame_tree import flame_tree
-from apportion.profiles.stack_difference import BOTH, difference
+from apportion.profiles.stack_difference import difference
 from apportion.profiles.weight import TIME, cost
 
 HOSTILE = (

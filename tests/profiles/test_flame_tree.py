@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from tests.profiles.stacking import stacks_of, totals_of
 
 from apportion.core.errors import ProfileTraceError
-from apportion.profiles.flame_tree import FlameTree, flame_tree
+from apportion.profiles.flame_frames import AFTER, BEFORE, BOTH, FlameTree
+from apportion.profiles.flame_tree import flame_tree
+from apportion.profiles.folded_tree import folded_tree
 from apportion.profiles.frame_totals import FrameTotals
-from apportion.profiles.stack_difference import AFTER, BEFORE, BOTH, difference
+from apportion.profiles.stack_difference import difference
+from apportion.profiles.stacks import StackColumns
 from apportion.profiles.weight import COUNT, TIME, Weight, cost
 
 STACKS = st.lists(
@@ -29,7 +32,7 @@ def paths(tree: FlameTree) -> list[tuple[str, ...]]:
     """The path of each frame, the root's is empty."""
     found: list[tuple[str, ...]] = [()]
     for index in range(1, len(tree)):
-        found.append((*found[int(tree.parent[index])], tree.name(index)))
+        found.append((*found[tree.parent[index]], tree.name(index)))
     return found
 
 
@@ -40,9 +43,9 @@ def test_tree_is_that_of_the_obvious_way(content: list[tuple[str, tuple[int, int
 
     tree = flame_tree(stacks, 1)
 
-    assert dict(zip(paths(tree), tree.widths.tolist(), strict=True)) == totals_of(stacks, 1)
+    assert dict(zip(paths(tree), tree.widths, strict=True)) == totals_of(stacks, 1)
     counts = totals_of(stacks, 0)
-    for path, count in zip(paths(tree), tree.totals[0].tolist(), strict=True):
+    for path, count in zip(paths(tree), tree.totals[0], strict=True):
         # what weighs nothing in the width's weight is not there, with all that it called
         assert count <= counts.get(path, 0)
     assert tree.narrow == 0
@@ -58,19 +61,53 @@ def test_every_total_is_exact_whatever_is_left_out(
 
     tree = flame_tree(stacks, 1, least)
 
-    assert int(tree.widths[0]) == stacks.total(1)
+    assert tree.widths[0] == stacks.total(1)
     for index, path in enumerate(paths(tree)):
-        start, width = int(tree.start[index]), int(tree.widths[index])
-        callees = [one for one in range(1, len(tree)) if int(tree.parent[one]) == index]
+        start, width = tree.start[index], tree.widths[index]
+        callees = [one for one in range(1, len(tree)) if tree.parent[one] == index]
         assert width == known[path]
-        assert width == int(tree.own[index] + tree.hidden[index] + tree.widths[callees].sum())
+        assert width == tree.own[index] + tree.hidden[index] + sum(
+            tree.widths[one] for one in callees
+        )
         names = [tree.name(one) for one in callees]
         assert names == sorted(names)
         edges = [start]
         for one in callees:
-            assert int(tree.start[one]) >= edges[-1]
-            edges.append(int(tree.start[one] + tree.widths[one]))
+            assert tree.start[one] >= edges[-1]
+            edges.append(tree.start[one] + tree.widths[one])
         assert edges[-1] <= start + width
+
+
+TEXTS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from(["a", "b", "", "c d"]), min_size=1, max_size=5).map(";".join),
+        st.integers(0, 50),
+    ),
+    max_size=20,
+)
+
+
+@given(TEXTS, st.floats(0, 1))
+def test_text_and_columns_make_one_tree(content: list[tuple[str, int]], least: float) -> None:
+    """What is drawn at once from folded text is what is drawn from its stacks."""
+    columns = StackColumns()
+    for stack, value in content:
+        columns.add(stack.split(";"), (value,))
+    stacks = columns.stacks((COUNT,))
+
+    by_columns, by_text = flame_tree(stacks, 0, least), folded_tree(content, COUNT, least)
+
+    assert [by_columns.name(index) for index in range(len(by_columns))] == [
+        by_text.name(index) for index in range(len(by_text))
+    ]
+    for field in ("parent", "depth", "start", "totals", "own", "hidden", "narrow", "weights"):
+        assert getattr(by_columns, field) == getattr(by_text, field), field
+
+
+def test_text_of_too_much_is_refused() -> None:
+    """As the columns would be."""
+    with pytest.raises(ProfileTraceError, match="more than 2\\^63"):
+        folded_tree([("a", 1 << 62), ("b", 1 << 62)], COUNT)
 
 
 def test_narrow_frames_are_counted_and_hide_what_they_call() -> None:
@@ -80,7 +117,7 @@ def test_narrow_frames_are_counted_and_hide_what_they_call() -> None:
     tree = flame_tree(stacks, 0, 0.5)
 
     assert paths(tree) == [(), ("a",), ("a", "wide")]
-    assert tree.hidden.tolist() == [1, 2, 0]
+    assert tree.hidden == [1, 2, 0]
     assert tree.narrow == 2
 
 
@@ -119,7 +156,7 @@ def test_difference_shows_what_vanished_and_what_is_new() -> None:
 
     named = {tree.name(index): index for index in range(len(tree))}
     assert {
-        name: (int(tree.totals[BEFORE, index]), int(tree.totals[AFTER, index]))
+        name: (tree.totals[BEFORE][index], tree.totals[AFTER][index])
         for name, index in named.items()
     } == {"all": (7, 12), "step": (7, 12), "old": (5, 0), "same": (2, 3), "new": (0, 9)}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +11,7 @@ import pytest
 from apportion.core.errors import ProfilerError
 from apportion.profiles.py_spy import Burst, PySpy
 
-WORK = """
-import sys
-def busy():
-    while True:
-        sum(range(1000))
-print("ready", flush=True)
-busy()
-"""
 SHORT = Burst(duration_s=1, rate_hz=50)
-
-
-@pytest.fixture
-def worker() -> Iterator[int]:
-    """A Python process at work."""
-    process = subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield process.pid
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def fake(tmp_path: Path, said: str, status: int = 1) -> str:

@@ -16,8 +16,9 @@ from apportion.profiles.coverage import Coverage
 from apportion.profiles.rank_breakdown import RankBreakdown
 from apportion.profiles.rank_stacks import STEP, RankStacks
 from apportion.profiles.shared_time import SharedTime
-from apportion.profiles.stack_filter import StepRange, costliest
+from apportion.profiles.stack_filter import costliest, of_steps
 from apportion.profiles.stacks import Stacks
+from apportion.profiles.step_range import StepRange
 from apportion.profiles.trace_file import TraceFile
 
 US = 1_000
@@ -140,7 +141,7 @@ def test_steps_are_filtered_and_ranked() -> None:
         events.append(kernel("gemm", at + 10, 20 * number, number))
     stacks = RankStacks.of(trace_of(events)).stacks
 
-    chosen = stacks.where(StepRange(2, 3).holds(stacks, STEP))
+    chosen = stacks.where(of_steps(stacks, STEP, StepRange(2, 3)))
     most = stacks.where(costliest(stacks, 0, STEP, 30))
 
     assert weighed(chosen)["gemm"] == (40 + 60) * US

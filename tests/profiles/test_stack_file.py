@@ -39,7 +39,7 @@ def test_folded_text_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "written.folded.gz"
     path.write_bytes(gzip.compress("".join(folded_lines(stacks, 0)).encode()))
 
-    assert counted(read_stacks([path, path], COUNT)) == {("main", NASTY): 6, ("main",): 4}
+    assert counted(read_stacks(path, COUNT)) == {("main", NASTY): 3, ("main",): 2}
 
 
 def test_a_frame_never_breaks_its_line() -> None:
@@ -70,7 +70,7 @@ def test_what_is_no_stacks_is_refused(tmp_path: Path, text: str, said: str) -> N
     path.write_text(text)
 
     with pytest.raises(ProfileTraceError, match=said):
-        read_stacks([path], COUNT)
+        read_stacks(path, COUNT)
 
 
 def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
@@ -79,11 +79,11 @@ def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
     cut.write_bytes(gzip.compress(b"a 1\n" * 1000)[:-9])
 
     with pytest.raises(ProfileTraceError, match="cut off or damaged"):
-        read_stacks([cut], COUNT)
+        read_stacks(cut, COUNT)
     with pytest.raises(ProfileTraceError, match="No such file"):
-        read_stacks([tmp_path / "none"], COUNT)
+        read_stacks(tmp_path / "none", COUNT)
     with pytest.raises(ProfileTraceError, match="no plain file"):
-        read_stacks([tmp_path], COUNT)
+        read_stacks(tmp_path, COUNT)
 
 
 def test_speedscope_keeps_every_weight(tmp_path: Path) -> None:
@@ -93,13 +93,37 @@ def test_speedscope_keeps_every_weight(tmp_path: Path) -> None:
     path = tmp_path / "written.json"
     path.write_bytes(speedscope_json(stacks, "title"))
 
-    found = read_stacks([path], COUNT)
+    found = read_stacks(path, COUNT)
 
     assert found.weights == weights
     assert [counted(found, row) for row in range(3)] == [counted(stacks, row) for row in range(3)]
     document = json.loads(path.read_bytes())
     assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
     assert [one["unit"] for one in document["profiles"]] == ["nanoseconds", "none", "none"]
+
+
+def test_speedscope_keeps_labels(tmp_path: Path) -> None:
+    """What a stack belongs to comes back: a kept profile can be joined with a ledger later."""
+    path = tmp_path / "written.json"
+    stacks = stacks_of([("a;b", 1), ("a;b", 2), ("c", 3)]).labelled("step", ["7", None, "a"])
+    path.write_bytes(speedscope_json(stacks, "title"))
+
+    found = read_stacks(path, COUNT)
+
+    assert found.label("step") == ["7", None, "a"]
+    assert [found.stack(index) for index in range(3)] == [["a", "b"], ["a", "b"], ["c"]]
+    assert found.without("step").merged().values.tolist() == [[3, 3]]
+
+
+def test_labels_of_other_stacks_are_refused(tmp_path: Path) -> None:
+    """More or fewer labels than stacks would label the wrong ones."""
+    path = tmp_path / "bad.json"
+    document = json.loads(speedscope_json(stacks_of([("a", 1)]).labelled("step", ["7"]), ""))
+    document["apportion"]["labels"]["step"] *= 2
+    path.write_text(json.dumps(document))
+
+    with pytest.raises(ProfileTraceError, match="1 stacks, 2 labels 'step'"):
+        read_stacks(path, COUNT)
 
 
 def test_speedscope_of_events(tmp_path: Path) -> None:
@@ -117,7 +141,7 @@ def test_speedscope_of_events(tmp_path: Path) -> None:
     shared = {"frames": [{"name": "main", "file": "/x/m.py", "line": 3}, {"name": "work"}]}
     path.write_text(json.dumps({"shared": shared, "profiles": [profile]}))
 
-    found = read_stacks([path], COUNT)
+    found = read_stacks(path, COUNT)
 
     assert found.weights == (TIME,)
     assert counted(found) == {
@@ -145,14 +169,14 @@ def test_speedscope_that_contradicts_itself(tmp_path: Path, damage: dict[str, ob
     path.write_text(json.dumps({"shared": {"frames": [{"name": "f"}]}, "profiles": [profile]}))
 
     with pytest.raises(ProfileTraceError, match="contradicts itself"):
-        read_stacks([path], COUNT)
+        read_stacks(path, COUNT)
 
 
 def test_py_spys_files_agree(published: Path) -> None:
     """Its raw and its speedscope form of one recording: the same frames, and as many samples."""
     folder = published / "pyspy"
-    raw = counted(read_stacks([folder / "pyspy_043_raw.txt"], COUNT))
-    scope = counted(read_stacks([folder / "pyspy_043_speedscope.json"], COUNT))
+    raw = counted(read_stacks(folder / "pyspy_043_raw.txt", COUNT))
+    scope = counted(read_stacks(folder / "pyspy_043_speedscope.json", COUNT))
 
     assert raw.total() == 154
     assert scope.total() == 3_020_000_000  # another recording of 3 s, at 50 Hz

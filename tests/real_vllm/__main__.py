@@ -1,10 +1,11 @@
 """`make test-vllm`: the requests of a real vLLM in the ledger, beside what its answers say.
 
     python -m tests.real_vllm build/vllm-venv/bin/python [--requests 200]
-        [--by plugin|middleware|otlp] [-- VLLM'S FLAGS]
+        [--by plugin|middleware|otlp] [--engine counts|windows] [-- VLLM'S FLAGS]
 
 Exit status 0 means that each request is in the ledger once, with the tokens that its caller was
-told, and that the ledger adds up.
+told, that the ledger adds up, and that no more of the cost is with other requests than may be by
+the method, beside the batches that vLLM's scheduler really made.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.faults.book import Book
 from tests.real_vllm import programs
 from tests.real_vllm.comparison import differences, figures, spans
 from tests.real_vllm.traffic import answers
+from tests.real_vllm.truth import compared, too_far
 
 from apportion.agent.cli import main as apportion
+from apportion.cost.methods.names import Method
 
 FOLDER: Final = Path("build/vllm-run")
 MODEL: Final = Path(__file__).with_name("model.py")
 SETTLE_SECONDS: Final = 60.0
 
 
-def run(python: Path, way: programs.Way, requests: int, flags: list[str]) -> list[str]:
+def run(
+    python: Path, way: programs.Way, requests: int, flags: list[str], method: Method
+) -> list[str]:
     """One run; what is wrong with it."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -57,14 +62,19 @@ def run(python: Path, way: programs.Way, requests: int, flags: list[str]) -> lis
     faults = differences(told, found, way) + book.faults()
     if audit != 0:
         faults.append(f"`apportion audit` exits with {audit}")
-    said = {
+    said: dict[str, Any] = {
         "versions": _versions(python),
         "by": way.flags,
         "flags": flags,
         "seconds": round(taken_s, 1),
         **figures(book, found),
-        "faults": faults,
     }
+    if way.knows_admission and not way.otlp:
+        config = folder / "model" / "config.json"
+        beside = compared(book, found, folder / programs.TRUE_BATCHES, config)
+        said["beside_the_true_batches"] = beside
+        faults += too_far(beside, method)
+    said["faults"] = faults
     print(json.dumps(said, indent=2))
     return faults
 
@@ -83,10 +93,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="a real vLLM beside what its answers say")
     parser.add_argument("python", type=Path, help="of the environment that vLLM is in")
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--engine", choices=sorted(programs.ENGINES), default="counts")
     parser.add_argument("--by", choices=sorted(programs.WAYS), default="plugin")
     options = parser.parse_args(arguments[:end])
     way = programs.WAYS[options.by]
-    faults = run(options.python.absolute(), way, options.requests, arguments[end + 1 :])
+    engine = programs.ENGINES[options.engine]
+    flags = [*engine.flags, *arguments[end + 1 :]]
+    faults = run(options.python.absolute(), way, options.requests, flags, engine.method)
     for fault in faults:
         print(f"FAIL {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import httpx
+
+from apportion.core.device_facts import DeviceFacts
+from apportion.cost.methods.names import Method
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,7 +26,17 @@ MIDDLEWARE: Final = ("--middleware", "apportion.client.asgi.RequestMiddleware")
 NO_PLUGIN: Final = {"VLLM_PLUGINS": ""}
 START_SECONDS: Final = 900.0
 STOP_SECONDS: Final = 60.0
-_AGENT: Final = "import sys; from apportion.agent.cli import main; sys.exit(main(sys.argv[1:]))"
+HOST_CPU: Final = DeviceFacts("Host CPU", 150e9, 20e9)
+"""Made up, of the size of a few cores: no list has a host's processor, and without facts requests
+share by time."""
+_AGENT: Final = f"""
+import sys
+from apportion.core import device_facts
+from apportion.agent.cli import main
+host_cpu = device_facts.DeviceFacts{astuple(HOST_CPU)}
+device_facts._KNOWN[host_cpu.name] = host_cpu
+sys.exit(main(sys.argv[1:]))
+"""
 _PRICES: Final = """prices:
   - device: Host CPU
     per_hour: "1.20"
@@ -40,6 +55,8 @@ ring_dir: {folder}/rings
 lock_dir: {folder}/locks
 tick_period: 1s
 node: vllm-run
+models:
+  tiny: {folder}/model/config.json
 """
 _OTLP_CONFIG: Final = "otlp_http: 127.0.0.1:{port}\n"
 
@@ -60,6 +77,21 @@ WAYS: Final = {
     "middleware": Way(MIDDLEWARE, NO_PLUGIN, knows_admission=False),
     "otlp": Way((), NO_PLUGIN, otlp=True, knows_tenants=False, knows_cached=False),
 }
+
+
+class Engine(NamedTuple):
+    """What is known of an engine's iterations: vLLM's flags, and the method that follows."""
+
+    flags: tuple[str, ...]
+    method: Method
+
+
+ENGINES: Final = {
+    "windows": Engine((), Method.ROOFLINE_WINDOWS),
+    "counts": Engine(("--enable-logging-iteration-details",), Method.ROOFLINE_COUNTS),
+}
+TRUE_BATCHES: Final = "true_batches.jsonl"
+_SCHEDULER: Final = Path(__file__).with_name("true_batches.py")
 
 
 class ProgramError(Exception):
@@ -130,7 +162,12 @@ def agent(folder: Path, otlp_port: int | None) -> Program:
 def vllm(
     folder: Path, python: Path, way: Way, port: int, otlp_port: int | None, flags: Sequence[str]
 ) -> Program:
-    """A vLLM that serves the model in `folder`; it finds the plugin by itself."""
+    """A vLLM that serves the model in `folder`; it finds the plugin by itself.
+
+    It writes its true batches to TRUE_BATCHES.
+    """
+    (folder / "scheduler").mkdir()
+    shutil.copy(_SCHEDULER, folder / "scheduler")
     environment = {
         **{name: text for name, text in os.environ.items() if name != "PYTHONPATH"},
         "PATH": f"{python.parent}:{os.environ['PATH']}",
@@ -144,6 +181,8 @@ def vllm(
         "APPORTION_RING_DIR": str(folder / "rings"),
         "APPORTION_TENANT_FROM": "header:x-tenant",
         "APPORTION_TRUSTED_PROXIES": "127.0.0.0/8",
+        "PYTHONPATH": str(folder / "scheduler"),
+        "TRUE_BATCHES": str(folder / TRUE_BATCHES),
         **way.variables,
     }
     if otlp_port is not None:
@@ -162,6 +201,7 @@ def vllm(
         *("--load-format", "dummy", "--dtype", "float32", "--max-model-len", "2048"),
         *("--enforce-eager", "--max-num-seqs", "32", "--enable-prompt-tokens-details"),
         *("--host", "127.0.0.1", "--port", str(port)),
+        *("--scheduler-cls", f"{_SCHEDULER.stem}.Scheduler"),
         *way.flags,
         *flags,
     )

@@ -1,5 +1,7 @@
 """`/profiles`: the finished profiles of this node, each as a page or as speedscope's JSON.
 
+Of a trace that is what `profile gpu` drew of it; the trace itself is a form of its own.
+
 Frames name code, so these doors answer to this host alone; from elsewhere `kubectl port-forward`
 or ssh leads to them.
 """
@@ -34,11 +36,7 @@ def add_profiles(app: FastAPI, store: ProfileStore) -> None:
     @app.get("/profiles", response_class=HTMLResponse)
     def profiles(request: Request) -> Response:
         _of_this_host(request)
-        rows = [
-            f'<li><a href="/profiles/{name}">{name}</a> '
-            f'<a href="/profiles/{name}?form=speedscope">speedscope</a></li>'
-            for name in (html.escape(path.name) for path in reversed(store.files()))
-        ]
+        rows = [_row(html.escape(path.name)) for path in reversed(store.files())]
         said = "The newest first." if rows else "None so far: apportion profile cpu takes one."
         return HTMLResponse(_PAGE.format(said=said, rows="\n".join(rows)))
 
@@ -46,20 +44,33 @@ def add_profiles(app: FastAPI, store: ProfileStore) -> None:
     def profile(
         request: Request,
         name: str,
-        form: Annotated[Literal["page", "speedscope"], Query()] = "page",
+        form: Annotated[Literal["page", "speedscope", "trace"], Query()] = "page",
     ) -> Response:
         _of_this_host(request)
         content = store.content(name)
         if content is None:
             raise HTTPException(404, f"there is no profile {name}: it may have made room")
-        if form == "page" and "-gpu-" in name:
+        if "-gpu-" not in name:
+            drawing: bytes | None = content
+        else:
+            drawing = store.drawing(name)
+        if form == "trace" or (form == "speedscope" and drawing is None):
+            return Response(content, media_type="application/json")
+        if drawing is None:
             raise HTTPException(
                 406,
-                f"{name} is a trace: apportion flamegraph draws it, ?form=speedscope has it",
+                f"{name} is a trace that was not drawn: apportion flamegraph draws it, "
+                "?form=trace has it",
             )
         if form == "speedscope":
-            return Response(content, media_type="application/json")
-        return HTMLResponse(_page(content, name))
+            return Response(drawing, media_type="application/json")
+        return HTMLResponse(_page(drawing, name))
+
+
+def _row(name: str) -> str:
+    forms = ("speedscope", "trace") if "-gpu-" in name else ("speedscope",)
+    links = "".join(f' <a href="/profiles/{name}?form={form}">{form}</a>' for form in forms)
+    return f'<li><a href="/profiles/{name}">{name}</a>{links}</li>'
 
 
 def _of_this_host(request: Request) -> None:

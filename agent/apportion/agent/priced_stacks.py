@@ -4,33 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from operator import ge
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
+from apportion.agent.sample_spans import CATEGORY
 from apportion.core.category import Category
 from apportion.core.errors import ConfigError
 from apportion.cost.cost_by_category import NOTHING_SPENT, CostByCategory
 from apportion.cost.quantity import Quantity
 from apportion.cost.rounding import divided, stable_hash
-from apportion.profiles.stacks import LARGEST, StackColumns, Stacks
-from apportion.profiles.weight import COUNT, ENERGY, TIME, Weight, cost
+from apportion.profiles.device_trace import Ints
+from apportion.profiles.rank_stacks import STEP
+from apportion.profiles.stacks import StackColumns, Stacks
+from apportion.profiles.weight import COUNT, ENERGY, LARGEST, TIME, Weight, cost
 
 NOBODY: Final = "[nobody]"
 """The frame of what no workload caused."""
+NO_STEPS: Final[Mapping[int, Quantity]] = MappingProxyType({})
 
 
-def priced(stacks: Stacks, spent: CostByCategory) -> Stacks:
+def priced(
+    stacks: Stacks,
+    spent: CostByCategory,
+    of_step: Mapping[int, Quantity] = NO_STEPS,
+) -> Stacks:
     """`stacks` below a frame `[direct]`, and a frame beside it for each other category.
 
     What is direct (device time, money, energy) is divided among the stacks by what they weigh so
     far, by largest remainder, ties by the stack's own text: no sum differs from the ledger's, and
     the result does not depend on any order. A weight that the ledger has none of is left out.
+    Samples that say in which category they were taken stand below that one; those that were in no
+    span stand nowhere, because nobody knows which category they are of.
+
+    of_step: what is direct of single steps, and part of `spent`. It goes to the stacks with the
+    label of the step; what no step's stacks have is divided among all.
 
     Raises:
         ConfigError: the ledger has nothing of it, or a category that costs less than nothing.
     """
-    return _priced(stacks, spent, _weights(spent))
+    return _priced(stacks, spent, _weights(spent), of_step)
 
 
 def priced_whole(
@@ -77,7 +92,12 @@ def _weights(spent: CostByCategory) -> list[Weight]:
     return weights
 
 
-def _priced(stacks: Stacks, spent: CostByCategory, weights: Sequence[Weight]) -> Stacks:
+def _priced(
+    stacks: Stacks,
+    spent: CostByCategory,
+    weights: Sequence[Weight],
+    of_step: Mapping[int, Quantity] = NO_STEPS,
+) -> Stacks:
     for category, quantity in spent.amounts.items():
         least = min(_amounts(quantity, weights))
         if least < 0:
@@ -85,17 +105,51 @@ def _priced(stacks: Stacks, spent: CostByCategory, weights: Sequence[Weight]) ->
                 f"{category.label} is below 0 in this period ({least}): what was moved away "
                 "belongs to hours before it; take a longer period"
             )
-    merged = stacks.merged()
-    shares = merged.values[0].tolist()
-    hashes = [stable_hash("\n".join(merged.stack(index))) for index in range(len(merged))]
-    direct = spent.amounts.get(Category.DIRECT, Quantity())
-    parts = [divided(amount, shares, hashes) for amount in _amounts(direct, weights)]
-    run = merged.weighed(weights, np.array(parts, np.int64)).under(frame(Category.DIRECT))
-    columns = StackColumns()
-    for category, quantity in spent.amounts.items():
-        if category != Category.DIRECT:
-            columns.add([frame(category)], _amounts(quantity, weights))
-    return run.together(columns.stacks(weights))
+    parts: list[Stacks] = []
+    for category in {Category.DIRECT: Quantity(), **spent.amounts}:
+        quantity = spent.amounts.get(category, Quantity())
+        own = _of_category(stacks, category).merged()
+        if not len(own):
+            own = _unprofiled()
+        steps = of_step if category is Category.DIRECT else NO_STEPS
+        values = _divided(own, quantity, weights, steps)
+        parts.append(own.weighed(weights, values).under(frame(category)))
+    return reduce(Stacks.together, parts)
+
+
+def _of_category(stacks: Stacks, category: Category) -> Stacks:
+    """The stacks that stand below a category: where none says its own, all below `direct`."""
+    if CATEGORY not in stacks.labels:
+        return stacks.where(np.full(len(stacks), category is Category.DIRECT))
+    return stacks.where(np.array([one == category.label for one in stacks.label(CATEGORY)]))
+
+
+def _divided(
+    stacks: Stacks,
+    quantity: Quantity,
+    weights: Sequence[Weight],
+    of_step: Mapping[int, Quantity],
+) -> Ints:
+    """What each stack has of an amount, by weight. Shape (weights, stacks)."""
+    shares = stacks.values[0].tolist()
+    hashes = [stable_hash("\n".join(stacks.stack(index))) for index in range(len(stacks))]
+    left = _amounts(quantity, weights)
+    found = np.zeros((len(weights), len(stacks)), np.int64)
+    members: dict[int, list[int]] = {}
+    for index, step in enumerate(stacks.label(STEP) if of_step else ()):
+        if step is not None and int(step) in of_step:
+            members.setdefault(int(step), []).append(index)
+    for number, rows in sorted(members.items()):
+        own = [max(0, amount) for amount in _amounts(of_step[number], weights)]
+        if not all(map(ge, left, own)):
+            continue  # what was moved away from it later belongs to other steps' lines
+        for row, amount in enumerate(own):
+            part = divided(amount, [shares[one] for one in rows], [hashes[one] for one in rows])
+            found[row, rows] += np.array(part, np.int64)
+            left[row] -= amount
+    for row, amount in enumerate(left):
+        found[row] += np.array(divided(amount, shares, hashes), np.int64)
+    return found
 
 
 def _unprofiled() -> Stacks:

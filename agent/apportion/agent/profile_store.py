@@ -19,6 +19,8 @@ from apportion.core.units import NS_PER_SECOND
 
 LOG: Final = "log.jsonl"
 ENDING: Final = ".json.gz"
+DRAWING: Final = ".stacks"
+"""What a trace's stacks are called beside it."""
 DEFAULT_BUDGET_BYTES: Final = 64 << 20
 LOG_BYTES: Final = 1 << 20
 """A longer log begins anew; one older one is kept beside it."""
@@ -67,15 +69,19 @@ class ProfileStore:
         """
         if record.file is None:
             raise ValueError("a profile without a name has no file")
-        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path = self.directory / record.file
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        is_packed = content.startswith(_GZIP)
-        partial.write_bytes(content if is_packed else gzip.compress(content, mtime=0))
-        partial.replace(path)
+        path = self._write(record.file, content)
         self.note(record)
         self.make_room(keep=path)
         return path
+
+    def add_drawing(self, name: str, content: bytes) -> None:
+        """Keep the stacks of a trace (speedscope's JSON) beside it, for as long as it is kept.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        self._write(f"{name}{DRAWING}", content)
+        self.make_room(keep=self.directory / name)
 
     def note(self, record: ProfileRecord) -> None:
         """Write down an attempt.
@@ -103,6 +109,22 @@ class ProfileStore:
         """The profiles that are there, oldest first."""
         return sorted(self.directory.glob(f"[0-9]*{ENDING}"))
 
+    def drawing(self, name: str) -> bytes | None:
+        """The stacks of a trace, unpacked; None where nobody drew it."""
+        if self.content(name) is None:
+            return None
+        try:
+            return gzip.decompress((self.directory / f"{name}{DRAWING}").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def sizes(self) -> list[tuple[Path, int]]:
+        """What each profile takes, its drawing included, oldest first."""
+        return [
+            (path, sum(each.stat().st_size for each in (path, _drawing_of(path)) if each.exists()))
+            for path in self.files()
+        ]
+
     def content(self, name: str) -> bytes | None:
         """A profile, unpacked; None where there is none of this name."""
         for path in self.files():
@@ -112,14 +134,28 @@ class ProfileStore:
 
     def make_room(self, *, keep: Path) -> None:
         """Delete the oldest profiles until the rest fits the budget; never `keep`."""
-        sizes = [(path, path.stat().st_size) for path in self.files()]
+        sizes = self.sizes()
         used = sum(size for _, size in sizes)
         for path, size in sizes:
             if used <= self._budget_bytes:
                 break
             if path != keep:
                 path.unlink(missing_ok=True)
+                _drawing_of(path).unlink(missing_ok=True)
                 used -= size
+
+    def _write(self, name: str, content: bytes) -> Path:
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path = self.directory / name
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        is_packed = content.startswith(_GZIP)
+        partial.write_bytes(content if is_packed else gzip.compress(content, mtime=0))
+        partial.replace(path)
+        return path
+
+
+def _drawing_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{DRAWING}")
 
 
 def _record(line: str) -> ProfileRecord | None:

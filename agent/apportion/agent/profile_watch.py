@@ -79,7 +79,7 @@ class ProfileWatch:
             if one.error is not None
         )
         taken_ns = [one.taken_unix_ns for one in records if one.error is None]
-        sizes = [path.stat().st_size for path in self._store.files()]
+        sizes = [size for _, size in self._store.sizes()]
         samples = [
             Sample("profiles", float(len(sizes))),
             Sample("profiles_bytes", float(sum(sizes))),

@@ -179,6 +179,10 @@ class RingCounts:
     refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     open_spans: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """By workload."""
+    iterations: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of engines, by what became of them."""
+    servers: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By the method that their requests are settled by."""
 
 
 @dataclass(frozen=True, slots=True)

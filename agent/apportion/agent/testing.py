@@ -145,6 +145,8 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
             unbound_spans=3 * scale,
             refused=MappingProxyType({"symlink": 1}),
             open_spans=MappingProxyType({"llm": 4}),
+            iterations=MappingProxyType({"in_time": 90, "late": 1, "missing": 2}),
+            servers=MappingProxyType({"roofline-counts/1": 1, "roofline-windows/1": 0}),
         ),
         drops=MappingProxyType({"readings_queue_full": scale}),
         series_refused=scale,

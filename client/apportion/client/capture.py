@@ -14,6 +14,7 @@ from time import monotonic_ns
 from typing import Any, Final
 
 from apportion.client.counting import count
+from apportion.client.flight_recorder import NEVER
 from apportion.client.layout import AGENT_FILE, FILE_MODE, FILE_SUFFIX, TRACE_SUFFIX
 
 INTERVAL_NS: Final = 2_000_000_000
@@ -25,31 +26,29 @@ MOST_BYTES: Final = 1 << 16
 class Capture:
     """Looks for a wish, and serves it. `at_step` is called before a step begins."""
 
-    __slots__ = ("_left", "_path", "_profiler", "_seen", "_step", "due_ns", "on")
+    __slots__ = ("_left", "_path", "_profiler", "_seen", "_step", "due_ns")
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         """Begin anew, as in a forked child: what runs is its parent's."""
-        self.on = False
-        """Whether this process has steps and PyTorch: then every step has to look."""
-        self.due_ns = 0
+        self.due_ns = NEVER
+        """When to look again: never yet where there were no steps with PyTorch."""
         self._profiler: Any = None
         self._step: Any = None
         self._left = 0
         self._path = ""
-        self._seen = ""
+        self._seen: str = ""
 
     def at_step(self, ring_path: str, number: int) -> None:
         """Begin, go on or end, before step `number`. Nothing is raised, whatever happens."""
         try:
-            self.on = "torch" in sys.modules
             if self._profiler is not None:
                 self._go_on(number)
-            elif self.on:
+            elif "torch" in sys.modules:
                 now_ns = monotonic_ns()
-                if now_ns >= self.due_ns:
+                if not now_ns < self.due_ns < NEVER:
                     self.due_ns = now_ns + INTERVAL_NS
                     self._look(ring_path, number)
         except Exception:  # noqa: BLE001 - whatever the profiler raises, the step goes on
@@ -69,7 +68,7 @@ class Capture:
         self._path = f"{ring_path.removesuffix(FILE_SUFFIX)}.{wish}{TRACE_SUFFIX}"
         profiler = sys.modules["torch"].profiler.profile()
         profiler.start()
-        self._profiler = profiler
+        self._profiler, self.due_ns = profiler, 0  # each step is marked
         self._mark(number)
 
     def _go_on(self, number: int) -> None:

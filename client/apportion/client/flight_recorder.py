@@ -59,15 +59,10 @@ class FlightRecorder:
     def forget(self) -> None:
         """Begin anew, as in a forked child: the groups were its parent's."""
         self.due_ns = 0
-        """Before this time there is nothing to do."""
+        """Before this time there is nothing to do, and spans may take the short way."""
         self._dump: Callable[[], bytes] | None = None
         self._interval_ns = INTERVAL_NS
         self._last_ns = 0
-
-    @property
-    def on(self) -> bool:
-        """Whether this process dumps: then every span has to look."""
-        return self._dump is not None
 
     def look(self, ring_path: str, now_ns: int) -> None:
         """Dump if it is time. Nothing is raised, whatever the framework does."""

@@ -52,7 +52,7 @@ def clock_bits_of(ring: Ring) -> int:
         surroundings.look()
         if surroundings.torch:
             flight_recorder.look(ring.path, monotonic_ns())
-        if not ring.clock_bits and surroundings.torch and cuda_initialised():
+        if not ring.clock_bits and surroundings.cuda and cuda_initialised():
             ring.clock_bits = LAUNCH_CLOCK
             device = current_device()
             if device is not None:

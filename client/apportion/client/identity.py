@@ -154,7 +154,11 @@ def names_of(
 
 
 def identity_of(
-    names: Names, arguments: Arguments, environ: Mapping[str, str], version: str
+    names: Names,
+    arguments: Arguments,
+    environ: Mapping[str, str],
+    version: str,
+    manifest: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """The ring's identity: keys of `layout.IDENTITY_KEYS`, those that are known.
 
@@ -176,6 +180,7 @@ def identity_of(
         or None,
         "tags": _tags(arguments.tags) or None,
         "client_version": version,
+        "manifest": manifest,
     }
     return {key: value for key, value in found.items() if value is not None}
 
@@ -183,7 +188,7 @@ def identity_of(
 def identity_json(identity: Mapping[str, object]) -> bytes:
     """The identity as the header holds it, at most 3584 bytes: what is bulky goes first."""
     kept = dict(identity)
-    for bulky in ("", "tags", "device_hints", "devices"):
+    for bulky in ("", "manifest", "tags", "device_hints", "devices"):
         if kept.pop(bulky, None) is not None:
             count("identity_shortened")
         text = json.dumps(kept, separators=(",", ":"), sort_keys=True).encode()

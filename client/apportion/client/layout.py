@@ -102,10 +102,43 @@ IDENTITY_KEYS: Final = frozenset(
         "client_version",
         "resumed_from_step",
         "flops_per_token",
+        "manifest",
     }
 )
 """Keys of the identity. `devices` is what the user said; `device_hints` maps the names of
-environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values."""
+environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values; `manifest`
+says with what the process computes, by `MANIFEST_KEYS`."""
+
+MANIFEST_PACKAGES: Final = (
+    "torch",
+    "numpy",
+    "transformers",
+    "accelerate",
+    "lightning",
+    "pytorch_lightning",
+    "deepspeed",
+    "peft",
+    "triton",
+    "vllm",
+    "sglang",
+)
+MANIFEST_KEYS: Final = (
+    "python",
+    "system",
+    "driver",
+    *MANIFEST_PACKAGES,
+    "cuda",
+    "hip",
+    "cudnn",
+    "nccl",
+    "seed",
+    "deterministic",
+    "cudnn_deterministic",
+    "cudnn_benchmark",
+    "matmul_precision",
+    "threads",
+)
+"""All that a manifest may say, in the order in which it is shown."""
 
 MEMBER: Final = "member"
 """The `kind` of a process that computes for requests which another one of its run reports."""
@@ -166,7 +199,7 @@ RECORD_FIELDS: Final = (
     ("tenant", 144, "I"),  # word indices
     ("model", 148, "I"),
     ("adapter", 152, "I"),
-    ("reserved_word", 156, "I"),
+    ("engine", 156, "I"),  # of an iteration: index of the engine in its server
     ("trace_id", 160, "16s"),
     ("trace_parent", 176, "8s"),
     ("thread_id", 184, "Q"),  # native id of the thread that started the span
@@ -184,6 +217,14 @@ COUNTERS: Final = (
     "micro_batches",
     "preemptions",
 )
+ITERATION_FIELDS: Final = {
+    "index": "step",
+    "prefill_requests": "samples",
+    "prefill_tokens": "input_tokens",
+    "decode_requests": "micro_batches",
+    "decode_tokens": "output_tokens",
+}
+"""What an engine iteration says, and which field of a record holds it."""
 COUNTER_ALIASES: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 # packed: kind in bits 0-7, status 8-15, phase 16-23, phase clock 24-31, flags 32-47
@@ -196,7 +237,14 @@ FLAG_NO_OPEN_SLOT: Final = 1
 """The span was never visible as open: it can come as a surprise to settlement."""
 
 # The numbers below are those of apportion.core.category; a test holds the two together.
-KINDS: Final = {"request": 1, "step": 2, "phase": 3, "checkpoint": 4, "evaluation": 5}
+KINDS: Final = {
+    "request": 1,
+    "step": 2,
+    "phase": 3,
+    "checkpoint": 4,
+    "evaluation": 5,
+    "iteration": 6,
+}
 STATUSES: Final = {"open": 0, "ok": 1, "error": 2, "cancelled": 3, "lost": 4}
 PHASES: Final = {
     "prefill": 1,

@@ -17,7 +17,7 @@ from apportion.client.counting import count
 from apportion.client.nesting import in_context, innermost
 from apportion.client.ring import ENDED
 from apportion.client.session import session
-from apportion.client.status import CANCELLED, OK, status_of
+from apportion.client.status import CANCELLED, status_of
 from apportion.client.training import Step
 
 _NO_STEP: Final = layout.KINDS["evaluation"] - layout.KINDS["step"]
@@ -71,12 +71,8 @@ class OpenedSteps:
         self.begun = False
         """Whether there has been a step, so that another one may follow."""
         self.thread = 0
-        self._span: OpenedStep | None = None
-
-    @property
-    def span(self) -> OpenedStep | None:
+        self.span: OpenedStep | None = None
         """The step that is open."""
-        return self._span
 
     def start(self) -> None:
         """Whoever opened steps until now does so no longer."""
@@ -94,13 +90,13 @@ class OpenedSteps:
     def fail(self, kind: type[BaseException]) -> None:
         """An error ends training: the step at hand failed."""
         self.on = False
-        span, self._span = self._span, None
+        span, self.span = self.span, None
         if span is not None:
             span.end_with(status_of(kind))
 
     def open(self) -> None:
         """Another step begins, unless the program is in a span of its own."""
-        if not self.on or self._span is not None:
+        if not self.on or self.span is not None:
             return
         ring = session.ring
         around = None if ring is None else innermost(ring)
@@ -114,13 +110,13 @@ class OpenedSteps:
         span._full = False
         span._step = self.next
         if span.__enter__() is span:  # else there is no ring
-            self._span = span
+            self.span = span
 
     def number(self, step: int) -> None:
         """The step at hand has this number."""
         self.last = step - 1
-        if self._span is not None:
-            self._span._step = step
+        if self.span is not None:
+            self.span._step = step
 
     @property
     def next(self) -> int:
@@ -132,15 +128,15 @@ class OpenedSteps:
         self.begun = True
         if self.last is not None:
             self.last += 1
-        span = self._span
+        span = self.span
         if span is not None:
-            span.end_with(OK)
-            self._span = None
+            self.span = None
+            span.__exit__(None, None, None)  # the short way, where it may be
         self.open()
 
     def take_back(self) -> None:
         """The step that is open is none."""
-        span, self._span = self._span, None
+        span, self.span = self.span, None
         if span is not None:
             span.take_back()
 
@@ -150,7 +146,7 @@ class OpenedSteps:
 
         Unless something was counted in it already: then it is under way, and this is a phase of it.
         """
-        span = self._span
+        span = self.span
         if get_ident() == self.thread and span is not None and not span.counts_something:
             self.take_back()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,10 @@ _PARENT: Final = layout.OPEN_SLOT_OFFSETS["parent"] // WORD
 _PACKED: Final = layout.OPEN_SLOT_OFFSETS["packed"] // WORD
 
 
+def _nobody() -> None:
+    """In place of a weak reference: no optimizer ends the steps."""
+
+
 class OptimizerSteps(OpenedSteps):
     """Opens and ends steps at the optimizers' hooks. One for the process.
 
@@ -45,7 +50,7 @@ class OptimizerSteps(OpenedSteps):
     def forget(self) -> None:
         """See `OpenedSteps`."""
         super().forget()
-        self._leader: Any = None
+        self._leader: Callable[[], Any] = _nobody
         """A weak reference to the optimizer that ends the steps."""
         self._followers: set[int] = set()
         """Which other ones have stepped since it did."""
@@ -67,7 +72,7 @@ class OptimizerSteps(OpenedSteps):
 
     def before(self, optimizer: Any) -> None:
         """An optimizer is about to step. Only the first step has not been opened yet."""
-        if not self.on or self.span is not None:
+        if not self.on:
             return
         if not self._numbered:
             ring = session.ring
@@ -87,7 +92,9 @@ class OptimizerSteps(OpenedSteps):
 
     def after(self, optimizer: Any) -> None:
         """An optimizer has stepped."""
-        if not self.on or get_ident() != self.thread or not self._leads(optimizer):
+        if not self.on or get_ident() != self.thread:
+            return
+        if (self._leader() is not optimizer or self._followers) and not self._leads(optimizer):
             return
         span = self.span
         if span is not None:
@@ -107,7 +114,7 @@ class OptimizerSteps(OpenedSteps):
         self.end_step()
 
     def _leads(self, optimizer: Any) -> bool:
-        leader = None if self._leader is None else self._leader()
+        leader = self._leader()
         if leader is not optimizer:
             key = id(optimizer)
             if leader is not None and key not in self._followers:
@@ -120,7 +127,7 @@ class OptimizerSteps(OpenedSteps):
     def _gone(self, leader: object) -> None:
         """Nobody holds the optimizer any more: that training is over."""
         if self._leader is leader:
-            self._leader, self.begun = None, False
+            self._leader, self.begun = _nobody, False
             self.take_back()
 
 
@@ -155,6 +162,8 @@ optimizer_steps: Final = OptimizerSteps()
 
 
 def _before(optimizer: Any, _args: object, _kwargs: object) -> None:
+    if optimizer_steps.span is not None:
+        return
     try:
         optimizer_steps.before(optimizer)
     except Exception:  # noqa: BLE001 - an observer never raises into the workload

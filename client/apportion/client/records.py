@@ -48,6 +48,10 @@ RECORD: Final = _form("@QQQ qqqqqq qqqqqqq 8x Q I4x 24s Q H62s")
 """Everything, in the layout's order; tenant and model are one word, trace id and parent one field,
 and so are the two bytes before the request id (little-endian)."""
 
+ITERATION: Final = _form("@Q 8x Q 8x q 16x qq q8sq 8s qq 8s 20x I 24x Q 64x")
+"""Of an engine: number, packed, start, end, index, prefill tokens, absent, decode tokens, absent,
+prefill requests, decode requests, absent, engine, thread."""
+
 ABSENT_BYTES: Final = struct.pack("@q", layout.ABSENT)
 OTHER_COUNTERS: Final = ABSENT_BYTES * 4
 """The counters behind the three of a request, none reported."""

@@ -229,6 +229,14 @@ class Ring:
         OPEN.pack_into(self.payload, slot[1], number, parent, packed, words, step)
         return slot
 
+    @guarded
+    def write(self, form: struct.Struct, *fields: object) -> None:
+        """A record that no span stands behind; its fields from the second on."""
+        sequence, guard, offset = self._take()
+        self.words[guard] = 0
+        form.pack_into(self.payload, offset, *fields)
+        self.words[guard] = sequence
+
     @property
     def idle(self) -> bool:
         """Whether no span is open in it, those without an open slot not counted."""

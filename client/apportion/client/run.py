@@ -24,7 +24,12 @@ _BLIND: Final = {
     "S": "imports no sitecustomize",
 }
 """Options of Python with which the program never sees us."""
+_LAUNCHERS: Final = frozenset(
+    {"torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch"}
+)
+"""Modules that start a script, which says more than they."""
 _WITH_ARGUMENT: Final = "WX"
+_ENV_WITH_ARGUMENT: Final = "uC"
 _LAST: Final = "cm"
 """Options that end Python's own."""
 
@@ -86,11 +91,14 @@ def _environment(
 
 
 def workload_of(command: Sequence[str]) -> str:
-    """The name of the first Python file in a command, or of the module after `-m`, or its own."""
+    """The name of the first Python file in a command, or of the module after `-m`, or its own.
+
+    A launcher that is a module is passed over: its script is the workload.
+    """
     for word, following in zip(command, [*command[1:], ""], strict=True):
         if word.endswith(".py"):
             return Path(word).stem
-        if word == "-m" and following:
+        if word == "-m" and following and following not in _LAUNCHERS:
             return following
     return Path(command[0]).name
 
@@ -103,7 +111,39 @@ def _shebang(program: str) -> list[str]:
     except OSError:  # executable and not readable: no script
         return []
     words = line[2:].decode(errors="replace").split() if line.startswith(b"#!") else []
-    return words[1:] if words and Path(words[0]).name == "env" else words
+    if not words or Path(words[0]).name != "env":
+        return words
+    return _behind_env(words[1:])
+
+
+def _behind_env(words: Sequence[str]) -> list[str]:
+    """The command line behind `env`: what follows its options and its variables.
+
+    The text that `-S` splits is split already.
+    """
+    rest = list(words)
+    while rest and (rest[0].startswith("-") or "=" in rest[0]):
+        word = rest.pop(0)
+        option, _, text = word.partition("=")
+        if option == "--split-string" and text:
+            rest.insert(0, text)
+        elif option in {"--unset", "--chdir"} and not text:
+            del rest[:1]
+        elif word.startswith("-") and not word.startswith("--"):
+            _after_letters(word[1:], rest)
+    return rest
+
+
+def _after_letters(letters: str, rest: list[str]) -> None:
+    """Take what short options of env need from `rest`, or give back what `-S` has in its word."""
+    for place, letter in enumerate(letters, 1):
+        if letter == "S":
+            rest[:0] = [letters[place:]] if letters[place:] else []
+            return
+        if letter in _ENV_WITH_ARGUMENT:
+            if place == len(letters):
+                del rest[:1]
+            return
 
 
 def _blind_option(words: Sequence[str]) -> str | None:

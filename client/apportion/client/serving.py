@@ -96,13 +96,16 @@ class Request(Span):
             label_words, adapter = ring.label_words[self._labels]
             if adapter:
                 return self._enter()
+            start_ns = monotonic_ns()
+            if start_ns >= session.due_ns:
+                return self._enter()
             self._number = number = ring.next_number()
             slot = ring.take_slot()
             self._words = label_words
             self._bits = bits = ring.clock_bits + _KIND
             self._thread = facts
             facts.innermost = self
-            self._start_ns = start_ns = monotonic_ns()
+            self._start_ns = start_ns
             _pack_open(ring.payload, slot[1], number, bits, label_words, ABSENT)
             ring.words[slot[0]] = start_ns
             self._slot = slot

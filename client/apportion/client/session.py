@@ -16,10 +16,11 @@ from apportion.client.capture import capture
 from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count, forget_counts
 from apportion.client.directory import candidates
-from apportion.client.flight_recorder import flight_recorder
+from apportion.client.flight_recorder import NEVER, flight_recorder
 from apportion.client.id_hashing import hashed_ids
 from apportion.client.identity import Arguments, Names, identity_json, identity_of, names_of
 from apportion.client.layout import DEFAULT_RECORD_CAPACITY, MEMBER
+from apportion.client.manifest import manifest
 from apportion.client.process import Process, read_process
 from apportion.client.ring import CAPACITY_LIMIT, Facts, Ring
 from apportion.client.surroundings import surroundings
@@ -68,9 +69,10 @@ class Session:
         self.short: Ring | None = None
         """The ring, while a root span may take the short way.
 
-        Not while a trace, whether CUDA is initialised, or a dump or capture that may be due has to
-        be looked up at each.
+        Not while a trace, or whether CUDA is initialised, has to be looked up at each.
         """
+        self.due_ns = NEVER
+        """From this time on none may: a dump or a capture is due."""
         self.problem: str | None = None
         """Why there is no ring, after a try."""
         self.read_trace: Callable[[], bytes] | None = None
@@ -138,9 +140,11 @@ class Session:
     def review(self, ring: Ring) -> None:
         """Allow the short way, or not, by what the long one or a phase has just seen."""
         if ring is self.ring:
-            settled = ring.clock_bits or not surroundings.torch
-            looks = flight_recorder.on or capture.on or self.read_trace is not None
-            self.short = ring if settled and not looks else None
+            settled = ring.clock_bits or not surroundings.cuda
+            self.short = ring if settled and self.read_trace is None else None
+            self.due_ns = (
+                min(flight_recorder.due_ns, capture.due_ns) if surroundings.torch else NEVER
+            )
 
     def adopt(self, ring: Ring) -> None:
         """Write into a ring that somebody else made: the self-test's."""
@@ -175,7 +179,9 @@ class Session:
         process = read_process()
         if self._names is None:
             self._names = self._resolve(process)
-        identity = identity_of(self._names, self._arguments, os.environ, client_version())
+        identity = identity_of(
+            self._names, self._arguments, os.environ, client_version(), manifest()
+        )
         if self._is_member:
             identity["kind"] = MEMBER
         facts = Facts(

@@ -33,16 +33,26 @@ def _always_runs() -> object | None:
 _asyncio_is_loaded: Final = functools.partial(_modules.get, "asyncio")
 
 
+def _was_built_for_devices(torch: Any) -> bool:
+    """Whether a PyTorch is no build for the CPU alone; one that is being imported may be none."""
+    version: Any = getattr(torch, "version", None)
+    if version is None:
+        return True
+    return getattr(version, "cuda", None) is not None or getattr(version, "hip", None) is not None
+
+
 class Surroundings:
     """What is loaded, as of the last `look()`."""
 
-    __slots__ = ("modules", "running_loop", "torch")
+    __slots__ = ("cuda", "modules", "running_loop", "torch")
 
     def __init__(self) -> None:
         self.modules = 0
         """How many modules were loaded: another number is worth a look."""
         self.torch = False
-        """Whether PyTorch is loaded, so that CUDA may become initialised."""
+        """Whether PyTorch is loaded."""
+        self.cuda = False
+        """Whether it can use CUDA (or ROCm), so that this may become initialised."""
         self.running_loop: Callable[[], object | None] = _asyncio_is_loaded
         """Gives None where no tasks can take turns on the calling thread."""
 
@@ -51,7 +61,9 @@ class Surroundings:
         if len(_modules) == self.modules:
             return
         self.modules = len(_modules)
-        self.torch = "torch" in _modules
+        torch = _modules.get("torch")
+        self.torch = torch is not None
+        self.cuda = torch is not None and _was_built_for_devices(torch)
         if "gevent" in _modules or "eventlet" in _modules:  # whose tasks do not say that they run
             self.running_loop = _always_runs
         elif "trio" in _modules:

@@ -66,13 +66,17 @@ INPUT_PHASES: Final = frozenset({Phase.PREFILL, Phase.GUARD_INPUT})
 
 
 class SpanKind(IntEnum):
-    """What a ring record describes. Roots compete for a device; phases divide their root."""
+    """What a ring record describes. Roots compete for a device; phases divide their root.
+
+    An `ITERATION` is no span: one forward pass of an engine, over the batch that shares it.
+    """
 
     REQUEST = 1
     STEP = 2
     PHASE = 3
     CHECKPOINT = 4
     EVALUATION = 5
+    ITERATION = 6
 
     @property
     def category(self) -> Category:

@@ -62,7 +62,9 @@ BOUNDS: Final = {
     "to": "the 12 categories",
     "change": "raised, lowered",
     "reason": "closed, named in the source",
-    "outcome": "accepted, lost, abandoned, invalid; of OTLP as named in the source",
+    "outcome": "accepted, lost, abandoned, invalid; of iterations in_time, late, missing; of OTLP "
+    "as named in the source",
+    "allocation_method": "the three by need",
     "label": "workload, run, model, tenant, pod",
     "collector": "the registered collectors",
     "process": "agent, nvml",

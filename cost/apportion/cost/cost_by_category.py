@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from apportion.cost.ledger.reader import LedgerReader
 
 _ENTITY: Final = ("workload", "run", "tenant", "model")
+_SPAN: Final = ("ring_key", "number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class CostByCategory:
             LedgerError: several currencies, or the ledger cannot be read.
         """
         if chosen.is_of_spans:
-            return _of_spans(ledger, chosen)
+            return _of_spans(ledger, chosen).get(0, NOTHING_SPENT)
         parts = _by_workload(ledger, chosen).values()
         return sum(parts, NOTHING_SPENT)
 
@@ -97,6 +98,17 @@ class CostByCategory:
             LedgerError: as `of`.
         """
         return _by_workload(ledger, chosen)
+
+    @classmethod
+    def by_step(cls, ledger: LedgerReader, chosen: CostFilter) -> dict[int, CostByCategory]:
+        """What each of the steps that are `chosen` cost, by number: all ranks and attempts.
+
+        Together they are `of` the same.
+
+        Raises:
+            LedgerError: as `of`.
+        """
+        return _of_spans(ledger, chosen, by_step=True)
 
     def __add__(self, other: CostByCategory) -> CostByCategory:
         """Both; their currency is the same, or one has none."""
@@ -138,37 +150,57 @@ def _by_workload(ledger: LedgerReader, chosen: CostFilter) -> dict[str | None, C
     }
 
 
-def _of_spans(ledger: LedgerReader, chosen: CostFilter) -> CostByCategory:
+def _of_spans(
+    ledger: LedgerReader, chosen: CostFilter, *, by_step: bool = False
+) -> dict[int, CostByCategory]:
+    """What the lines of the chosen spans say, by step; else all under 0."""
+    also = _SPAN if by_step else ()
+    names = ("agent_id", "rate_key", "category", *also)
+    amounts: dict[int, dict[Category, Quantity]] = {}
+    priced: set[tuple[int, int]] = set()
     with ledger.read() as connection:
-        wall = WallTime.load(connection)
-        disowned = Disowned.load(connection)
-        period = Period.around(chosen.start_unix_ns, chosen.end_unix_ns, wall, disowned)
-        places = [
-            and_(
-                _of_chosen_spans(table, chosen),
-                _of_entities(table, chosen),
-                period.holds(table.c.agent_id, instant_ns),
-            )
-            for table, instant_ns in ((charge, charge.c.start_ns), (accrual, accrual.c.bucket_ns))
-        ]
-        found = [Source(sources.lines(places[0]), true())]
-        if chosen.phase is None:
-            found.append(Source(sources.running(places[1]), true(), is_open=True))
-        amounts: dict[Category, Quantity] = {}
-        priced: set[tuple[int, int]] = set()
-        for source in found:
+        steps = _step_of_spans(connection, chosen) if by_step else {}
+        for source in _sources(connection, chosen, also):
             terms: list[ColumnElement[bool]] = []
             if chosen.phase is not None:
                 terms.append(source.row.c.phase == int(chosen.phase))
-            names = ("agent_id", "rate_key", "category")
             for row in rows(connection, query.quantities(source, names, *terms)):
-                agent_id, rate_key, category = row[:3]
+                agent_id, rate_key, category, *number = row[: len(names)]
                 priced.add((agent_id, rate_key))
-                known = amounts.get(Category(category), Quantity())
-                amounts[Category(category)] = known + summed(*row[3:])
+                own = amounts.setdefault(steps.get((agent_id, *number), 0), {})
+                known = own.get(Category(category), Quantity())
+                own[Category(category)] = known + summed(*row[len(names) :])
         currency, estimated = _prices(connection, ledger.name, priced)
         simulated = bool(connection.execute(select(func.max(device.c.simulated))).scalar())
-    return CostByCategory(_filled(amounts), currency, estimated, simulated)
+    return {
+        step: CostByCategory(_filled(own), currency, estimated, simulated)
+        for step, own in amounts.items()
+    }
+
+
+def _step_of_spans(connection: Connection, chosen: CostFilter) -> dict[tuple[int, ...], int]:
+    keys = (span.c.agent_id, span.c.ring_key, span.c.number)
+    found = rows(connection, select(*keys, span.c.step).where(*_span_terms(chosen)))
+    return {(agent_id, ring_key, number): step for agent_id, ring_key, number, step in found}
+
+
+def _sources(connection: Connection, chosen: CostFilter, also: Sequence[str]) -> list[Source]:
+    wall = WallTime.load(connection)
+    disowned = Disowned.load(connection)
+    period = Period.around(chosen.start_unix_ns, chosen.end_unix_ns, wall, disowned)
+    places = [
+        and_(
+            _of_chosen_spans(table, chosen),
+            _of_entities(table, chosen),
+            period.holds(table.c.agent_id, instant_ns),
+        )
+        for table, instant_ns in ((charge, charge.c.start_ns), (accrual, accrual.c.bucket_ns))
+    ]
+    found = [Source(sources.lines(places[0], also=also), true())]
+    if chosen.phase is None:
+        running = sources.running(places[1], also=also)
+        found.append(Source(running, true(), is_open=True))
+    return found
 
 
 def _filled(amounts: Mapping[Category, Quantity]) -> dict[Category, Quantity]:
@@ -180,14 +212,18 @@ def _filled(amounts: Mapping[Category, Quantity]) -> dict[Category, Quantity]:
 
 
 def _of_chosen_spans(table: Any, chosen: CostFilter) -> ColumnElement[bool]:
+    keys = select(span.c.agent_id, span.c.ring_key, span.c.number).where(*_span_terms(chosen))
+    return tuple_(table.c.agent_id, table.c.ring_key, table.c.number).in_(keys)
+
+
+def _span_terms(chosen: CostFilter) -> list[ColumnElement[bool]]:
     terms: list[ColumnElement[bool]] = []
     if chosen.steps is not None:
         terms.append(span.c.kind == int(SpanKind.STEP))
         terms.append(or_(false(), *(span.c.step.between(*ends) for ends in chosen.steps)))
     if chosen.request is not None:
         terms.append(span.c.request_id == chosen.request)
-    keys = select(span.c.agent_id, span.c.ring_key, span.c.number).where(*terms)
-    return tuple_(table.c.agent_id, table.c.ring_key, table.c.number).in_(keys)
+    return terms
 
 
 def _of_entities(table: Any, chosen: CostFilter) -> ColumnElement[bool]:

@@ -6,11 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
-from apportion.profiles.device_trace import Ints
-from apportion.profiles.flame_tree import ROOT, FlameTree
-from apportion.profiles.stack_difference import AFTER, BEFORE
+from apportion.profiles.flame_frames import AFTER, BEFORE, ROOT, FlameTree
 
 _ROOT: Final = "#e8e8e8"
 _CATEGORY: Final = "#c8ccd0"
@@ -25,10 +21,11 @@ def colours(tree: FlameTree, *, is_difference: bool = False) -> list[str]:
     are no code. By change: red where it became more, blue where less, the deeper the more.
     """
     if is_difference:
-        return _by_change(tree.totals[AFTER] - tree.totals[BEFORE])
-    by_code = {int(code): _by_name(tree.names[int(code)]) for code in set(tree.frame) - {ROOT}}
+        pairs = zip(tree.totals[AFTER], tree.totals[BEFORE], strict=True)
+        return _by_change([after - before for after, before in pairs])
+    by_code = {code: _by_name(tree.names[code]) for code in set(tree.frame) - {ROOT}}
     by_code[ROOT] = _ROOT
-    return [by_code[code] for code in tree.frame.tolist()]
+    return [by_code[code] for code in tree.frame]
 
 
 def _by_name(name: str) -> str:
@@ -39,12 +36,12 @@ def _by_name(name: str) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def _by_change(change: Ints) -> list[str]:
-    largest = max(1, int(np.abs(change).max()))
-    paleness: Sequence[float] = (_SAME - (_SAME - _DEEPEST) * np.abs(change) / largest).tolist()
+def _by_change(change: Sequence[int]) -> list[str]:
+    largest = max(1, *map(abs, change))
+    paleness = [_SAME - (_SAME - _DEEPEST) * abs(more) / largest for more in change]
     return [
         f"#{_SAME:02x}{round(pale):02x}{round(pale):02x}"
         if more >= 0
         else f"#{round(pale):02x}{round(pale):02x}{_SAME:02x}"
-        for more, pale in zip(change.tolist(), paleness, strict=True)
+        for more, pale in zip(change, paleness, strict=True)
     ]

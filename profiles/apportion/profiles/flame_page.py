@@ -15,8 +15,8 @@ from importlib.resources import files
 from typing import Final
 
 from apportion.profiles.flame_colour import colours
+from apportion.profiles.flame_frames import FlameTree
 from apportion.profiles.flame_text import figures, heading
-from apportion.profiles.flame_tree import FlameTree
 
 _HARMLESS: Final = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
@@ -30,17 +30,17 @@ def flame_page(tree: FlameTree, title: str, *, is_difference: bool = False) -> s
             "parent": parent,
             "depth": depth,
             # from the left edge of the whole, 0 to 1
-            "left": start / max(1, int(tree.widths[0])),
-            "width": width / max(1, int(tree.widths[0])),
+            "left": start / max(1, tree.widths[0]),
+            "width": width / max(1, tree.widths[0]),
             "colour": colour,
             "figures": list(figures(tree, index, is_difference=is_difference)),
         }
         for index, (parent, depth, start, width, colour) in enumerate(
             zip(
-                tree.parent.tolist(),
-                tree.depth.tolist(),
-                tree.start.tolist(),
-                tree.widths.tolist(),
+                tree.parent,
+                tree.depth,
+                tree.start,
+                tree.widths,
                 colours(tree, is_difference=is_difference),
                 strict=True,
             )

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from apportion.profiles.flame_colour import colours
+from apportion.profiles.flame_frames import FlameTree
 from apportion.profiles.flame_text import figures, heading
-from apportion.profiles.flame_tree import FlameTree
 from apportion.profiles.xml_text import xml_text
 
 WIDTH: Final = 1200
@@ -24,7 +24,7 @@ _LEAST_LETTERS: Final = 3
 
 def flame_svg(tree: FlameTree, title: str, *, is_difference: bool = False) -> str:
     """The picture."""
-    height = HEAD + ROW * (int(tree.depth.max()) + 1) + MARGIN
+    height = HEAD + ROW * (max(tree.depth) + 1) + MARGIN
     about = heading(tree, is_difference=is_difference)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}">',
@@ -43,10 +43,10 @@ def flame_svg(tree: FlameTree, title: str, *, is_difference: bool = False) -> st
 
 
 def _frames(tree: FlameTree, *, is_difference: bool) -> Iterator[str]:
-    scale = (WIDTH - 2 * MARGIN) / max(1, int(tree.widths[0]))
-    lefts = (MARGIN + tree.start * scale).tolist()
-    widths = (tree.widths * scale).tolist()
-    tops = (HEAD + ROW * tree.depth).tolist()
+    scale = (WIDTH - 2 * MARGIN) / max(1, tree.widths[0])
+    lefts = [MARGIN + start * scale for start in tree.start]
+    widths = [width * scale for width in tree.widths]
+    tops = [HEAD + ROW * depth for depth in tree.depth]
     for index, colour in enumerate(colours(tree, is_difference=is_difference)):
         name = tree.name(index)
         left, width, top = lefts[index], widths[index], tops[index]

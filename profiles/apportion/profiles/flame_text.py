@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from apportion.profiles.flame_tree import FlameTree
-from apportion.profiles.stack_difference import AFTER, BEFORE
+from apportion.profiles.flame_frames import AFTER, BEFORE, FlameTree
 
 CALLED_TOO_NARROW: Final = "callees too narrow to be drawn"
 
@@ -14,24 +13,24 @@ CALLED_TOO_NARROW: Final = "callees too narrow to be drawn"
 def figures(tree: FlameTree, index: int, *, is_difference: bool = False) -> Iterator[str]:
     """A line for each figure of a frame; of the weight that is the width with its share."""
     if is_difference:
-        before, after = int(tree.totals[BEFORE, index]), int(tree.totals[AFTER, index])
+        before, after = tree.totals[BEFORE][index], tree.totals[AFTER][index]
         weight = tree.weights[AFTER]
         change = f"{'+' if after >= before else '-'}{weight.text(abs(after - before))}"
         yield f"{change}, {100 * (after - before) / before:+,.2f} %" if before else change
         yield f"before {weight.text(before)}"
         yield f"after {weight.text(after)}"
         return
-    total, whole = int(tree.widths[index]), int(tree.widths[0])
+    total, whole = tree.widths[index], tree.widths[0]
     width = tree.weights[tree.width]
     share = 100 * total / whole if whole else 0.0
     yield f"{width.text(total)} ({share:.2f} % of all)"
-    if int(tree.own[index]) not in {0, total}:
-        yield f"{width.text(int(tree.own[index]))} of it in this frame itself"
+    if tree.own[index] not in {0, total}:
+        yield f"{width.text(tree.own[index])} of it in this frame itself"
     if tree.hidden[index]:
         yield f"{width.text(int(tree.hidden[index]))} of it in {CALLED_TOO_NARROW}"
     for row, weight in enumerate(tree.weights):
         if row != tree.width:
-            yield f"{weight.name} {weight.text(int(tree.totals[row, index]))}"
+            yield f"{weight.name} {weight.text(tree.totals[row][index])}"
 
 
 def heading(tree: FlameTree, *, is_difference: bool = False) -> str:
@@ -41,11 +40,11 @@ def heading(tree: FlameTree, *, is_difference: bool = False) -> str:
     )
     if is_difference:
         weight = tree.weights[AFTER]
-        before, after = int(tree.totals[BEFORE, 0]), int(tree.totals[AFTER, 0])
+        before, after = tree.totals[BEFORE][0], tree.totals[AFTER][0]
         sign = "+" if after >= before else "-"
         return (
             f"{weight.name}: {weight.short(before)} before, {weight.short(after)} after, "
             f"{sign}{weight.short(abs(after - before))}; red is more, blue is less{left_out}"
         )
     width = tree.weights[tree.width]
-    return f"width: {width.name}, {width.text(int(tree.widths[0]))} in all{left_out}"
+    return f"width: {width.name}, {width.text(tree.widths[0])} in all{left_out}"

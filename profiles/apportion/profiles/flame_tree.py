@@ -12,47 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from apportion.profiles.device_trace import Flags, Ints
+from apportion.profiles.flame_frames import ROOT, FlameTree
 from apportion.profiles.stacks import Stacks
-from apportion.profiles.weight import Weight
-
-ROOT = -1
-
-
-@dataclass(frozen=True, slots=True)
-class FlameTree:
-    """Frames by depth, callers first; frame 0 is the root, which holds everything. Shape n.
-
-    frame: index into `names`; of the root `ROOT`. parent: index of the caller; the root is its own.
-    start: what is drawn left of it, in the width's weight. totals: by weight, callees included.
-    Shape (weights, n). own: what ran in the frame itself. hidden: callees too narrow to be drawn.
-    """
-
-    names: tuple[str, ...]
-    weights: tuple[Weight, ...]
-    width: int
-    frame: Ints
-    parent: Ints
-    depth: Ints
-    start: Ints
-    totals: Ints
-    own: Ints
-    hidden: Ints
-    narrow: int
-    """How many frames were left out; those that they call are not counted."""
-
-    def __len__(self) -> int:
-        return len(self.frame)
-
-    @property
-    def widths(self) -> Ints:
-        """The total of each in the weight that is the width."""
-        widths: Ints = self.totals[self.width]
-        return widths
-
-    def name(self, index: int) -> str:
-        """What stands in the frame."""
-        code = int(self.frame[index])
-        return "all" if code == ROOT else self.names[code]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +122,14 @@ def _joined(
         names=stacks.names,
         weights=stacks.weights,
         width=width,
-        frame=frame,
+        frame=frame.tolist(),
         parent=np.concatenate(
             [level.parent + begin for level, begin in zip(levels, begins, strict=True)]
-        ),
-        depth=np.repeat(np.arange(len(levels)), sizes),
-        start=np.concatenate([level.start for level in levels]),
-        totals=totals,
-        own=totals[width] - np.concatenate(called),
-        hidden=np.concatenate(hidden),
+        ).tolist(),
+        depth=np.repeat(np.arange(len(levels)), sizes).tolist(),
+        start=np.concatenate([level.start for level in levels]).tolist(),
+        totals=totals.tolist(),
+        own=(totals[width] - np.concatenate(called)).tolist(),
+        hidden=np.concatenate(hidden).tolist(),
         narrow=narrow,
     )

@@ -7,22 +7,24 @@ semicolon or a line's end inside a frame: the writer puts `:` and a space there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from apportion.core.errors import ProfileTraceError
-from apportion.profiles.stacks import LARGEST, StackColumns, Stacks
-from apportion.profiles.weight import Weight
+from apportion.profiles.weight import LARGEST
+
+if TYPE_CHECKING:
+    from apportion.profiles.stacks import Stacks
 
 _UNWRITABLE: Final = str.maketrans({";": ":", "\n": " ", "\r": " "})
 
 
-def read_folded(lines: Iterable[bytes], source: str, weight: Weight) -> Stacks:
-    """The stacks of a file, whose numbers are of `weight`.
+def folded_stacks(lines: Iterable[bytes], source: str) -> Iterator[tuple[str, int]]:
+    """The stacks of a file and what they weigh: frames joined by semicolons, the root first.
 
     Raises:
         ProfileTraceError: a line is none, or there is no line at all.
     """
-    columns = StackColumns()
+    found = False
     for number, line in enumerate(lines, start=1):
         stack, _, count = line.decode("utf-8", "replace").rpartition(" ")
         try:
@@ -33,14 +35,13 @@ def read_folded(lines: Iterable[bytes], source: str, weight: Weight) -> Stacks:
             raise _refused(source, number, count) from None
         if not stack or not 0 <= value <= LARGEST:
             raise _refused(source, number, count)
-        columns.add(stack.split(";"), (value,))
-    stacks = columns.stacks((weight,))
-    if not len(stacks):
+        found = True
+        yield stack, value
+    if not found:
         raise ProfileTraceError(
             "has no stack in it: nothing ran while it was sampled, or nothing was written",
             path=source,
         )
-    return stacks
 
 
 def folded_lines(stacks: Stacks, row: int) -> Iterator[str]:

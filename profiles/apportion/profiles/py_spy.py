@@ -3,35 +3,45 @@
 Sampling is non-blocking: the process is read while it runs, and a sample that was torn counts as an
 error. Before py-spy attaches the number of threads is looked at, because each costs at each sample;
 while it runs the kernel holds it to a budget of CPU time.
+
+py-spy's times count from its own beginning. Its last event is the instant at which it writes, and
+it writes into a pipe, so that the instant at which its first byte comes dates all of them, on the
+clock that rings have: to a millisecond or two, to ten where the machine is overloaded.
 """
 
 from __future__ import annotations
 
-import io
 import math
+import os
 import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Final
 
-from apportion.core.errors import ProfilerError
-from apportion.profiles.folded_text import read_folded
+from apportion.core.clock import Clock, SystemClock
+from apportion.core.errors import ProfilerError, ProfileTraceError
+from apportion.core.units import NS_PER_SECOND
+from apportion.profiles.py_spy_events import PySpyEvents
 from apportion.profiles.stacks import Stacks
-from apportion.profiles.weight import COUNT
+from apportion.profiles.thread_activity import ThreadActivity
 
 PROGRAM: Final = "py-spy"
+PROCESS: Final = "process"
+"""The label with the process of a sample: the boot's id and the process's, as `0f3a.../4711`."""
 GRACE_S: Final = 15
 """How long py-spy may take to attach and to write, beside sampling."""
 _COUNTS: Final = re.compile(r"Samples: (\d+) Errors: (\d+)")
 _YAMA: Final = Path("sys/kernel/yama/ptrace_scope")
+_NS_PER_US: Final = 1_000
+_BOOT: Final = Path("sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,10 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class CpuProfile:
-    """What a burst found. cpu_s: what py-spy used itself. late: it could not keep its rate."""
+    """What a burst found. cpu_s: what py-spy used itself. late: it could not keep its rate.
+
+    stacks: one a sample, with labels that say when, of which thread and of which process.
+    """
 
     stacks: Stacks
     samples: int
@@ -60,10 +73,16 @@ class CpuProfile:
 class PySpy:
     """Runs py-spy. One burst at a time, in a process that waits for no other child meanwhile."""
 
-    def __init__(self, program: str | None = None, proc_root: Path = Path("/proc")) -> None:
+    def __init__(
+        self,
+        program: str | None = None,
+        proc_root: Path = Path("/proc"),
+        clock: Clock | None = None,
+    ) -> None:
         """`program`: py-spy's path; unset, it is that on PATH or that which is installed here."""
         self._program = program or shutil.which(PROGRAM) or _installed()
         self._proc_root = proc_root
+        self._clock = clock or SystemClock()
 
     def record(self, pid: int, burst: Burst) -> CpuProfile:
         """Sample process `pid`.
@@ -72,28 +91,43 @@ class PySpy:
             ProfilerError: it cannot be sampled; the message has the remedy.
         """
         self._look_before(pid, burst)
-        with tempfile.TemporaryDirectory(prefix="apportion-profile-") as folder:
-            out = Path(folder) / "raw"
-            before_s = _children_s()
-            status, said = self._run(self._command(pid, burst, out), burst)
-            cpu_s = _children_s() - before_s
-            written = out.read_bytes() if out.exists() else b""
+        before, before_ns = ThreadActivity.of(pid, self._proc_root), self._clock.monotonic_ns()
+        used_s = _children_s()
+        status, said, written, written_ns = self._run(pid, burst)
+        cpu_s = _children_s() - used_s
         if status != 0:
             raise self._refusal(pid, burst, said, status)
-        if not written.strip():
+        try:
+            events = PySpyEvents.read(written or b"[]", f"py-spy of process {pid}")
+        except ProfileTraceError as error:
+            raise ProfilerError(f"{error}; upgrade py-spy", "failed") from error
+        if not events.sightings:
             raise ProfilerError(
                 f"process {pid}: no thread was seen at work in {burst.duration_s} s; sample "
                 "longer, or with --idle what waits, too",
                 "idle",
             )
         counts = _COUNTS.search(said)
+        elapsed_s = (self._clock.monotonic_ns() - before_ns) / NS_PER_SECOND
+        after = ThreadActivity.of(pid, self._proc_root)
+        stacks = events.stacks(
+            int(counts[1]) if counts else 0,
+            written_ns - events.written_us * _NS_PER_US,
+            None if burst.idle else after.shares(before, elapsed_s),
+        )
         return CpuProfile(
-            read_folded(io.BytesIO(written), f"py-spy of process {pid}", COUNT),
-            samples=int(counts[1]) if counts else 0,
+            stacks.labelled(PROCESS, [f"{self._boot()}/{pid}"] * len(stacks)),
+            samples=len(stacks),
             errors=int(counts[2]) if counts else 0,
             cpu_s=cpu_s,
             late="behind in sampling" in said,
         )
+
+    def _boot(self) -> str:
+        try:
+            return (self._proc_root / _BOOT).read_text().strip().replace("-", "")
+        except OSError:
+            return "unknown"
 
     def _look_before(self, pid: int, burst: Burst) -> None:
         threads = 0
@@ -113,37 +147,58 @@ class PySpy:
         except FileNotFoundError as error:
             raise _gone(pid) from error
 
-    def _command(self, pid: int, burst: Burst, out: Path) -> list[str]:
-        command = [self._program, "record", "--nonblocking", "--threads", "--format", "raw"]
+    def _command(self, pid: int, burst: Burst, out: int) -> list[str]:
+        command = [self._program, "record", "--nonblocking", "--threads"]
+        command += ["--format", "chrometrace", "--output", f"/proc/self/fd/{out}"]
         command += ["--rate", str(burst.rate_hz), "--duration", str(burst.duration_s)]
-        command += ["--output", str(out), "--pid", str(pid)]
+        command += ["--pid", str(pid)]
         return [*command, "--idle"] if burst.idle else command
 
-    def _run(self, command: list[str], burst: Burst) -> tuple[int, str]:
+    def _run(self, pid: int, burst: Burst) -> tuple[int, str, bytes, int]:
+        """Its exit status, what it said, what it wrote, and when it began to."""
+        source, sink = os.pipe()
         try:
+            command = self._command(pid, burst, sink)
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(sink,),
             )
         except OSError as error:
+            os.close(source)
             raise ProfilerError(
                 f"{self._program} cannot be run ({error.strerror}): pip install "
                 "'apportion[profiles]'",
                 "missing",
             ) from error
+        finally:
+            os.close(sink)
         limit_s = max(1, math.ceil(burst.cpu_budget * burst.duration_s))
         with suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit_s, limit_s + 1))
-        try:
-            said, _ = process.communicate(timeout=burst.duration_s + GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            said, _ = process.communicate()
-            return 1, f"{said.decode('utf-8', 'replace')}\nno end"
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        return process.returncode, said.decode("utf-8", "replace")
+        with ThreadPoolExecutor(1, "py-spy") as pool:
+            written = pool.submit(self._written, source)
+            try:
+                said, _ = process.communicate(timeout=burst.duration_s + GRACE_S)
+                status, ending = process.returncode, ""
+            except subprocess.TimeoutExpired:
+                process.kill()
+                said, _ = process.communicate()
+                status, ending = 1, "\nno end"
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+            return status, f"{said.decode('utf-8', 'replace')}{ending}", *written.result()
+
+    def _written(self, source: int) -> tuple[bytes, int]:
+        """What comes through a pipe, and when its first byte did."""
+        with open(source, "rb", buffering=0) as pipe:
+            first = pipe.read(1)
+            first_ns = self._clock.monotonic_ns()
+            return first + pipe.read(), first_ns
 
     def _refusal(self, pid: int, burst: Burst, said: str, status: int) -> ProfilerError:
         """Why py-spy ended with an error, and what to do."""

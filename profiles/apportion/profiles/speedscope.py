@@ -1,8 +1,8 @@
 """speedscope's JSON (https://www.speedscope.app/file-format-schema.json), read and written.
 
 One profile of the file is one weight of the same stacks where this program wrote it: a member
-`apportion`, which others pass over, says in which units. In files of others each profile is a
-thread, and the frame below its root.
+`apportion`, which others pass over, says in which units, and which labels the stacks have. In
+files of others each profile is a thread, and the frame below its root.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Final
 import msgspec
 
 from apportion.core.errors import ProfileTraceError
-from apportion.profiles.stacks import LARGEST, StackColumns, Stacks
-from apportion.profiles.weight import NANOSECONDS, TIME, UNITS, Weight
+from apportion.profiles.stacks import StackColumns, Stacks
+from apportion.profiles.weight import LARGEST, NANOSECONDS, TIME, UNITS, Weight
 
 SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 _NS_PER_UNIT: Final = {
@@ -70,8 +70,9 @@ class _Weight(msgspec.Struct, omit_defaults=True):
     currency: str | None = None
 
 
-class _Apportion(msgspec.Struct):
+class _Apportion(msgspec.Struct, omit_defaults=True):
     weights: list[_Weight]
+    labels: dict[str, list[str | None]] = msgspec.field(default_factory=dict[str, list[str | None]])
 
 
 class _Document(msgspec.Struct, omit_defaults=True):
@@ -130,7 +131,10 @@ def speedscope_json(stacks: Stacks, title: str) -> bytes:
         profiles=profiles,
         name=title,
         exporter="apportion",
-        apportion=_Apportion([_Weight(one.name, one.unit, one.currency) for one in stacks.weights]),
+        apportion=_Apportion(
+            [_Weight(one.name, one.unit, one.currency) for one in stacks.weights],
+            {key: stacks.label(key) for key in stacks.labels},
+        ),
     )
     return msgspec.json.encode(document)
 
@@ -146,7 +150,12 @@ def _own(document: _Document, said: _Apportion, names: Sequence[str]) -> Stacks:
     table = zip(*(profile.weights for profile in document.profiles), strict=True)
     for sample, values in zip(first.samples, table, strict=True):
         columns.add(_named(sample, names), map(_whole, values))
-    return columns.stacks(weights)
+    stacks = columns.stacks(weights)
+    for key, texts in said.labels.items():
+        if len(texts) != len(stacks):
+            raise ValueError(f"{len(stacks)} stacks, {len(texts)} labels {key!r}")
+        stacks = stacks.labelled(key, texts)
+    return stacks
 
 
 def _others(document: _Document, names: Sequence[str], weight: Weight) -> Stacks:

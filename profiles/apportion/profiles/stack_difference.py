@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from apportion.core.errors import ProfileTraceError
+from apportion.profiles.flame_frames import AFTER, BEFORE, BOTH
 from apportion.profiles.stacks import Stacks
 from apportion.profiles.weight import Weight
-
-BEFORE, AFTER, BOTH = 0, 1, 2
-"""The weights of a difference."""
 
 
 def difference(before: Stacks, after: Stacks, weight: str | None) -> Stacks:

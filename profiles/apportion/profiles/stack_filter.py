@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from apportion.profiles.device_trace import Flags, Ints
 from apportion.profiles.stacks import Stacks
+from apportion.profiles.step_range import StepRange
 
 
-@dataclass(frozen=True, slots=True)
-class StepRange:
-    """Steps by number, `first` to `last`, both included."""
-
-    first: int
-    last: int
-
-    def __post_init__(self) -> None:
-        """Refuse a range that holds nothing.
-
-        Raises:
-            ValueError: it ends before it begins.
-        """
-        if self.last < self.first:
-            raise ValueError(f"the range {self.first} to {self.last} holds no step")
-
-    def holds(self, stacks: Stacks, key: str) -> Flags:
-        """Whether the label `key` of each stack is a number in the range. Shape of the stacks."""
-        inside = [
-            name.isdecimal() and self.first <= int(name) <= self.last for name in stacks.names
-        ]
-        return _chosen(stacks, key, np.array(inside, np.bool_))
+def of_steps(stacks: Stacks, key: str, steps: StepRange) -> Flags:
+    """Whether the label `key` of each stack is a number in the range. Shape of the stacks."""
+    inside = [name.isdecimal() and int(name) in steps for name in stacks.names]
+    return _chosen(stacks, key, np.array(inside, np.bool_))
 
 
 def costliest(stacks: Stacks, row: int, key: str, percent: float) -> Flags:

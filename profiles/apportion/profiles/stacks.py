@@ -10,17 +10,15 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles.device_trace import Flags, Ints
-from apportion.profiles.weight import Weight
+from apportion.profiles.weight import LARGEST, Weight, too_much
 
 Codes = NDArray[np.int32]
-LARGEST: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +48,7 @@ class Stacks:
             if len(values) and int(values.min()) < 0:
                 raise ProfileTraceError(f"has a weight below 0 ({weight.name}): no width shows it")
             if _total(values) > LARGEST:
-                raise ProfileTraceError(
-                    f"has {weight.name} of more than 2^63 in all: choose a shorter interval"
-                )
+                raise too_much(weight)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -135,6 +131,25 @@ class Stacks:
             frames=np.insert(self.frames, self.offsets[:-1], names.index(name)),
             offsets=self.offsets + np.arange(len(self.offsets)),
         )
+
+    def labelled(self, key: str, texts: Sequence[str | None]) -> Stacks:
+        """The same stacks with one more label, of shape n; without it where nobody has one."""
+        if not any(text is not None for text in texts):
+            return self
+        codes = {name: code for code, name in enumerate(self.names)}
+        column = [-1 if text is None else codes.setdefault(text, len(codes)) for text in texts]
+        labels = {**self.labels, key: np.array(column, np.int32)}
+        return replace(self, names=tuple(codes), labels=labels)
+
+    def label(self, key: str) -> list[str | None]:
+        """The label `key` of each stack, None where it has none."""
+        column: list[int] = _label(self, key).tolist()
+        return [None if code < 0 else self.names[code] for code in column]
+
+    def without(self, *keys: str) -> Stacks:
+        """The same stacks without these labels."""
+        kept = {key: column for key, column in self.labels.items() if key not in keys}
+        return replace(self, labels=kept)
 
     def weighed(self, weights: Sequence[Weight], values: Ints) -> Stacks:
         """The same stacks with other weights."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
+from apportion.core.errors import ProfileTraceError
 from apportion.core.units import MJ_PER_JOULE, NS_PER_SECOND, money
 
 SAMPLES: Final = "samples"
@@ -13,6 +14,8 @@ NANOSECONDS: Final = "nanoseconds"
 MILLIJOULES: Final = "millijoules"
 MONEY: Final = "money"
 UNITS: Final = (SAMPLES, NANOSECONDS, MILLIJOULES, MONEY)
+LARGEST: Final = (1 << 63) - 1
+"""What all of a profile may weigh together."""
 _TIMES: Final = ((NS_PER_SECOND, "s"), (1_000_000, "ms"), (1_000, "us"))
 _DIGITS: Final = 4
 
@@ -43,6 +46,12 @@ class Weight:
         if self.unit == MONEY:
             return f"{_rounded(money(value))} {self.currency}"
         return self.text(value)
+
+
+def too_much(weight: Weight) -> ProfileTraceError:
+    """Why a profile is refused whose sum is beyond `LARGEST`."""
+    message = f"has {weight.name} of more than 2^63 in all: choose a shorter interval"
+    return ProfileTraceError(message)
 
 
 def _rounded(value: Decimal) -> str:

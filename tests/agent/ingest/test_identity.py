@@ -26,6 +26,7 @@ WHOLE = {
     "device_hints": {"CUDA_VISIBLE_DEVICES": "1,0"},
     "resumed_from_step": 400,
     "client_version": "0.1.0",
+    "manifest": {"torch": "2.13.0", "seed": "7"},
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=300),
@@ -51,6 +52,14 @@ def test_every_key_of_the_layout_is_read() -> None:
     assert identity.devices == ("GPU-1", "GPU-2")
     assert identity.device_hints == (("CUDA_VISIBLE_DEVICES", "1,0"),)
     assert identity.client_version == "0.1.0"
+    assert identity.manifest == (("torch", "2.13.0"), ("seed", "7"))
+
+
+def test_only_what_is_named_is_taken_from_a_manifest() -> None:
+    """Whoever makes a ring cannot have the ledger keep what no manifest says."""
+    identity = parsed({"manifest": {"HF_TOKEN": "secret", "argv": "--key", "seed": "7"}})
+    assert identity.manifest == (("seed", "7"),)
+    assert identity.ignored == 2
 
 
 def test_nothing_said_is_none() -> None:

@@ -59,7 +59,7 @@ def record(sequence: int, **changes: int | bytes) -> bytes:
         "tenant": sequence % SMALL_WORDS,
         "model": sequence // 2 % SMALL_WORDS,
         "adapter": sequence // 3 % SMALL_WORDS,
-        "reserved_word": sequence % 1_000,
+        "engine": sequence % 1_000,
         "trace_id": hashlib.blake2b(word(sequence), digest_size=16).digest(),
         "trace_parent": hashlib.blake2b(word(sequence), digest_size=8).digest(),
         "thread_id": 11 * sequence,

@@ -106,6 +106,9 @@ class Span:
     tokens: tuple[int, int] = (-1, -1)
     trained: int = -1
     """Training tokens."""
+    requests: tuple[int, int] = (-1, -1)
+    """Of an engine iteration: how many were in prefill and in decode."""
+    cached: int = -1
 
 
 @dataclass
@@ -143,6 +146,13 @@ class Process:
         self.spans[span.number] = span
         self.open[span.number] = span
         return span
+
+    def iterate(self, index: int, start_ns: int, end_ns: int, *counts: int) -> Span:
+        """An engine iteration of prefill requests and tokens, and decode requests and tokens."""
+        one = Span(len(self.spans) + 1, SpanKind.ITERATION, start_ns, step=index)
+        one.requests, one.tokens = (counts[0], counts[2]), (counts[1], counts[3])
+        self.spans[one.number] = self.open[one.number] = one
+        return self.finish(one, end_ns)
 
     def finish(self, span: Span, now_ns: int) -> Span:
         """A span ends and its record is written."""
@@ -485,7 +495,9 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
         record["scheduled_ns"], record["first_token_ns"] = span.scheduled_ns, span.first_token_ns
         record["step"] = span.step
         record["input_tokens"], record["output_tokens"] = span.tokens
+        record["cached_input_tokens"] = span.cached
         record["tokens"] = span.trained
+        record["samples"], record["micro_batches"] = span.requests
     return records
 
 

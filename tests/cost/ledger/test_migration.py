@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,43 @@ def test_revisions_make_the_schema(place: Path | str) -> None:
         assert compare_metadata(context, metadata) == []
 
 
-def test_tables_without_rowid_are_migrated_so(tmp_path: Path) -> None:
-    """Hot tables are stored in the order of their key, which Alembic's comparison cannot see."""
-    with open_ledger(tmp_path / "ledger.db") as ledger, ledger.read() as connection:
+def schema_of(path: Path) -> dict[str, object]:
+    """Everything that SQLite knows of a file's tables and indexes, but the words of their making.
+
+    Among it is what Alembic's comparison cannot see: WITHOUT ROWID, the order of columns, and the
+    sizes that queries are planned for.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("PRAGMA table_list").fetchall()
+        names = sorted(row[1] for row in tables)
+        found: dict[str, object] = {"tables": sorted(tables)}
+        sizes = connection.execute("SELECT * FROM sqlite_stat1").fetchall()
+        found["expected sizes"] = sorted(sizes)
+        for name in names:
+            for pragma in ("table_xinfo", "foreign_key_list"):
+                rows = connection.execute(f"PRAGMA {pragma}({name})").fetchall()
+                found[f"{name} {pragma}"] = rows
+            for row in connection.execute(f"PRAGMA index_list({name})").fetchall():
+                _, index, unique, origin, partial = row
+                columns = connection.execute(f"PRAGMA index_xinfo({index})").fetchall()
+                said = (unique, origin, partial, columns)
+                found[f"{name} {index if origin == 'c' else origin}"] = said
+        return found
+
+
+def test_a_new_ledger_is_as_a_migrated_one(tmp_path: Path) -> None:
+    """An agent makes its ledger without Alembic; the revisions lead to the same, to the column."""
+    open_ledger(tmp_path / "made.db").close()
+    migrate(tmp_path / "migrated.db")
+
+    assert schema_of(tmp_path / "made.db") == schema_of(tmp_path / "migrated.db")
+    assert migrate(tmp_path / "made.db") == (REVISION, REVISION)
+
+
+def test_hot_tables_are_stored_in_the_order_of_their_key(tmp_path: Path) -> None:
+    """What is declared WITHOUT ROWID is made so."""
+    migrate(tmp_path / "ledger.db")
+    with LedgerReader.of(tmp_path / "ledger.db") as ledger, ledger.read() as connection:
         query = "SELECT name FROM sqlite_master WHERE sql LIKE '%WITHOUT ROWID%' ORDER BY name"
         found = connection.exec_driver_sql(query).scalars().all()
     wanted = [

@@ -1,87 +1,112 @@
-"""The files that `apportion flamegraph` reads, what their numbers are of, and what is left out."""
+"""The files that `apportion flamegraph` reads, and what of them is left out."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Final
 
-from apportion.agent.cli.trace_inputs import add_jobs, reduced, say
-from apportion.core.errors import ConfigError
+from apportion.agent.cli.flamegraph_choices import unit_of
+from apportion.agent.cli.said import say
+from apportion.agent.cli.trace_inputs import reduced
+from apportion.core.errors import ConfigError, ProfileTraceError
 from apportion.profiles.rank_collectives import RankCollectives
 from apportion.profiles.rank_stacks import STEP, RankStacks
-from apportion.profiles.stack_file import is_stack_file, read_stacks
-from apportion.profiles.stack_filter import StepRange, costliest
+from apportion.profiles.stack_file import read_stacks
+from apportion.profiles.stack_filter import costliest, of_steps
+from apportion.profiles.stack_stream import is_stack_file
 from apportion.profiles.stacks import Stacks
 from apportion.profiles.stragglers import matched
-from apportion.profiles.weight import COUNT, ENERGY, MONEY, TIME, Weight, cost
 
-FILES: Final = (
-    "folded text, py-spy's raw, speedscope's JSON, or a trace of torch.profiler or nsys, one a rank"
+NEED_STEPS: Final = (
+    "--steps and --costliest-steps need marked steps: a trace with steps, or, with --ledger, a "
+    "profile of apportion profile cpu of a process whose steps the ledger has"
 )
-_NAMES: Final = {"money": "cost", "joules": "energy"}
-"""Weights by what people call them, too."""
-_WEIGHTS: Final = {one.unit: one for one in (COUNT, TIME, ENERGY)}
 
 
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """What numbers of folded text are of, which weight is asked for, and which steps."""
-    parser.add_argument(
-        "--unit",
-        choices=(*_WEIGHTS, MONEY),
-        default=COUNT.unit,
-        help="what folded text counts: samples (default), nanoseconds, millijoules, or money in "
-        "10^-12 of --currency; other files say it themselves",
-    )
-    parser.add_argument("--currency", metavar="CODE", help="with --unit money: such as USD")
-    parser.add_argument(
-        "--weight",
-        type=lambda name: _NAMES.get(name, name),
-        metavar="NAME",
-        help="of several weights, this one: money, time or energy (default: the first)",
-    )
-    parser.add_argument(
-        "--steps", type=_steps, metavar="A-B", help="only these steps of traces, both included"
-    )
-    parser.add_argument(
-        "--costliest-steps",
-        type=_percent,
-        metavar="PERCENT",
-        help="only so many per cent of the steps, those that weigh most; at least one",
-    )
-    add_jobs(parser)
+@dataclass(frozen=True, slots=True)
+class FoundStacks:
+    """What files hold. is_complete: none of them was left out. source: the first of them."""
+
+    stacks: Stacks
+    is_complete: bool = True
+    source: Path | None = None
+
+    def together(self, other: FoundStacks) -> FoundStacks:
+        """Both.
+
+        Raises:
+            ProfileTraceError: their weights are not the same.
+        """
+        try:
+            return replace(self, stacks=self.stacks.together(other.stacks))
+        except ProfileTraceError as error:
+            raise ProfileTraceError(str(error), path=other.source) from error
 
 
-def stacks_of(
-    options: argparse.Namespace, paths: Sequence[Path], *, is_priced: bool = False
-) -> Stacks:
+def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks:
     """The stacks of all files, those of the steps that were asked for.
-
-    is_priced: steps are also chosen in a ledger, so that stacks may be of no step.
 
     Raises:
         ConfigError: a file cannot be used, or nothing is left.
     """
-    unit = _unit_of(options)
-    plain = [path for path in paths if is_stack_file(path)]
-    traces = [path for path in paths if path not in plain]
-    parts = [read_stacks(plain, unit)] if plain else []
-    if traces:
-        parts.append(_traced(argparse.Namespace(**{**vars(options), "files": traces})))
-    stacks = reduce(Stacks.together, parts)
-    if options.steps is not None and (STEP in stacks.labels or not is_priced):
-        stacks = stacks.where(options.steps.holds(stacks, STEP))
+    found = read_files(options, paths)
+    stacks = found.stacks
+    if options.steps is not None:
+        stacks = stacks.where(of_steps(stacks, STEP, options.steps))
     if options.costliest_steps is not None:
-        row = 0 if is_priced else stacks.weight(options.weight)
+        row = stacks.weight(options.weight)
         stacks = stacks.where(costliest(stacks, row, STEP, options.costliest_steps))
     if not len(stacks):
-        raise ConfigError("no stack is left: --steps and --costliest-steps need marked steps")
-    return stacks
+        raise ConfigError(f"no stack is left: {NEED_STEPS}")
+    return replace(found, stacks=stacks)
 
 
-def _traced(options: argparse.Namespace) -> Stacks:
+def read_files(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks:
+    """The stacks of all files; those that cannot be used are said, where others can.
+
+    Raises:
+        ConfigError: none can be used, or their weights are not the same.
+    """
+    unit = unit_of(options)
+    found: list[FoundStacks] = []
+    refused: list[ProfileTraceError] = []
+    traces: list[Path] = []
+    for path in paths:
+        if not is_stack_file(path):
+            traces.append(path)
+            continue
+        try:
+            found.append(FoundStacks(read_stacks(path, unit), source=path))
+        except ProfileTraceError as error:
+            refused.append(error)
+    if traces:
+        try:
+            found.append(_traced(argparse.Namespace(**{**vars(options), "files": traces})))
+        except ProfileTraceError as error:
+            refused.append(error)
+    if not found:
+        say(str(error) for error in refused[:-1])
+        raise refused[-1]
+    say(str(error) for error in refused)
+    whole = replace(
+        reduce(FoundStacks.together, found),
+        is_complete=not refused and all(one.is_complete for one in found),
+    )
+    if not whole.is_complete:
+        say(["not every file that was named is in this graph, as said above"])
+    return whole
+
+
+def status_of(*found: FoundStacks) -> int:
+    """The exit status: 1 where a graph was made without all of its files."""
+    return 0 if all(one.is_complete for one in found) else 1
+
+
+def _traced(options: argparse.Namespace) -> FoundStacks:
     """Traces as stacks; with several ranks, each below a frame of its own."""
     waits_ns: dict[str, list[int | None]] = {}
     if len(options.files) > 1:
@@ -90,42 +115,9 @@ def _traced(options: argparse.Namespace) -> Stacks:
         for one in matched(communication).operations:
             waits_ns.setdefault(one.trace.source, []).append(one.wait_ns)
     ranks, is_complete = reduced(options, partial(RankStacks.of, waits_ns=waits_ns))
-    if not is_complete:
-        say(["files are missing from this graph, as said above"])
     if len(ranks) == 1:
-        return ranks[0].stacks
+        return FoundStacks(ranks[0].stacks, is_complete, options.files[0])
     named = [
         one.stacks.under(one.source if one.rank is None else f"rank {one.rank}") for one in ranks
     ]
-    return reduce(Stacks.together, named)
-
-
-def _unit_of(options: argparse.Namespace) -> Weight:
-    if options.unit != MONEY:
-        if options.currency is not None:
-            raise ConfigError("--currency is of money: say --unit money, too")
-        return _WEIGHTS[options.unit]
-    currency = str(options.currency or "")
-    if not (currency.isascii() and currency.isalpha() and len(currency) == len("USD")):
-        raise ConfigError(f"--unit money needs --currency, such as USD, and not {currency!r}")
-    return cost(currency.upper())
-
-
-def _steps(text: str) -> StepRange:
-    first, dash, last = text.partition("-")
-    try:
-        return StepRange(int(first), int(last) if dash else int(first))
-    except ValueError as failure:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no range of steps, such as 100-120"
-        ) from failure
-
-
-def _percent(text: str) -> float:
-    try:
-        percent = float(text)
-    except ValueError:
-        percent = 0.0
-    if not 0 < percent <= 100:
-        raise argparse.ArgumentTypeError(f"{text} is no number of per cent above 0 up to 100")
-    return percent
+    return FoundStacks(reduce(Stacks.together, named), is_complete, options.files[0])

@@ -6,44 +6,54 @@ It needs the extra `agent`, and is imported where a ledger is asked only.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from apportion.agent.cli.flamegraph_filter import PHASES, WHOSE
-from apportion.agent.cli.flamegraph_inputs import stacks_of
+from apportion.agent.cli.flamegraph_inputs import NEED_STEPS, FoundStacks, read_files
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import ledgers_of
-from apportion.agent.cli.trace_inputs import say
-from apportion.agent.priced_stacks import priced, priced_whole
+from apportion.agent.cli.said import say
+from apportion.agent.priced_stacks import NO_STEPS, priced, priced_whole
+from apportion.agent.sample_spans import MODEL, PHASE, REQUEST, TENANT, with_spans
+from apportion.core.category import Category
 from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError
 from apportion.cost.cost_by_category import NOTHING_SPENT, CostByCategory, CostFilter
+from apportion.cost.ledger.reader import LedgerReader
 from apportion.cost.ledger.several import open_ledgers
 from apportion.cost.quantity import Quantity
+from apportion.profiles.py_spy_events import AT
 from apportion.profiles.rank_stacks import STEP
-from apportion.profiles.stack_filter import StepRange
+from apportion.profiles.stack_filter import of_steps
 from apportion.profiles.stacks import Stacks
+from apportion.profiles.step_range import StepRange
 
 
-def priced_by_ledger(options: argparse.Namespace, stacks: Stacks) -> Stacks:
-    """`stacks` in money, energy and device time of what was chosen.
+def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundStacks:
+    """The stacks of files in money, energy and device time of what was chosen.
 
     Raises:
-        ConfigError, LedgerError: the ledger cannot be read, or has nothing of it.
+        ConfigError, LedgerError: the ledger cannot be used, or has nothing of it.
     """
     clock = SystemClock()
-    chosen = replace(_chosen(options, clock), steps=_steps(options, stacks))
+    chosen = _chosen(options, clock)
     with open_ledgers(ledgers_of(options), clock) as ledger:
-        spent = CostByCategory.of(ledger, chosen)
-    found = priced(stacks, spent)
+        stacks = _of_filters(options, with_spans(found.stacks, ledger))
+        if options.steps is None and options.costliest_steps is None:
+            spent, of_step = CostByCategory.of(ledger, chosen), NO_STEPS
+        else:
+            steps = _Steps.of(options, stacks, ledger, chosen)
+            stacks, spent, of_step = steps.stacks, steps.spent, steps.direct
     say(_beside(spent))
-    return found
+    return replace(found, stacks=priced(stacks, spent, of_step))
 
 
-def whole_ledger(options: argparse.Namespace) -> Stacks:
+def whole_ledger(options: argparse.Namespace) -> FoundStacks:
     """Every workload of the ledger, with the profiles of those that have some.
 
     Raises:
@@ -57,12 +67,89 @@ def whole_ledger(options: argparse.Namespace) -> Stacks:
         if not (workload and equals and path):
             raise ConfigError(f"--profile {text!r} is not WORKLOAD=FILE")
         paths.setdefault(workload, []).append(Path(path))
+    found = {name: read_files(options, own) for name, own in paths.items()}
     clock = SystemClock()
     with open_ledgers(ledgers_of(options), clock) as ledger:
         spent = CostByCategory.by_workload(ledger, _chosen(options, clock))
-    found = priced_whole({name: stacks_of(options, own) for name, own in paths.items()}, spent)
+        profiles = {
+            name: _of_filters(options, with_spans(own.stacks, ledger))
+            for name, own in found.items()
+        }
     say(_beside(sum(spent.values(), NOTHING_SPENT)))
-    return found
+    complete = all(own.is_complete for own in found.values())
+    return FoundStacks(priced_whole(profiles, spent), complete)
+
+
+def _of_filters(options: argparse.Namespace, stacks: Stacks) -> Stacks:
+    """The stacks of the tenant, model, request and phase that are asked for.
+
+    Stacks that nobody told it stand for all: they are a sample of everybody's work.
+
+    Raises:
+        ConfigError: others were seen, but not this one.
+    """
+    for key in (TENANT, MODEL, REQUEST, PHASE):
+        wanted = getattr(options, key)
+        if wanted is None or key not in stacks.labels:
+            continue
+        stacks = stacks.where(np.array([name == wanted for name in stacks.label(key)]))
+        if not len(stacks):
+            raise ConfigError(
+                f"no sample was taken in {key} {wanted!r}: take more or longer bursts, or build "
+                "without that filter"
+            )
+    return stacks
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The steps that were chosen: their stacks, what they cost, and what is direct of each."""
+
+    stacks: Stacks
+    spent: CostByCategory
+    direct: Mapping[int, Quantity]
+
+    @classmethod
+    def of(
+        cls, options: argparse.Namespace, stacks: Stacks, ledger: LedgerReader, chosen: CostFilter
+    ) -> _Steps:
+        """Those in the range; of these, for samples, also steps in which none was taken.
+
+        Raises:
+            ConfigError: no stack is of such a step.
+        """
+        asked: StepRange | None = options.steps
+        if asked is not None and STEP in stacks.labels:
+            stacks = stacks.where(of_steps(stacks, STEP, asked))
+        known = {int(step) for step in stacks.label(STEP) if step is not None}
+        if (STEP in stacks.labels or options.costliest_steps is not None) and not known:
+            raise ConfigError(f"no stack is left: {NEED_STEPS}")
+        if asked is None:
+            asked = StepRange(min(known), max(known))
+        costs = CostByCategory.by_step(ledger, replace(chosen, steps=[(asked.first, asked.last)]))
+        if options.costliest_steps is not None:
+            taken = _costliest(costs, known, options.costliest_steps)
+        elif STEP in stacks.labels and AT not in stacks.labels:
+            taken = known
+        else:
+            taken = set(costs)
+        if STEP in stacks.labels:
+            of_taken = [step is not None and int(step) in taken for step in stacks.label(STEP)]
+            stacks = stacks.where(np.array(of_taken))
+        costs = {step: own for step, own in costs.items() if step in taken}
+        direct = {step: own.amounts.get(Category.DIRECT, Quantity()) for step, own in costs.items()}
+        return cls(stacks, sum(costs.values(), NOTHING_SPENT), direct)
+
+
+def _costliest(
+    costs: Mapping[int, CostByCategory], known: Iterable[int], percent: float
+) -> set[int]:
+    """Of the steps that have stacks those that cost most, at least one; of equal ones the first."""
+    totals = {step: costs.get(step, NOTHING_SPENT).total for step in known}
+    order = sorted(
+        totals, key=lambda step: (-(totals[step].units or 0), -totals[step].device_ns, step)
+    )
+    return set(order[: max(1, math.floor(len(order) * percent / 100))])
 
 
 def _chosen(options: argparse.Namespace, clock: Clock) -> CostFilter:
@@ -77,26 +164,6 @@ def _chosen(options: argparse.Namespace, clock: Clock) -> CostFilter:
         start_unix_ns=since_ns,
         end_unix_ns=until_ns,
     )
-
-
-def _steps(options: argparse.Namespace, stacks: Stacks) -> list[tuple[int, int]] | None:
-    """The steps of which the money is asked for: those of the stacks, where some were chosen."""
-    asked: StepRange | None = options.steps
-    if STEP in stacks.labels and (asked is not None or options.costliest_steps is not None):
-        codes: list[int] = np.unique(stacks.labels[STEP]).tolist()
-        return _ranges(int(stacks.names[code]) for code in codes if code >= 0)
-    return None if asked is None else [(asked.first, asked.last)]
-
-
-def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Numbers as ranges, both ends included: few conditions for many steps."""
-    found: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number - 1:
-            found[-1] = (found[-1][0], number)
-        else:
-            found.append((number, number))
-    return found
 
 
 def _beside(spent: CostByCategory) -> Iterator[str]:

@@ -4,72 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from apportion.core.errors import ConfigError
-from apportion.profiles.flame_page import flame_page
-from apportion.profiles.flame_svg import WIDTH, flame_svg
-from apportion.profiles.flame_tree import FlameTree, flame_tree
-from apportion.profiles.folded_text import folded_lines
-from apportion.profiles.pprof import pprof
-from apportion.profiles.speedscope import speedscope_json
-from apportion.profiles.stacks import Stacks
+from apportion.profiles.flame_svg import WIDTH
 
 PICTURE_PX: Final = 0.5
 PAGE_PX: Final = 0.1
 """A page zooms into what a picture cannot show."""
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """What is to be written. row: the weight that is the width."""
-
-    stacks: Stacks
-    row: int
-    title: str
-    min_width_px: float | None
-    is_difference: bool = False
-
-    def tree(self, min_width_px: float) -> FlameTree:
-        """Its frames in their places, but for those below the least width; the default is given."""
-        least = min_width_px if self.min_width_px is None else self.min_width_px
-        return flame_tree(self.stacks, self.row, least / WIDTH)
-
-    def svg(self) -> bytes:
-        """The picture."""
-        return flame_svg(
-            self.tree(PICTURE_PX), self.title, is_difference=self.is_difference
-        ).encode()
-
-    def page(self) -> bytes:
-        """The page that searches and zooms."""
-        return flame_page(self.tree(PAGE_PX), self.title, is_difference=self.is_difference).encode()
-
-    def folded(self) -> bytes:
-        """Folded text of the weight that is the width."""
-        return "".join(folded_lines(self.stacks.merged(), self.row)).encode()
-
-    def speedscope(self) -> bytes:
-        """speedscope's JSON, with every weight."""
-        return speedscope_json(self.stacks.merged(), self.title)
-
-    def pprof(self) -> bytes:
-        """pprof's protobuf, with every weight."""
-        return pprof(self.stacks.merged(), self.row)
-
-
-_FORMS: Final[dict[str, Callable[[Graph], bytes]]] = {
-    ".svg": Graph.svg,
-    ".html": Graph.page,
-    ".folded": Graph.folded,
-    ".txt": Graph.folded,
-    ".json": Graph.speedscope,
-    ".pb.gz": Graph.pprof,
-    ".pprof": Graph.pprof,
+FOLDED: Final = ".folded"
+_FORMS: Final = {
+    ".svg": ".svg",
+    ".html": ".html",
+    ".folded": FOLDED,
+    ".txt": FOLDED,
+    ".json": ".json",
+    ".pb.gz": ".pb.gz",
+    ".pprof": ".pb.gz",
 }
+"""The form of each ending."""
 
 
 def add_output(parser: argparse.ArgumentParser, default_title: str, *, default: str = "-") -> None:
@@ -93,18 +47,24 @@ def add_output(parser: argparse.ArgumentParser, default_title: str, *, default: 
     )
 
 
-def checked_out(options: argparse.Namespace) -> Callable[[Graph], bytes]:
+def checked_out(options: argparse.Namespace) -> str:
     """The form that --out asks for; before anything is read.
 
     Raises:
         ConfigError: its ending is not known.
     """
     if options.out == "-":
-        return Graph.folded
+        return FOLDED
     for ending, form in _FORMS.items():
         if options.out.endswith(ending):
             return form
     raise ConfigError(f"--out {options.out}: the ending says no form; known: {', '.join(_FORMS)}")
+
+
+def least_share(form: str, min_width_px: float | None) -> float:
+    """Of the whole, below which a frame is not drawn; the default of the form is given."""
+    normal_px = PAGE_PX if form == ".html" else PICTURE_PX
+    return (normal_px if min_width_px is None else min_width_px) / WIDTH
 
 
 def write(options: argparse.Namespace, content: bytes) -> None:

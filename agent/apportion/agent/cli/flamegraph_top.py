@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from apportion.agent.cli.flamegraph_inputs import FILES, add_choices, stacks_of
+from apportion.agent.cli.flamegraph_choices import FILES, add_choices
 from apportion.agent.cli.listing import add_format, render
-from apportion.profiles.frame_totals import FrameTotals
 from apportion.profiles.weight import Weight
 
 COLUMNS: Final = ("frame", "own", "own_pct", "total", "total_pct")
@@ -33,7 +32,12 @@ def configure_top(parser: argparse.ArgumentParser) -> None:
 
 def run_top(options: argparse.Namespace) -> int:
     """Print it; the exit status."""
-    stacks = stacks_of(options, options.files)
+    # `flamegraph build` of folded text does without numpy, and comes this way
+    from apportion.agent.cli.flamegraph_inputs import stacks_of, status_of  # noqa: PLC0415
+    from apportion.profiles.frame_totals import FrameTotals  # noqa: PLC0415
+
+    found = stacks_of(options, options.files)
+    stacks = found.stacks
     row = stacks.weight(options.weight)
     totals = FrameTotals.of(stacks, row)
     own, total = totals.own.tolist(), totals.total.tolist()
@@ -49,7 +53,7 @@ def run_top(options: argparse.Namespace) -> int:
     if options.format == "table":
         rows = [_shown(one, stacks.weights[row]) for one in rows]
     sys.stdout.write(render(rows, COLUMNS, options.format))
-    return 0
+    return status_of(found)
 
 
 def _row(name: str, own: int, total: int, whole: int) -> dict[str, object]:

@@ -149,7 +149,7 @@ class CpuBursts:
         try:
             path = self._store.add(record, speedscope_json(found.stacks.merged(), title))
         except OSError as error:
-            raise _unwritable(self._store, error) from error
+            raise unwritable(self._store, error) from error
         return Taken(pid, found, path)
 
     def _pid(self) -> int:
@@ -184,7 +184,7 @@ class CpuBursts:
         try:
             self._store.note(record)
         except OSError as error:
-            raise _unwritable(self._store, error) from error
+            raise unwritable(self._store, error) from error
 
 
 def config_for(options: argparse.Namespace) -> AgentConfig:
@@ -194,7 +194,8 @@ def config_for(options: argparse.Namespace) -> AgentConfig:
     ).config
 
 
-def _unwritable(store: ProfileStore, error: OSError) -> ConfigError:
+def unwritable(store: ProfileStore, error: OSError) -> ConfigError:
+    """Why a profile could not be kept."""
     return ConfigError(
         f"cannot be written ({error.strerror}): profiles are kept there; say --dir",
         path=store.directory,

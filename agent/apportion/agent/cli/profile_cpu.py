@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from apportion.agent.cli.flamegraph_output import Graph, add_output, checked_out, write
+from apportion.agent.cli.flamegraph_graph import Graph
+from apportion.agent.cli.flamegraph_output import add_output, checked_out, write
 from apportion.agent.cli.profile_burst import CpuBursts, add_burst
 from apportion.core.clock import SystemClock
 from apportion.profiles.py_spy import PySpy
@@ -27,7 +28,8 @@ def run_cpu(options: argparse.Namespace) -> int:
     taken = CpuBursts(options, PySpy(), SystemClock()).take()
     profile = taken.profile
     if form is not None:
-        write(options, form(Graph(profile.stacks, 0, options.title, options.min_width)))
+        graph = Graph(profile.stacks, 0, options.title, options.min_width)
+        write(options, graph.written(form))
     late = ", late: the process or this machine is too busy for the rate" if profile.late else ""
     sys.stderr.write(
         f"process {taken.pid}: {profile.samples} samples, {profile.errors} torn{late}; py-spy used "

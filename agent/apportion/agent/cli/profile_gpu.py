@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from apportion.agent.capture_request import MOST_STEPS, CaptureRequest
-from apportion.agent.cli.profile_burst import add_store, config_for, store_of, who
+from apportion.agent.cli.flamegraph_graph import Graph
+from apportion.agent.cli.flamegraph_output import add_output, checked_out, write
+from apportion.agent.cli.profile_burst import (
+    add_store,
+    config_for,
+    store_of,
+    unwritable,
+    who,
+)
+from apportion.agent.cli.profile_drawing import drawn
 from apportion.agent.duration import Duration
 from apportion.agent.pipeline.node_time import boot_id
 from apportion.agent.profile_store import ProfileRecord, ProfileStore
@@ -20,6 +29,7 @@ from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError, ProfilerError
 from apportion.core.units import NS_PER_SECOND
 from apportion.cost.ledger.reader import LedgerReader
+from apportion.profiles.speedscope import speedscope_json
 
 _LOOK_NS: Final = NS_PER_SECOND // 20
 
@@ -42,20 +52,29 @@ def configure_gpu(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="give up after this time (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-drawing",
+        action="store_true",
+        help="do not wait until the ledger has settled the steps, and draw nothing",
+    )
+    add_output(parser, "Devices", default="")
     add_store(parser)
     parser.epilog = (
         "The trainer must run with apportion's client, steps and PyTorch. It is slower while it is "
-        "traced, and waits while the trace is written. `apportion trace` and `apportion "
-        "flamegraph` read what comes."
+        "traced, and waits while the trace is written. What comes is drawn in money, for /profiles "
+        "and --out; `apportion trace` and `apportion flamegraph` read the trace itself."
     )
 
 
 def run_gpu(options: argparse.Namespace) -> int:
     """Take it; the exit status."""
+    form = checked_out(options) if options.out else None
+    if form is not None and options.no_drawing:
+        raise ConfigError("--out is for the drawing, which --no-drawing leaves out")
     clock = SystemClock()
     store, taken_ns = store_of(options), clock.realtime_ns()
     try:
-        path = _captured(options, store, clock, taken_ns)
+        path, process = _captured(options, store, clock, taken_ns)
     except ProfilerError as error:
         with suppress(OSError):
             store.note(_record(options, taken_ns, None, error.reason))
@@ -65,12 +84,18 @@ def run_gpu(options: argparse.Namespace) -> int:
             f"{error.filename or store.directory}: {error.strerror}; run as the agent's user"
         ) from error
     sys.stdout.write(f"{path}\n")
+    sys.stdout.flush()
+    if options.no_drawing:
+        return 0
+    graph = _drawn(options, store, clock, path, process)
+    if form is not None:
+        write(options, graph.written(form))
     return 0
 
 
 def _captured(
     options: argparse.Namespace, store: ProfileStore, clock: Clock, taken_ns: int
-) -> Path:
+) -> tuple[Path, ProfiledProcess]:
     config = config_for(options)
     boot = boot_id(config.proc_root)
     with LedgerReader.of(config.ledger_location, clock=clock) as ledger:
@@ -97,7 +122,29 @@ def _captured(
     name = store.name(taken_ns, "gpu", options.workload)
     path = store.add(_record(options, taken_ns, process.pid, None, name), trace.read_bytes())
     trace.unlink(missing_ok=True)
-    return path
+    return path, process
+
+
+def _drawn(
+    options: argparse.Namespace,
+    store: ProfileStore,
+    clock: Clock,
+    path: Path,
+    process: ProfiledProcess,
+) -> Graph:
+    """The trace in money, kept beside it.
+
+    Raises:
+        ConfigError: the trace cannot be read, or its drawing not be kept.
+    """
+    location = config_for(options).ledger_location
+    stacks = drawn(path, options.workload, process.ring, location, clock).stacks
+    title = f"{options.title} of {options.workload}"
+    try:
+        store.add_drawing(path.name, speedscope_json(stacks.merged(), title))
+    except OSError as error:
+        raise unwritable(store, error) from error
+    return Graph(stacks, 0, title, options.min_width)
 
 
 def _record(

@@ -12,7 +12,8 @@ from typing import Final
 
 from apportion.agent.cli.decimal_option import decimal_of, shown
 from apportion.agent.cli.listing import add_format, render
-from apportion.agent.cli.trace_inputs import add_inputs, named, reduced, say
+from apportion.agent.cli.said import say
+from apportion.agent.cli.trace_inputs import add_inputs, named, reduced
 from apportion.core.units import NS_PER_HOUR, UNITS_PER_CURRENCY
 from apportion.profiles.rank_collectives import RankCollectives
 from apportion.profiles.stragglers import Operation, matched

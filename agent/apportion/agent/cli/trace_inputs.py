@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from apportion.agent.cli.jobs_option import add_jobs
+from apportion.agent.cli.said import say
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles.analysis import Reduce, analysed
 from apportion.profiles.trace_file import TraceFile, trace_files
@@ -50,13 +52,6 @@ def add_inputs(parser: argparse.ArgumentParser, least: str = "+") -> None:
         help="torch.profiler's .json, .json.gz or a tar of them, one a rank; or nsys's .sqlite",
     )
     add_jobs(parser)
-
-
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """How many traces are read at once."""
-    parser.add_argument(
-        "--jobs", type=_positive, metavar="N", help="traces read at once (default: one a CPU)"
-    )
 
 
 def reduced(
@@ -138,18 +133,3 @@ def _progress(done: int, total: int, label: str) -> None:
         ending = "\n" if done == total else ""
         sys.stderr.write(f"\r\x1b[K{done} of {total} traces read ({label[-60:]}){ending}")
         sys.stderr.flush()
-
-
-def say(lines: Iterable[str]) -> None:
-    """Lines beside the output, on stderr."""
-    for line in lines:
-        # names of members in an archive are whatever its maker wrote
-        plain = "".join(letter if letter.isprintable() else "�" for letter in line)
-        sys.stderr.write(f"apportion: {plain}\n")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return number

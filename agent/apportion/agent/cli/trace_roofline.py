@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from apportion.agent.cli.listing import add_format, render
-from apportion.agent.cli.trace_inputs import add_inputs, reduced, say
+from apportion.agent.cli.said import say
+from apportion.agent.cli.trace_inputs import add_inputs, reduced
 from apportion.core.device_facts import DeviceFacts
 from apportion.core.errors import ConfigError, ProfileTraceError
 from apportion.core.units import NS_PER_SECOND

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, cast
 
@@ -27,7 +27,8 @@ class Identity:
     """What the user's process said about itself. None or empty where it said nothing.
 
     `devices` is what the user named; `device_hints` the environment variables that hint at
-    devices. `ignored` counts members that were unknown, of a wrong type or too long.
+    devices; `manifest` is with what it computes. `ignored` counts members that were unknown, of a
+    wrong type or too long.
     """
 
     workload: str | None = None
@@ -44,6 +45,7 @@ class Identity:
     restart_count: int | None = None
     flops_per_token: int | None = None
     client_version: str | None = None
+    manifest: tuple[tuple[str, str], ...] = ()
     ignored: int = 0
 
 
@@ -99,7 +101,9 @@ class _Members:
         self.ignored += result is None
         return result
 
-    def take_map(self, name: str) -> tuple[tuple[str, str], ...]:
+    def take_map(
+        self, name: str, keys: Collection[str] | None = None
+    ) -> tuple[tuple[str, str], ...]:
         value = self._document.get(name)
         if value is None:
             return ()
@@ -109,7 +113,11 @@ class _Members:
         pairs = [
             (_text(key), _text(text)) for key, text in cast("dict[str, object]", value).items()
         ]
-        good = [(key, text) for key, text in pairs if key is not None and text is not None][:TAGS]
+        good = [
+            (key, text)
+            for key, text in pairs
+            if key is not None and text is not None and (keys is None or key in keys)
+        ][:TAGS]
         self.ignored += len(pairs) - len(good)
         return tuple(good)
 
@@ -154,6 +162,7 @@ def parse_identity(raw: bytes) -> Identity:
         flops_per_token=members.take("flops_per_token", _up_to(_MOST_FLOPS)),
         restart_count=members.take("restart_count", _up_to(LARGEST_STEP)),
         client_version=members.take("client_version", _text),
+        manifest=members.take_map("manifest", layout.MANIFEST_KEYS),
         ignored=members.ignored,
     )
 

@@ -74,6 +74,7 @@ _LEAST[_NUMBER], _LEAST[_PARENT] = 1, 0
 _LEAST[_ARRIVAL : _END + 1] = 0
 _LEAST[_STEP:_COUNTERS_END], _MOST[_STEP:_COUNTERS_END] = layout.ABSENT, LARGEST_COUNTER - 1
 _LARGEST_KIND = max(layout.KINDS.values())
+_LARGEST_OPEN_KIND = layout.KINDS["evaluation"]  # an iteration is no span
 _LARGEST_STATUS = max(layout.STATUSES.values())
 _LARGEST_PHASE = max(layout.PHASES.values())
 _LEAST_PACKED = np.array([1, 1, 0, 0], np.uint8)
@@ -156,7 +157,7 @@ def believable_open(rows: Records, now_ns: int, word_capacity: int) -> Flags:
         at = rows[name]
         good &= (at == 0) | ((at >= start) & (at <= now_ns + FUTURE_NS))
     kind = packed & 0xFF
-    good &= (kind >= 1) & (kind <= _LARGEST_KIND)
+    good &= (kind >= 1) & (kind <= _LARGEST_OPEN_KIND)
     good &= ((packed >> layout.PHASE_SHIFT) & 0xFF) <= _LARGEST_PHASE
     good &= ((words & 0xFFFFFFFF) < word_capacity) & ((words >> 32) < word_capacity)
     return good

@@ -179,6 +179,22 @@ FAMILIES: Final = (
         "Accepted records that came after later ones.",
         "ring reader",
     ),
+    _own(
+        "engine_iterations_total",
+        "iterations",
+        ("outcome",),
+        "Iterations of inference engines: in_time, late (told of when their time was settled) or "
+        "missing (others after them came). Requests in missing ones are roofline-windows/1.",
+        "settlement",
+    ),
+    _own(
+        "servers",
+        "servers",
+        ("allocation_method",),
+        "Workloads with requests, by what settlement knows at best of those that ended last: "
+        "roofline-two-part/1 in exact mode, roofline-counts/1 with iteration details.",
+        "settlement",
+    ),
     _own("rings_attached", "rings", (), "Rings that are being read.", "ring reader"),
     _own("rings_unbound", "rings", (), "Rings whose devices are not known.", "binding"),
     _own(

@@ -304,6 +304,10 @@ def _rings(snapshot: Snapshot, to: Emission) -> None:
     ):
         to.put("ring_records_total", count, {"outcome": outcome})
     to.put("ring_late_records_total", rings.late)
+    for outcome, count in rings.iterations.items():
+        to.put("engine_iterations_total", count, {"outcome": outcome})
+    for method, count in rings.servers.items():
+        to.put("servers", count, {"allocation_method": method})
     to.put("rings_attached", rings.attached)
     to.put("rings_unbound", rings.unbound)
     to.put("unbound_spans_total", rings.unbound_spans)

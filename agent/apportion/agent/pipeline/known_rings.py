@@ -66,6 +66,7 @@ class KnownRings:
             "restart_count": identity.said.restart_count,
             "resumed_from_step": identity.said.resumed_from_step,
             "flops_per_token": identity.said.flops_per_token,
+            "manifest": dict(identity.said.manifest),
         }
         attached_ns = self._time.of(identity.created_ns)
         start_ns = identity.process_start_ns or identity.init_ns

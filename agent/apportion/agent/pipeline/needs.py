@@ -53,7 +53,7 @@ class RequestNeeds:
         by_need: dict[tuple[int, Roofline], list[int]] = {}
         for index, pair in enumerate(pairs.tolist()):
             group, entity = pair >> 32, pair & 0xFFFFFFFF
-            roofline = self._roofline(group, entity)
+            roofline = self.roofline(group, entity)
             if roofline is not None:
                 by_need.setdefault((group, roofline), []).append(index)
         by_group: dict[int, list[Column]] = {}
@@ -66,7 +66,8 @@ class RequestNeeds:
         for served in by_group.values():
             _serve_in_turn(roots, np.concatenate(served))
 
-    def _roofline(self, group: int, entity: int) -> Roofline | None:
+    def roofline(self, group: int, entity: int) -> Roofline | None:
+        """Of an entity's model on a device group; None where facts are missing."""
         key = (group, entity)
         if key not in self._rooflines:
             self._rooflines[key] = self._found(group, entity)

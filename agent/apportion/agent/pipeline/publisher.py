@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -232,6 +232,11 @@ def _open_requests(intake: Intake, folder: LabelFolder) -> Counter[tuple[str, st
     return found
 
 
+def _servers(settlement: Settlement) -> dict[str, int]:
+    living = [ring for ring in settlement.rings.values() if ring.ended_ns is None]
+    return settlement.iterations.servers(living)
+
+
 def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None) -> RingCounts:
     counters = intake.counters
     open_spans: Counter[str] = Counter()
@@ -256,6 +261,8 @@ def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None
         unbound_spans=intake.settlement.totals.unbound_spans,
         refused=MappingProxyType(dict(refused)),
         open_spans=MappingProxyType(dict(open_spans)),
+        iterations=MappingProxyType(asdict(intake.settlement.iterations.counters)),
+        servers=MappingProxyType(_servers(intake.settlement)),
     )
 
 

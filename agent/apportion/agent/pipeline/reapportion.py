@@ -112,7 +112,7 @@ class _Past:
             if (row.ring, row.number) not in held:
                 by_ring[row.ring].append(row)
         self._charged = {
-            key: self._rings[key].by_group(_roots_of(self._rings[key], own))
+            key: self._rings[key].by_group(charged_roots(self._rings[key], own))
             for key, own in by_ring.items()
         }
         self._lost = {
@@ -216,7 +216,7 @@ class _Past:
         return found
 
 
-def _roots_of(ring: RingState, rows: Sequence[RootRow]) -> Roots:
+def charged_roots(ring: RingState, rows: Sequence[RootRow]) -> Roots:
     """Roots of the ledger, charged to their end."""
     roots = np.zeros(len(rows), dtype=ROOT)
     for root, row in zip(roots, rows, strict=True):

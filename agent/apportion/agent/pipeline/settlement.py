@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent.pipeline.engine_iterations import EngineIterations
 from apportion.agent.pipeline.known_rings import KnownRings
+from apportion.agent.pipeline.merged_iterations import is_iteration
 from apportion.agent.pipeline.metered import MeteredDevices
 from apportion.agent.pipeline.needs import RequestNeeds
 from apportion.agent.pipeline.pods import Pods
@@ -100,6 +102,7 @@ class Settlement:
         self.verdicts: dict[int, Verdict] = {}
         self.metered = MeteredDevices(state, self.registry, time, rates_of, share_of)
         self._needs = RequestNeeds(self.registry, models or {})
+        self.iterations = EngineIterations(state, self.registry)
         self._known = KnownRings(state, self.registry, time)
         self._runs = Runs(state, self.registry)
         for ring, ended_ns in self._known.of_other_boots():
@@ -152,6 +155,12 @@ class Settlement:
         """
         if not records.size:
             return
+        iterations = is_iteration(records)
+        if iterations.any():
+            self.iterations.absorb(ring.key, records[iterations], self._time.anchor_ns)
+            records, late = records[~iterations], late[~iterations]
+            if not records.size:
+                return
         decoded = decode(records, late, self._time.anchor_ns, entity_of)
         ring.absorb(decoded)
         self._unsaved.absorb(ring.key, decoded)
@@ -262,6 +271,7 @@ class Settlement:
             self._next_charge_key,
             self._needs,
             self._runs,
+            self.iterations,
         )
 
     def _batch(self, outcome: TickOutcome, now_ns: int) -> TickBatch:
@@ -286,6 +296,7 @@ class Settlement:
         ]
         batch.accruals_removed = [tuple(key) for key in outcome.posted.removed]
         self.metered.write(batch, outcome.targets, outcome.idle)
+        self.iterations.write(batch)
         self._known.write(batch, outcome)
         return batch
 
@@ -309,6 +320,13 @@ class Settlement:
             totals.add_ended(span.kind, span.entity, status, 1)
         self._unsaved = Unsaved()
         self.metered.settled(outcome.targets, outcome.idle)
+        groups = self.registry.groups
+        self.iterations.committed(
+            outcome.spans,
+            list(self.rings.values()),
+            lambda group: outcome.settled_ns(groups.value(group)),
+            outcome.limit_ns,
+        )
         totals.unbound_spans += self._known.committed(outcome)
 
     def _add_training(self) -> None:

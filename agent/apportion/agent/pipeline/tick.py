@@ -14,6 +14,7 @@ from apportion.agent.pipeline.runs import LostWork
 from apportion.agent.pipeline.surprises import surprises
 from apportion.agent.pipeline.verdicts import verdicts
 from apportion.core.units import NS_PER_MINUTE
+from apportion.cost.methods.iteration_share import IterationShare
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.window_share import WindowShare
 from apportion.cost.settlement.late import reallocation_rows
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from apportion.agent.pipeline.device import MeteredDevice
+    from apportion.agent.pipeline.engine_iterations import EngineIterations
     from apportion.agent.pipeline.needs import RequestNeeds
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
@@ -43,7 +45,6 @@ GAP_PERIODS: Final = 3
 """... and for less than so many of its periods."""
 LEARNT_LATE: Final = "learnt_late"
 OPEN_BOUND_NS: Final = 10 * NS_PER_MINUTE
-APPORTIONER: Final = WindowShare()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class TickInput:
     next_charge_key: int
     needs: RequestNeeds
     runs: Runs
+    iterations: EngineIterations
 
 
 @dataclass(slots=True)
@@ -74,6 +76,8 @@ class TickOutcome:
     targets: dict[int, int]
     """How far each device is settled, by its key."""
     limit_ns: int
+    spans: Roots = field(default_factory=lambda: NO_ROOTS)
+    """Root spans that the tick knew of."""
     settled: Settled = field(default_factory=lambda: Settled(NO_ROOTS, [], {}))
     posted: Posted = field(default_factory=lambda: Posted([], {}, {}, {}, []))
     lines: list[Row] = field(default_factory=list["Row"])
@@ -121,6 +125,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
     # One array for all, of which each ring's is a view: requests of several rings share an engine.
     spans = np.concatenate([NO_ROOTS, *roots_by_ring.values()])
     tick.needs.tell(spans)
+    batches = tick.iterations.batches(spans, rings, tick.needs, history)
     edges = np.cumsum([0, *(own.size for own in roots_by_ring.values())]).tolist()
     places = zip(roots_by_ring, edges[:-1], edges[1:], strict=True)
     roots_by_ring = {key: spans[begin:end] for key, begin, end in places}
@@ -160,7 +165,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
         roots,
         spanless,
         groups,
-        apportioner=APPORTIONER,
+        apportioner=WindowShare() if batches is None else IterationShare(batches),
         tie=registry.ties(roots, spanless),
     )
     book = Book(
@@ -171,6 +176,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
         first_charge_key=tick.next_charge_key,
         posted_ns=tick.now_ns,
     )
+    outcome.spans = spans
     outcome.posted = book.post(outcome.settled)
     outcome.lines = list(outcome.posted.charges)
     _post_moves(tick, outcome, rings)

@@ -144,14 +144,15 @@ class Totals:
         """What one committed tick settled, and in which of `pods`."""
         entity = _column(settled, "entity", [claim.entity for claim in settled.spanless])
         category = _column(settled, "category", [int(c.category) for c in settled.spanless])
-        found, place = pods.of_rows(settled)
-        code = place << 40 | entity << 8 | category
+        found, places = pods.of_rows(settled)
+        code = places << 40 | entity << 8 | category
         for _, amounts in sorted(settled.by_bucket.items()):
             values, inverse = np.unique(code[amounts.rows], return_inverse=True)
             sums = amounts.sums(inverse, values.size)
             for value, (device_ns, energy_mj, units) in zip(values.tolist(), sums, strict=True):
-                who, pod = value >> 8 & 0xFFFFFFFF, found[value >> 40]
-                key = self._spend_key(who, Category(value & 0xFF), pod)
+                who = value >> 8 & 0xFFFFFFFF
+                place: int = value >> 40
+                key = self._spend_key(who, Category(value & 0xFF), found[place])
                 self._spend.add(key, device_ns, units, energy_mj)
         for row in settled.settlements:
             if row.rate == NO_RATE:

@@ -13,10 +13,13 @@ import importlib
 from time import monotonic_ns
 from typing import Any, Final
 
+from apportion.client import iterations
 from apportion.client.announced import Told
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
+from apportion.client.iterations import Iteration
 from apportion.client.session import ready
+from apportion.client.vllm.engine_clock import EngineClock
 from apportion.client.vllm.installed import server_logger
 
 _BASE: Any = importlib.import_module("vllm.v1.metrics.loggers").StatLoggerBase
@@ -31,11 +34,16 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         self._engine = engine_index
         self._since_ns = monotonic_ns()
+        self._clock = EngineClock()
+        self._staggered = False
+        """Whether a request skips iterations, so that its tokens are several of them apart."""
         self._speaks = False
         try:
             self._speaks = _says_ids()
             if self._speaks:
                 engine_requests.model = _served_model(vllm_config)
+                parallel = getattr(vllm_config, "parallel_config", None)
+                self._staggered = getattr(parallel, "pipeline_parallel_size", 1) > 1
                 engine_requests.speaks = True
             else:
                 server_logger().warning(
@@ -58,10 +66,15 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
         """An iteration has ended; either of its statistics may be None."""
         if not self._speaks:
             return
-        end_ns = monotonic_ns()
+        heard_ns = monotonic_ns()
         try:
+            apart_ns = 0 if self._staggered else _apart_ns(iteration_stats)
+            end_ns = self._clock.ended(heard_ns, apart_ns)
             if scheduler_stats is not None:
                 engine_requests.queue(self._engine, _waiting(scheduler_stats))
+                details = getattr(scheduler_stats, "iteration_details", None)
+                if details is not None:  # before its requests: who reads them knows it
+                    iterations.record(_iteration(self._engine, details, end_ns, apart_ns))
             for finished in getattr(iteration_stats, "finished_requests", ()):
                 engine_requests.tell(finished.request_id, _told(finished, end_ns, self._since_ns))
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
@@ -87,8 +100,31 @@ def _waiting(stats: Any) -> int:
     return int(stats.num_waiting_reqs) + int(getattr(stats, "num_skipped_waiting_reqs", 0))
 
 
+def _apart_ns(stats: Any) -> int:
+    """How long after the one before it an iteration ended, by the engine's clock; 0: not known.
+
+    vLLM tells of each token but first ones how long ago the same request had its last one.
+    """
+    tokens_s = getattr(stats, "inter_token_latencies_iter", None)
+    return round(min(tokens_s) * _NS) if tokens_s else 0
+
+
+def _iteration(engine: int, details: Any, end_ns: int, apart_ns: int) -> Iteration:
+    """With `--enable-logging-iteration-details`: it ended at `end_ns`."""
+    return Iteration(
+        engine,
+        details.iteration_index,
+        end_ns,
+        max(apart_ns, round(details.elapsed_ms * 1e6)),
+        details.num_ctx_requests,
+        details.num_ctx_tokens,
+        details.num_generation_requests,
+        details.num_generation_tokens,
+    )
+
+
 def _told(finished: Any, end_ns: int, since_ns: int) -> Told:
-    """Of its times vLLM says lengths only; it has ended just now.
+    """Of its times vLLM says lengths only, back from its last token at `end_ns`.
 
     A time before `since_ns`, when there was no engine, is a length of something that never was:
     of a request that was not scheduled, say.

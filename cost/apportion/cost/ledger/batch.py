@@ -27,9 +27,9 @@ class ChargeKind(IntEnum):
 class TickBatch:
     """Rows by table, appended or replaced together or not at all.
 
-    `inserted` rows are new. Of `span`, `reading` and `method` a row whose key exists already is
-    the same fact again (read before a crash) and ignored; of `evidence` it replaces the known
-    one (its end moved on); of any other table it is an error, and the whole tick is refused.
+    `inserted` rows are new. Of `span`, `reading`, `iteration` and `method` a row whose key exists
+    already is the same fact again (read before a crash) and ignored; of `evidence` it replaces the
+    known one (its end moved on); of any other table it is an error, and the whole tick is refused.
     `replaced` rows overwrite the row of their key; what is posted (`charge`, `settlement`,
     `settlement_part`, `repricing`, `price_rule`, `span`) never is. Accruals are removed first,
     then changed.
@@ -42,6 +42,8 @@ class TickBatch:
     """Keys: the first eight columns after agent_id of `accrual`."""
     readings_before: dict[int, int] = field(default_factory=dict[int, int])
     """By device key: readings before this node time are settled and deleted."""
+    iterations_before: dict[int, int] = field(default_factory=dict[int, int])
+    """By ring key: engine iterations that ended by this node time are settled and deleted."""
 
     def insert(self, table: str, rows: list[Row]) -> None:
         """Append `rows` to a table."""
@@ -60,8 +62,8 @@ class LedgerState:
 
     `tables` maps a table's name to its rows without agent_id, for: boot, wall_offset, device,
     device_group, device_share, rate, entity, method, ring, ring_position, binding, lost_work,
-    accrual, watermark, idle_power, reading. `spans` are the rows of `span` that end after the
-    oldest watermark less the given margin; `next_charge_key` is the first free one.
+    accrual, watermark, idle_power, reading, iteration. `spans` are the rows of `span` that end
+    after the oldest watermark less the given margin; `next_charge_key` is the first free one.
     """
 
     agent_id: int

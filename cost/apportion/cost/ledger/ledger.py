@@ -56,6 +56,7 @@ STATE_TABLES: Final = (
     "watermark",
     "idle_power",
     "reading",
+    "iteration",
 )
 """What `LedgerState.tables` holds whole."""
 
@@ -188,6 +189,8 @@ class Ledger(LedgerReader):
         self._many(connection, "accrual", statements.upsert("accrual"), changed)
         before = list(batch.readings_before.items())
         self._many(connection, "reading", statements.delete_readings, before)
+        before = list(batch.iterations_before.items())
+        self._many(connection, "iteration", statements.delete_iterations, before)
         self.outbox.record(connection, batch)
 
     def _many(

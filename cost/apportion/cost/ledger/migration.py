@@ -1,7 +1,8 @@
 """The schema's revisions: a new ledger gets the newest, an old one only when somebody asks.
 
 Revisions are numbered 0001, 0002, ... and each first only adds, so that an agent works with its
-own revision and the next: two releases can share one database.
+own revision and the next: two releases can share one database. An agent makes a new ledger from
+the tables as they are declared, without the way there; a test holds both to the same schema.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import inspect, text
+from sqlalchemy import Column, MetaData, String, Table, inspect, text
 
 from apportion.core.errors import SchemaMismatch
 from apportion.cost.ledger.engine import (
@@ -22,6 +23,8 @@ from apportion.cost.ledger.engine import (
     open_engine,
     shown,
 )
+from apportion.cost.ledger.expected_sizes import tell_sizes
+from apportion.cost.ledger.tables import metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -34,6 +37,11 @@ ADVISORY_LOCK: Final = 4_870_326_119_004_516_001
 LOCK_TIMEOUT_MS: Final = 10_000
 
 MIGRATIONS: Final = Path(__file__).resolve().parents[1] / "migrations"
+
+_STAMP: Final = Table(
+    "alembic_version", MetaData(), Column("version_num", String(32), primary_key=True)
+)
+"""Where Alembic looks for a ledger's revision."""
 
 
 def migrate(path_or_url: str | Path) -> tuple[str | None, str]:
@@ -67,7 +75,7 @@ def check_schema(engine: Engine, name: str, *, create: bool) -> None:
         revision = revision_of(connection)
         empty = revision is None and not inspect(connection).get_table_names()
     if empty and create:
-        _upgrade(engine, name)
+        _create(engine)
         return
     if empty and is_postgres(engine.url):
         message = f"ledger {name} has no tables yet: run `apportion ledger migrate --ledger {name}`"
@@ -100,8 +108,18 @@ def revision_of(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
+def _create(engine: Engine) -> None:
+    with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        if revision_of(connection) is not None:  # another agent was faster
+            return
+        metadata.create_all(connection, checkfirst=False)
+        tell_sizes(connection)
+        _STAMP.create(connection)
+        connection.execute(_STAMP.insert().values(version_num=REVISION))
+
+
 def _upgrade(engine: Engine, name: str) -> tuple[str | None, str]:
-    # Here and not above: an agent that finds its schema in order never loads Alembic.
+    # Here and not above: an agent never loads Alembic.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 

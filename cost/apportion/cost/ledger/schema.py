@@ -365,6 +365,17 @@ reading = Table(
     PrimaryKeyConstraint("agent_id", "device_key", "time_ns"),
 )
 
+iteration = Table(
+    "iteration",
+    metadata,
+    Column("agent_id", BigInteger, nullable=False),
+    Column("ring_key", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False, comment="of the first one in its ring"),
+    Column("end_ns", BigInteger, nullable=False, comment="when the last of them ended"),
+    Column("values", Text, nullable=False, comment="JSON, a list a column; deleted once settled"),
+    PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
+)
+
 evidence = Table(
     "evidence",
     metadata,

@@ -88,8 +88,9 @@ disowned = Table(
 )
 
 NOT_SHIPPED = frozenset(
-    {"reading", outbox.name, shipping.name, shipped.name, lease.name, disowned.name}
+    {"reading", "iteration"}
+    | {outbox.name, shipping.name, shipped.name, lease.name, disowned.name}
     | {table.name for table in ROLLUP_TABLES}
 )
-"""Tables that each ledger has for itself. A reading is state, and gone once it is settled; each
-ledger rolls up what is in it."""
+"""Tables that each ledger has for itself. A reading or an iteration is state, and gone once it is
+settled; each ledger rolls up what is in it."""

@@ -22,7 +22,7 @@ POSTED: Final = frozenset(
     {"charge", "settlement", "settlement_part", "repricing", "price_rule", "span"}
 )
 """Tables whose rows are never written over."""
-KEPT_ONCE: Final = frozenset({"span", "reading", "method"})
+KEPT_ONCE: Final = frozenset({"span", "reading", "iteration", "method"})
 """Tables where a row that is there already is the same fact, read again or written by another
 agent."""
 MOVES_ON: Final = frozenset({"evidence"})
@@ -48,6 +48,8 @@ class Statements:
         self.delete_accrual: Final = f"DELETE FROM accrual WHERE {own} AND {keys}"  # noqa: S608
         settled = f'"device_key" = {mark} AND "time_ns" < {mark}'
         self.delete_readings: Final = f"DELETE FROM reading WHERE {own} AND {settled}"  # noqa: S608
+        settled = f'"ring_key" = {mark} AND "end_ns" <= {mark}'
+        self.delete_iterations: Final = f"DELETE FROM iteration WHERE {own} AND {settled}"  # noqa: S608
 
     def insert(self, table: str, columns: tuple[str, ...] | None = None) -> str:
         """Append rows to `table`. `columns` are those that the rows have; all without agent_id."""

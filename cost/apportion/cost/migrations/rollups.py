@@ -261,26 +261,6 @@ def add_rollups() -> None:
     )
 
 
-def tell_sizes() -> None:
-    """How many rows SQLite is to expect by each index, one column more at a time.
-
-    Until told it takes every table for small, and compares each span with each line.
-    """
-    if op.get_bind().dialect.name != "sqlite":
-        return
-    op.execute("ANALYZE sqlite_master")  # makes the table of sizes, and looks at no other
-    sizes = sa.table("sqlite_stat1", sa.column("tbl"), sa.column("idx"), sa.column("stat"))
-    op.bulk_insert(
-        sizes,
-        [
-            {"tbl": "span", "idx": "span", "stat": "10000000 10000000 100000 1"},
-            {"tbl": "span", "idx": "span_end", "stat": "10000000 10000000 1"},
-            {"tbl": "span", "idx": "span_late", "stat": "100 100 1"},
-            {"tbl": "charge", "idx": "charge", "stat": "10000000 10000000 1"},
-        ],
-    )
-
-
 def remove_rollups() -> None:
     """Remove what `add_rollups` added."""
     op.drop_table("rollup_cost")

@@ -18,6 +18,8 @@ from apportion.cost.quantity import Lacks
 from apportion.cost.sums import Halves, halves, narrow_sums, sums_of_halves
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import ColumnElement, Table
     from sqlalchemy.sql.selectable import FromClause
 
@@ -30,8 +32,8 @@ def hour_of(instant_ns: ColumnElement[int]) -> ColumnElement[int]:
     return instant_ns - instant_ns % NS_PER_HOUR
 
 
-def lines(*places: ColumnElement[bool]) -> Subquery:
-    """Posted lines in any of `places`, with the columns of `rollup_cost`.
+def lines(*places: ColumnElement[bool], also: Sequence[str] = ()) -> Subquery:
+    """Posted lines in any of `places`, with the columns of `rollup_cost` and `also` their own.
 
     No line is in two of them. They are asked for one after the other: for one condition made of
     both, SQLite would go through all lines of an agent.
@@ -48,13 +50,14 @@ def lines(*places: ColumnElement[bool]) -> Subquery:
         line.group_key,
         func.coalesce(line.rate_key, 0).label("rate_key"),
         line.method_key,
+        *(line[name] for name in also),
         *_amounts(line.device_ns, line.units, line.energy_mj, func.coalesce(unpriced_ns(line), 0)),
     )
     return union_all(*(query.where(place) for place in places)).subquery("line")
 
 
-def running(*terms: ColumnElement[bool]) -> Subquery:
-    """Running sums for which `terms` hold, with the columns of `rollup_cost`."""
+def running(*terms: ColumnElement[bool], also: Sequence[str] = ()) -> Subquery:
+    """Running sums for which `terms` hold, with the columns of `rollup_cost` and `also` theirs."""
     row = accrual.c
     return (
         select(
@@ -68,6 +71,7 @@ def running(*terms: ColumnElement[bool]) -> Subquery:
             row.group_key,
             row.rate_key,
             row.method_key,
+            *(row[name] for name in also),
             *_amounts(row.device_ns, row.units, row.energy_mj),
         )
         .where(*terms)

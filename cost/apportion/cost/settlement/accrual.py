@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from apportion.cost.methods.names import Method
+from apportion.cost.methods.names import Method, of_both
 from apportion.cost.quantity import plus
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Accrual:
             plus(self.units, other.units),
             self.incomplete or other.incomplete,
             self.prefill_ns + other.prefill_ns,
-            max(self.method, other.method),
+            of_both(self.method, other.method),
         )
 
 

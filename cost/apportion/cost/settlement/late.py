@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from apportion.core.category import Category, Phase
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
-from apportion.cost.methods.names import Method
+from apportion.cost.methods.names import BY_NEED, Method
 from apportion.cost.settlement.phases import PhaseSlice, phase_durations, split
 from apportion.cost.settlement.settle import settle
 from apportion.cost.settlement.work import spanless_method
@@ -101,7 +101,7 @@ def _collect(settled: Settled, sign: int, moves: dict[MoveKey, list[int | None]]
             if payer is None:
                 payer = payers[index] = _payer(settled, index)
             parts = [(payer, device_ns, energy_mj if metered else None, cost)]
-            by_need = payer.method == Method.ROOFLINE_WINDOWS and payer.ring
+            by_need = payer.method in BY_NEED and payer.ring
             if by_need and settled.roots["first_token_ns"][index] > 0:
                 parts = _by_phase(payer, parts[0][1:], prefill_ns)
             for part, *values_of in parts:

@@ -9,7 +9,7 @@ import numpy as np
 
 from apportion.core.category import Phase
 from apportion.cost.ledger.batch import UNADJUSTED, ChargeKind
-from apportion.cost.methods.names import Method
+from apportion.cost.methods.names import BY_NEED, Method
 from apportion.cost.rounding import split_in_two
 from apportion.cost.settlement.amounts import Quantity
 from apportion.cost.settlement.phases import Durations, split
@@ -105,7 +105,7 @@ class Lines:
         """
         first, length = roots["first_token_ns"], roots["end_ns"] - roots["start_ns"]
         lead = np.clip(first - roots["start_ns"], 0, length)
-        by_need = (roots["method"] == int(Method.ROOFLINE_WINDOWS)) & (length > 0)
+        by_need = np.isin(roots["method"], BY_NEED) & (length > 0)
         by_need &= amounts.device_ns > 0
         length = np.where(by_need, amounts.device_ns, length)
         lead = np.where(by_need, amounts.prefill_ns, lead)

@@ -13,7 +13,7 @@ import numpy as np
 
 from apportion.core.category import Phase
 from apportion.core.units import NS_PER_HOUR, NS_PER_MINUTE
-from apportion.cost.methods.names import Method
+from apportion.cost.methods.names import BY_NEED, Method
 from apportion.cost.settlement.accrual import Accrual, AccrualKey
 from apportion.cost.settlement.amounts import Amounts, Quantity
 from apportion.cost.settlement.lines import Lines, Who
@@ -119,7 +119,7 @@ class Book:
             period = (int(root["start_ns"]), int(root["end_ns"]))
             quantity, method = _quantity(amounts, index), _method(root)
             durations = phase_durations(*period, int(root["first_token_ns"]), slices)
-            if method == Method.ROOFLINE_WINDOWS:
+            if method in BY_NEED:
                 prefill_ns = int(amounts.prefill_ns[index])
                 durations = by_method(durations, prefill_ns, quantity.device_ns)
             self._lines.post(
@@ -185,7 +185,7 @@ class Book:
             end_ns = max(start_ns, min(accrual.end_ns, int(root["end_ns"])))
             period, slices = (start_ns, end_ns), self._slices(key.ring, key.number)
             durations = phase_durations(*period, int(root["first_token_ns"]), slices)
-            if accrual.method == Method.ROOFLINE_WINDOWS:
+            if accrual.method in BY_NEED:
                 durations = by_method(durations, accrual.prefill_ns, accrual.device_ns)
         self._lines.post(
             Who(*key[:5]),

@@ -11,7 +11,7 @@ from apportion.core.category import Category
 from apportion.core.interval import Interval, subtract, union
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.apportionment import Claims, Shares, Windows, apportion
-from apportion.cost.methods.names import Method
+from apportion.cost.methods.names import BY_NEED
 from apportion.cost.settlement.amounts import Amounts
 from apportion.cost.settlement.work import NOBODY, Spanless
 
@@ -150,7 +150,7 @@ def _work(roots: Roots, rest: Sequence[Spanless]) -> tuple[Claims, Column]:
 
 def _windows(roots: Roots, rest: Column) -> Windows | None:
     """The needs of the work; None where none is known."""
-    by_need = roots["method"] == int(Method.ROOFLINE_WINDOWS)
+    by_need = np.isin(roots["method"], BY_NEED)
     if not by_need.any():
         return None
     token_ns = np.where(roots["first_token_ns"] > 0, roots["first_token_ns"], roots["end_ns"])

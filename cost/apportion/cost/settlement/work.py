@@ -32,7 +32,7 @@ ROOT: Final = np.dtype(
         ("output_tokens", "i8"),
         ("begun_ns", "i8"),  # when its prefill began, and what it needs for itself in prefill
         ("prefill_own", "i8"),  # and in decode (methods.occupancy); with method
-        ("decode_own", "i8"),  # ROOFLINE_WINDOWS alone
+        ("decode_own", "i8"),  # methods BY_NEED alone
         ("ring", "i4"),
         ("entity", "i4"),
         ("group", "i4"),

@@ -38,7 +38,7 @@ class Process:
     is None while nobody has seen it dead. `clean`: it said that it ended, and its last step had
     not failed. Steps are numbers that it gave; `last_step` is the highest that was finished,
     `last_step_ns` when the last one was. `resumed_step` is the last step of the checkpoint that
-    it said it had loaded, at `resumed_ns`.
+    it said it had loaded, at `resumed_ns`. `manifest` is with what it computed.
     """
 
     key: ProcessKey
@@ -56,6 +56,7 @@ class Process:
     last_step_ns: int | None = None
     resumed_step: int | None = None
     resumed_ns: int | None = None
+    manifest: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_trainer(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from apportion.cost.figure_text import cell
 from apportion.cost.quantity import Quantity
@@ -92,6 +93,10 @@ def _plain(row: AttemptRow | CheckpointRow) -> dict[str, Any]:
 def _value(value: object) -> object:
     if isinstance(value, Quantity):
         return _quantity(value)
+    if isinstance(value, Mapping):
+        return {
+            key: list(texts) for key, texts in cast("Mapping[str, tuple[str, ...]]", value).items()
+        }
     return value.value if isinstance(value, Outcome) else value
 
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from apportion.core.category import Category, Phase, SpanKind, SpanStatus
+from apportion.core.category import Category, Phase, PhaseClock, SpanKind, SpanStatus
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import (
     accrual,
@@ -122,6 +122,7 @@ def processes(connection: Connection, axis: Axis) -> dict[RunKey, list[Process]]
         said: dict[str, Any] = json.loads(identity)
         if said.get("run") is None:
             continue
+        manifest: dict[str, str] = said.get("manifest") or {}
         known = dict(zip(_PROGRESS, progress, strict=True))
         for name in ("first_step_ns", "last_step_ns", "resumed_ns"):
             known[name] = axis.at(agent_id, known[name])
@@ -135,6 +136,7 @@ def processes(connection: Connection, axis: Axis) -> dict[RunKey, list[Process]]
             rank=said.get("rank"),
             world_size=said.get("world_size"),
             restart_count=said.get("restart_count"),
+            manifest=tuple(manifest.items()),
             **known,
         )
         found.setdefault(RunKey(said.get("workload"), said["run"]), []).append(process)
@@ -288,7 +290,11 @@ def checkpoints(members: Iterable[ProcessKey], period: Period) -> Executable:
             _of(members),
             or_(
                 span.c.kind == int(SpanKind.CHECKPOINT),
-                and_(span.c.kind == int(SpanKind.PHASE), span.c.phase == int(Phase.CHECKPOINT)),
+                and_(
+                    span.c.kind == int(SpanKind.PHASE),
+                    span.c.phase == int(Phase.CHECKPOINT),
+                    span.c.phase_clock != int(PhaseClock.DEVICE),  # the same one once more
+                ),
             ),
             span.c.status == int(SpanStatus.OK),
             period.holds(span.c.agent_id, span.c.end_ns),
@@ -311,4 +317,6 @@ def _of(members: Iterable[ProcessKey]) -> ColumnElement[bool]:
 
 
 def _ended(period: Period) -> tuple[ColumnElement[bool], ...]:
-    return finished_steps(), period.holds(span.c.agent_id, span.c.end_ns)
+    # A rank whose step fails because another one died has finished nothing, though it ended it.
+    well = span.c.status == int(SpanStatus.OK)
+    return finished_steps(), well, period.holds(span.c.agent_id, span.c.end_ns)

@@ -221,6 +221,7 @@ class _Run:
                 len(kept),
                 self._costs.of_attempt(attempt.number, RunLine),
                 self._costs.of_attempt(attempt.number, LOST),
+                _manifest(attempt),
             )
             before = attempt
 
@@ -290,6 +291,15 @@ class _Run:
                     f"{name} took no earlier one's place: it runs beside it, or begins anew under "
                     "an old name (a restart is said by the launcher or by client.resumed())"
                 )
+
+
+def _manifest(attempt: Attempt) -> dict[str, tuple[str, ...]]:
+    """With what its processes computed: each key's values, in the order in which it was said."""
+    found: dict[str, dict[str, None]] = {}
+    for process in attempt.processes:
+        for key, text in process.manifest:
+            found.setdefault(key, {})[text] = None
+    return {key: tuple(sorted(texts)) for key, texts in found.items()}
 
 
 def _resumed_step(attempt: Attempt, fate: Fate) -> int | None:

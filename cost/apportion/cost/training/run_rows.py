@@ -11,6 +11,8 @@ from apportion.cost.quantity import Quantity
 from apportion.cost.training.lost_query import HANG, PROCESS_DIED, ROLLED_BACK
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from apportion.cost.training.attempts import Outcome, RunKey
 
 
@@ -104,7 +106,8 @@ class AttemptRow:
 
     `down_ns` is the time since the attempt before it ended, `resumed_step` the last step of what
     it restored, `kept_steps` how many of its `finished_steps` were not done in vain. `ranks` are
-    its processes that the ledgers know.
+    its processes that the ledgers know. `manifest` is with what they computed: what each key had
+    in some of them.
     """
 
     number: int
@@ -123,6 +126,7 @@ class AttemptRow:
     kept_steps: int
     total: Quantity
     lost: Quantity
+    manifest: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)

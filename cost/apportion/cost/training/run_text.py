@@ -9,6 +9,7 @@ from apportion.core.units import NS_PER_SECOND
 from apportion.cost.figure_text import NOTHING, count, instant, joules, seconds
 from apportion.cost.report_text import WIDTH, decimal_amount
 from apportion.cost.table import Table, printable
+from apportion.cost.training.manifest_text import manifest_lines
 from apportion.cost.training.run_rows import LOST
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class _Page:
             yield self._lines(row)
             yield self._figures(row)
             yield self._checkpoints(row.checkpoints)
+            yield manifest_lines(row.attempts)
             yield self._notes(row)
 
     def _head(self, row: RunRow) -> list[str]:

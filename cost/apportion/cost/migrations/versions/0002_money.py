@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from apportion.cost.ledger.expected_sizes import tell_sizes
 from apportion.cost.migrations import rollups
 
 revision = "0002"
@@ -44,6 +45,22 @@ def upgrade() -> None:
             nullable=True,
             comment="of an adjustment from no rate: device time that has a price by it, signed",
         ),
+    )
+    op.create_table(
+        "iteration",
+        sa.Column("agent_id", sa.BigInteger(), nullable=False),
+        sa.Column("ring_key", sa.Integer(), nullable=False),
+        sa.Column(
+            "sequence", sa.BigInteger(), nullable=False, comment="of the first one in its ring"
+        ),
+        sa.Column("end_ns", sa.BigInteger(), nullable=False, comment="when the last of them ended"),
+        sa.Column(
+            "values",
+            sa.Text(),
+            nullable=False,
+            comment="JSON, a list a column; deleted once settled",
+        ),
+        sa.PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
     )
     op.create_table(
         "repricing",
@@ -129,7 +146,7 @@ def upgrade() -> None:
     _training()
     _shipping()
     rollups.add_rollups()
-    rollups.tell_sizes()
+    tell_sizes(op.get_bind())
 
 
 def _training() -> None:
@@ -234,5 +251,6 @@ def downgrade() -> None:
     op.drop_table("device_share")
     op.drop_table("price_rule")
     op.drop_table("repricing")
+    op.drop_table("iteration")
     op.drop_column("charge", "priced_ns")
     op.drop_column("charge", "from_rate_key")

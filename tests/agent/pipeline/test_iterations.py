@@ -1,0 +1,233 @@
+"""Requests whose engine tells of its iterations pay by the batches that they were in."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from benchmarks.evaluation.engine import Arrivals, made_up, simulate
+from tests.agent.pipeline.test_request_needs import MODEL, PRICE
+from tests.agent.pipeline.world import DOLLARS, SECOND, Process, Span, World
+
+from apportion.agent.pipeline.tick import TickOutcome
+from apportion.core.category import Phase, SpanKind
+from apportion.core.device_facts import DeviceFacts
+from apportion.cost.audit import audit
+from apportion.cost.methods.counts import roofline_counts
+from apportion.cost.methods.model_catalogue import named_model
+from apportion.cost.methods.names import Method
+from apportion.cost.methods.roofline import Floats, Roofline
+from apportion.cost.methods.shares import Busy
+from apportion.cost.methods.trace import IterationCounts, Trace
+from apportion.cost.replay.requests_file import RequestRow
+
+Servers = list[Process]
+Ticking = Callable[..., TickOutcome | None]
+Chooser = Callable[[int, Servers], Iterable[Process]]
+"""Which processes are told of an iteration."""
+
+
+class Run(NamedTuple):
+    """Requests of one engine and its iterations, on one clock."""
+
+    trace: Trace
+    counts: IterationCounts
+
+
+def simulated(arrivals: Arrivals) -> Run:
+    """SIMULATED: what an engine would do with them."""
+    run = simulate(arrivals)
+    return Run(run.trace, run.counts)
+
+
+def played(
+    world: World, servers: Servers, run: Run, told: Chooser = lambda _, servers: servers[:1]
+) -> dict[int, tuple[Process, int]]:
+    """Plays a run in the world's time; process and number of each request's span."""
+    origin_ns, trace, counts = world.now_ns + SECOND, run.trace, run.counts
+    events: list[tuple[int, int, int]] = []
+    for index in range(trace.size):
+        times = {2: trace.start_ns, 1: trace.first_token_ns, 3: trace.finish_ns}
+        events += [(origin_ns + int(column[index]), what, index) for what, column in times.items()]
+    events += [(origin_ns + int(time_ns), 0, index) for index, time_ns in enumerate(counts.end_ns)]
+    spans: dict[int, Span] = {}
+    for time_ns, what, index in sorted(events):
+        while world.now_ns + SECOND < time_ns:
+            world.run(SECOND, utilization=0.9)
+            world.tick()
+        server = servers[index % len(servers)]
+        if what == 0:
+            start_ns = time_ns - int(counts.elapsed_ns[index])
+            prefill = (counts.prefill_requests, counts.prefill_tokens)
+            columns = (*prefill, counts.decode_requests, counts.decode_tokens)
+            for process in told(index, servers):
+                process.iterate(index, start_ns, time_ns, *(int(c[index]) for c in columns))
+        elif what == 1:
+            spans[index].first_token_ns = time_ns
+        elif what == 2:
+            spans[index] = server.start(SpanKind.REQUEST, time_ns, scheduled_ns=time_ns)
+        else:
+            spans[index].tokens = (int(trace.input_tokens[index]), int(trace.output_tokens[index]))
+            spans[index].cached = int(trace.cached_input_tokens[index])
+            server.finish(spans[index], time_ns)
+    world.settle()
+    return {i: (servers[i % len(servers)], span.number) for i, span in spans.items()}
+
+
+def server_of(world: World, processes: int = 1) -> Servers:
+    """One server on one device."""
+    servers = [world.process(f"api-{number}", run="chat") for number in range(processes)]
+    for server in servers:
+        server.workload, server.model = "chat", MODEL
+    world.read_all(0.0)
+    return servers
+
+
+def charged(
+    world: World, numbers: dict[int, tuple[Process, int]], column: str = "units"
+) -> dict[tuple[int, int], int]:
+    """By request and phase."""
+    names = {}
+    for index, (process, number) in numbers.items():
+        names[world.attach(process).key, number] = index
+    sums: dict[tuple[int, int], int] = defaultdict(int)
+    for row in world.rows("charge"):
+        if row["number"]:
+            sums[names[row["ring_key"], row["number"]], row["phase"]] += row[column]
+    return sums
+
+
+def methods(world: World) -> set[int]:
+    """Of lines of requests."""
+    return {row["method_key"] for row in world.rows("charge") if row["number"]}
+
+
+def due(run: Run) -> tuple[Floats, Floats]:
+    """(all, prefill) in units, as a replay of the whole run says."""
+    model, device = named_model(MODEL), DeviceFacts.named("NVIDIA H100 80GB HBM3")
+    assert model is not None
+    assert device is not None
+    shares = roofline_counts(run.trace, run.counts, Roofline.of(model, device))
+    whole = shares.seconds * DOLLARS
+    return whole, shares.prefill / np.maximum(shares.weights, 1) * whole
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_requests_pay_as_a_replay_by_counts_says(processes: int) -> None:
+    """Ticks and hours change nothing, nor which of a server's processes heard of an iteration."""
+    world = World([PRICE])
+    run = simulated(made_up(80, 3))
+    servers = server_of(world, processes)
+    chosen: Chooser = lambda index, all_of: [all_of[(index // 3) % len(all_of)]]  # noqa: E731
+    numbers = played(world, servers, run, chosen)
+    assert methods(world) == {int(Method.ROOFLINE_COUNTS)}
+    costs = charged(world, numbers)
+    got = [[costs[i, phase] for phase in (Phase.PREFILL, Phase.DECODE)] for i in sorted(numbers)]
+    table = np.array(got)
+    whole, prefill = due(run)
+    np.testing.assert_allclose(table.sum(axis=1), whole, rtol=1e-6, atol=1e4)
+    np.testing.assert_allclose(table[:, 0], prefill, rtol=1e-5, atol=1e4)
+    assert audit(world.ledger).holds
+    assert world.settlement.iterations.counters.missing == 0
+    assert not world.rows("iteration")[3:]
+
+
+def test_an_agent_that_dies_between_ticks_changes_next_to_nothing() -> None:
+    """What was read, settled and begun comes back: the same amounts."""
+    run, results = simulated(made_up(30, 5)), []
+    for crashes in (False, True):
+        world = World([PRICE])
+        tick = world.tick
+
+        def dying(
+            *, polled_ns: int | None = None, world: World = world, tick: Ticking = tick
+        ) -> TickOutcome | None:
+            world.ledger.crash_after = world.ticks % 2 == 0
+            return tick(polled_ns=polled_ns)
+
+        if crashes:
+            world.tick = dying  # type: ignore[method-assign]
+        numbers = played(world, server_of(world), run)
+        assert methods(world) == {int(Method.ROOFLINE_COUNTS)}
+        assert audit(world.ledger).holds
+        costs = charged(world, numbers)
+        results.append([costs[key] for key in sorted(costs)])
+    np.testing.assert_allclose(results[1], results[0], rtol=0, atol=20)
+
+
+def test_what_is_missing_is_settled_by_windows_and_counted() -> None:
+    """Requests that an unknown iteration was in say so; the others and every sum stay."""
+    world = World([PRICE])
+    run = simulated(made_up(40, 7))
+    lost = {200, 201, 500}
+    numbers = played(world, server_of(world), run, lambda i, s: [] if i in lost else s)
+    assert methods(world) == {int(Method.ROOFLINE_COUNTS), int(Method.ROOFLINE_WINDOWS)}
+    assert world.settlement.iterations.counters.missing == len(lost)
+    busy = Busy.of(run.trace.start_ns, run.trace.finish_ns)
+    assert sum(charged(world, numbers, "device_ns").values()) == busy.total_ns
+    assert audit(world.ledger).holds
+
+
+def test_twice_and_in_any_order_is_the_same() -> None:
+    """Two processes that are told of the same iteration, in either order, change nothing."""
+    results = []
+    for told in (lambda _, servers: servers[:1], lambda _, servers: [*servers, servers[0]]):
+        world = World([PRICE])
+        numbers = played(world, server_of(world, 2), simulated(made_up(30, 5)), told)
+        costs = charged(world, numbers)
+        results.append([costs[key] for key in sorted(costs)])
+        assert audit(world.ledger).holds
+    assert results[0] == results[1]
+
+
+def captured(path: Path) -> Run:
+    """What a real vLLM 0.32 told a stat logger."""
+    lines: list[dict[str, Any]] = [json.loads(line) for line in path.read_text().splitlines()]
+    told = [line for line in lines if line.get("it")]
+    first_s = told[0]["t"] - 1
+    requests: list[RequestRow] = []
+    rows: list[tuple[int, ...]] = []
+    for line in told:
+        end_ns = round((line["t"] - first_s) * 1e9)
+        counts = line["it"]
+        rows.append(
+            (
+                end_ns,
+                round(counts["elapsed_ms"] * 1e6),
+                counts["num_ctx_requests"],
+                counts["num_ctx_tokens"],
+                counts["num_generation_requests"],
+                counts["num_generation_tokens"],
+            )
+        )
+        for each in line.get("fin", []):
+            admitted_ns, token_ns = (
+                end_ns - round(each[name] * 1e9) for name in ("inference_time", "decode_time")
+            )
+            tokens = ("num_prompt_tokens", "num_cached_tokens", "num_generation_tokens")
+            prompt, cached, output = (int(each[name]) for name in tokens)
+            times = (admitted_ns, token_ns, end_ns)
+            requests.append(RequestRow(each["request_id"], *times, prompt, cached, output, ""))
+    return Run(Trace.of(requests), IterationCounts(*np.array(rows, np.int64).T.copy()))
+
+
+def test_what_a_real_vllm_told(published: Path) -> None:
+    """Its 64 requests pay as a replay says, and its iterations hold the requests' tokens."""
+    world = World([PRICE])
+    run = captured(published / "engines" / "vllm_0.32.0_stat_logger_records.jsonl")
+    assert run.trace.size == 64
+    computed = int(run.trace.computed_tokens.sum())
+    assert int(run.counts.prefill_tokens.sum()) == computed == 4451
+    numbers = played(world, server_of(world), run)
+    assert methods(world) == {int(Method.ROOFLINE_COUNTS)}
+    costs = charged(world, numbers)
+    got = np.array([costs[i, Phase.PREFILL] + costs[i, Phase.DECODE] for i in sorted(numbers)])
+    whole, _ = due(run)
+    # It is admitted within an iteration as this clock sees it, and pays from there on.
+    assert np.abs(got - whole).sum() / 2 < 0.001 * whole.sum()
+    assert audit(world.ledger).holds

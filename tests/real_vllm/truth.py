@@ -1,0 +1,119 @@
+"""How much of the busy cost a ledger has with other requests than the true batches say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from tests.faults.book import Book
+from tests.real_vllm.comparison import Span
+from tests.real_vllm.programs import HOST_CPU
+
+from apportion.client.engine import ids_within
+from apportion.core.category import Category
+from apportion.cost.methods.model_facts import ModelFacts
+from apportion.cost.methods.names import Method
+from apportion.cost.methods.roofline import Roofline
+from apportion.cost.methods.shares import Busy
+from apportion.cost.methods.trace import Iterations, Trace
+from apportion.cost.methods.two_part import roofline_two_part
+from apportion.cost.methods.windows import roofline_windows
+from apportion.cost.replay.iterations_file import BatchRow, Member
+from apportion.cost.replay.requests_file import RequestRow
+
+MOST_MOVED: Final = {
+    Method.ROOFLINE_TWO_PART: 0.01,
+    Method.ROOFLINE_COUNTS: 0.01,
+    Method.ROOFLINE_WINDOWS: 0.02,
+}
+LEAST_BY_METHOD: Final = 0.99
+"""What is learnt late moves by windows in any case."""
+_INTERNAL: Final = re.compile(r"-[0-9a-f]{8}$")
+_CHARGED: Final = """
+    select request_id, method_key, sum(units), sum(abs(units)) from (
+        select agent_id, ring_key, number, method_key, units from charge where category = ?
+        union all
+        select agent_id, ring_key, number, method_key, units from accrual where category = ?)
+    join span using (agent_id, ring_key, number) group by 1, 2
+"""
+
+
+def compared(book: Book, found: list[Span], batches: Path, config: Path) -> dict[str, Any]:
+    """Figures; `config` is the model's."""
+    roofline = Roofline.of(ModelFacts.from_config(config), HOST_CPU)
+    (anchor_ns,) = book.rows("select anchor_ns from boot")[0]
+    names = {span.request_id for span in found}
+    rows = [_row(line, anchor_ns, names) for line in batches.read_text().splitlines()]
+    trace = Trace.of([_request(span) for span in found])
+    iterations = Iterations.of(sorted(rows), trace)
+    true = roofline_two_part(trace, iterations, roofline)
+    units: Counter[str] = Counter()
+    methods: Counter[str] = Counter()
+    for name, method, amount, size in book.rows(_CHARGED, *[int(Category.DIRECT)] * 2):
+        units[name] += amount
+        methods[Method(method).label] += size
+    charged = np.array([units[name] for name in trace.request_id], dtype=np.float64)
+    took_ns = (iterations.end_ns - iterations.start_ns).sum()
+    busy_ns = Busy.of(trace.start_ns, trace.finish_ns).total_ns
+    return {
+        "iterations": len(rows),
+        "units_by_method": dict(methods),
+        "moved": _moved(charged, true.seconds),
+        "moved_by_a_replay_of_the_windows": _moved(
+            roofline_windows(trace, roofline).seconds, true.seconds
+        ),
+        "moved_by_request_seconds": _moved(
+            (trace.finish_ns - trace.start_ns).astype(np.float64), true.seconds
+        ),
+        "moved_by_tokens": _moved(
+            (trace.computed_tokens + trace.output_tokens).astype(np.float64), true.seconds
+        ),
+        "in_flight_between_iterations": round(1 - float(took_ns) / busy_ns, 4),
+    }
+
+
+def too_far(figures: dict[str, Any], method: Method) -> list[str]:
+    """What is wrong with them: another method than expected, or too much with others."""
+    faults: list[str] = []
+    by_method = figures["units_by_method"]
+    if by_method.get(method.label, 0) < LEAST_BY_METHOD * sum(by_method.values()):
+        faults.append(f"settled by {by_method}, not by {method.label}")
+    if figures["moved"] > MOST_MOVED[method]:
+        faults.append(f"{figures['moved']:.2%} of the cost is with other requests than it should")
+    return faults
+
+
+def _moved(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    """The part of the whole that has to change its owner to make one of the other."""
+    difference = np.abs(one / one.sum() - other / other.sum()).sum() / 2
+    return round(float(difference), 5)
+
+
+def _row(line: str, anchor_ns: int, names: set[str]) -> BatchRow:
+    begun_ns, end_ns, batch = json.loads(line)
+    members = sorted(
+        Member(_known(name, names), tokens, context) for name, tokens, context in batch
+    )
+    return BatchRow(0, begun_ns + anchor_ns, end_ns + anchor_ns, tuple(members))
+
+
+def _known(internal: str, names: set[str]) -> str:
+    external = _INTERNAL.sub("", internal)
+    return next(each for each in ids_within(external) if each in names)
+
+
+def _request(span: Span) -> RequestRow:
+    return RequestRow(
+        span.request_id,
+        span.scheduled_ns or span.start_ns,
+        span.first_token_ns,
+        span.end_ns,
+        span.input_tokens,
+        span.cached_input_tokens,
+        span.output_tokens,
+        span.tenant,
+    )
