@@ -32,10 +32,9 @@ def test_every_file_is_in_step() -> None:
 
 def members_of(document: Any) -> dict[Any, Any] | None:
     """Of an object or a list its parts by name or place."""
-    if isinstance(document, list):
-        parts: list[Any] = document
-        return dict(enumerate(parts))
     members: Any = document
+    if isinstance(document, list):
+        return {place: members[place] for place in range(len(members))}
     return members if isinstance(document, dict) else None
 
 

@@ -221,6 +221,7 @@ class Intake:
             self._node(times[2]),
             max(self.time.of(seen_ns), self._node(times[0])),
             int(slot["step"]),
+            told_later=bool(int(slot["packed"]) >> layout.FLAGS_SHIFT & layout.FLAG_TOLD_LATER),
         )
 
     def _node(self, monotonic_ns: int) -> int:

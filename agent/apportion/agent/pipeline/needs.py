@@ -46,7 +46,8 @@ class RequestNeeds:
         direct = (roots["number"] > 0) & (roots["category"] == int(Category.DIRECT))
         steps = direct & roots["step"]
         roots["method"] = np.where(steps, int(Method.STEP_EXCLUSIVE), int(Method.TIME_SHARE))
-        roots["begun_ns"], roots["prefill_own"], roots["decode_own"] = roots["start_ns"], 0, 0
+        roots["prefill_own"], roots["decode_own"] = 0, 0
+        roots["begun_ns"] = np.where(roots["open"], roots["begun_ns"], roots["start_ns"])
         requests = np.flatnonzero(direct & ~steps)
         engines = roots["group"][requests].astype(np.int64) << 32 | roots["entity"][requests]
         pairs, which = np.unique(engines, return_inverse=True)

@@ -312,4 +312,5 @@ def _open_rows(spans: Collection[OpenRoot], ring: int, *, admits: bool) -> Roots
         row["ring"], row["entity"] = ring, span.entity
         row["category"], row["step"] = int(span.kind.category), span.kind is SpanKind.STEP
         row["open"], row["held"] = True, span.held
+        row["begun_ns"] = min(span.waits_since_ns, int(row["start_ns"]))
     return rows

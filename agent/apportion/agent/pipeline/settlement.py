@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.engine_iterations import EngineIterations
 from apportion.agent.pipeline.known_rings import KnownRings
-from apportion.agent.pipeline.merged_iterations import is_iteration
+from apportion.agent.pipeline.merged_iterations import of_engines
 from apportion.agent.pipeline.metered import MeteredDevices
 from apportion.agent.pipeline.needs import RequestNeeds
 from apportion.agent.pipeline.pods import Pods
@@ -155,12 +155,13 @@ class Settlement:
         """
         if not records.size:
             return
-        iterations = is_iteration(records)
-        if iterations.any():
-            self.iterations.absorb(ring.key, records[iterations], self._time.anchor_ns)
-            records, late = records[~iterations], late[~iterations]
+        engines = of_engines(records)
+        if engines.any():
+            self.iterations.absorb(ring.key, records[engines], self._time.anchor_ns)
+            records, late = records[~engines], late[~engines]
             if not records.size:
                 return
+        self.iterations.name(ring.key, records)
         decoded = decode(records, late, self._time.anchor_ns, entity_of)
         ring.absorb(decoded)
         self._unsaved.absorb(ring.key, decoded)

@@ -105,6 +105,14 @@ class History:
         )
         return [RootRow(*row) for row in rows(self.connection, query)]
 
+    def request_ids(
+        self, rings: Collection[int], start_ns: int, end_ns: int
+    ) -> dict[tuple[int, int], str | None]:
+        """Ids of root spans of `rings` that meet [start_ns, end_ns), by ring and number."""
+        columns = ("ring_key", "number", "request_id")
+        query = self._spans(rings, start_ns, end_ns, columns).where(_ROOT)
+        return {(row[0], row[1]): row[2] for row in rows(self.connection, query)}
+
     def inner(self, rings: Collection[int], start_ns: int, end_ns: int) -> list[InnerRow]:
         """Spans of `rings` that are no roots and meet [start_ns, end_ns), by their end."""
         columns = ("ring_key", "number", "parent", "start_ns", "end_ns", "phase", "phase_clock")
