@@ -17,6 +17,8 @@ from tests.profiles.written import document, kernel, launch, step
 from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.cli.command import main
 from apportion.agent.cli.profile_drawing import drawn
+from apportion.agent.ingest.pod_directories import VOLUME
+from apportion.agent.left_trace import LeftTrace
 from apportion.agent.pipeline.node_time import boot_id
 from apportion.agent.profile_pace import LONGEST_S, ProfilePace
 from apportion.agent.profile_store import LOG, ProfileRecord, ProfileStore
@@ -268,6 +270,53 @@ def test_nobody_leaves_a_trace(
     assert not (tmp_path / "state" / "capture").exists()
     (record,) = ProfileStore(tmp_path / "state" / "profiles").records()
     assert record.error == "silent"
+
+
+def test_a_trace_in_the_volume_of_a_pod(tmp_path: Path) -> None:
+    """It is looked for where the ring is, which need not be the agent's own directory."""
+    pods = tmp_path / "pods"
+    volume = pods / "3f0c-pod" / VOLUME
+    for directory in (tmp_path / "rings", pods / "no-volume", volume):
+        directory.mkdir(parents=True)
+    (volume / "ab.ring").touch()
+    stale = volume / f"ab.0{TRACE_SUFFIX}"
+    stale.touch()
+    trace = LeftTrace("ab", "1", tmp_path / "rings", pods)
+    assert (trace.directory, trace.is_there, stale.exists()) == (volume, False, False)
+
+    (volume / f"ab.1{TRACE_SUFFIX}").write_bytes(b"content")
+    assert trace.is_there
+    assert trace.take() == b"content"
+    assert [path.name for path in volume.iterdir()] == ["ab.ring"]
+
+    assert LeftTrace("cd", "1", tmp_path / "rings", pods).directory == tmp_path / "rings"
+    assert LeftTrace("ab", "1", tmp_path / "rings", None).directory == tmp_path / "rings"
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "fifo", "directory", "huge"])
+def test_a_trace_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Whoever writes there cannot have us read another file, wait for ever, or fill our memory."""
+    monkeypatch.setattr("apportion.agent.left_trace.MOST_BYTES", 10)
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    rings = tmp_path / "rings"
+    rings.mkdir()
+    trace = LeftTrace("ab", "1", rings, None)
+    path = rings / f"ab.1{TRACE_SUFFIX}"
+    if kind == "symlink":
+        path.symlink_to(secret)
+    elif kind == "hardlink":
+        path.hardlink_to(secret)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.write_bytes(bytes(11))
+    assert trace.is_there
+    with pytest.raises((ProfilerError, OSError)):
+        trace.take()
+    assert secret.read_text() == "secret"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"boot": "x"}', '{"capture": 3}'])

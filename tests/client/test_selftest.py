@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from apportion import client
 from apportion.client import layout
 
 
@@ -105,3 +107,33 @@ def test_an_unreadable_agent_file(tmp_path: Path, raw: bytes) -> None:
     status, said = ask(tmp_path)
     assert 1 == status
     assert "cannot be read" in said
+
+
+def test_rings_that_are_there(directory: Path) -> None:
+    """Whose they are, whether they live, and the last id that came; others' files harm nobody."""
+    beat(directory)
+    with client.step(41):
+        pass
+    with client.request("request-\x1b[31m7", tenant="search"):
+        pass
+    (directory / f"{'1' * 32}.ring").write_bytes(b"junk")
+    (directory / f"{'2' * 32}.ring").symlink_to("/etc/passwd")
+    os.mkfifo(directory / f"{'3' * 32}.ring")
+    status, said = ask(directory, RANK="1", TORCHELASTIC_RUN_ID="job")
+    assert 0 == status, said
+    assert ": test, run run, attempt 1; pid " in said
+    assert "alive; 2 records, the last request request-?[31m7, ended " in said
+    assert "ring 11111111: is damaged" in said
+    assert "ring 22222222: cannot be read" in said
+    assert "ring 33333333: cannot be read" in said
+    assert "workload unnamed (say client.init(workload=...)" in said
+    assert ", run job, rank 1" in said
+
+
+def test_a_relative_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another one for each program."""
+    monkeypatch.chdir(tmp_path)
+    beat(tmp_path)
+    status, said = ask(Path())
+    assert 1 == status
+    assert "FAIL . is another directory wherever a program is started" in said

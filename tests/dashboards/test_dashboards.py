@@ -30,6 +30,14 @@ def test_every_file_is_in_step() -> None:
     assert main(["--check"]) == 0
 
 
+def members_of(document: Any) -> dict[Any, Any] | None:
+    """Of an object or a list its parts by name or place."""
+    members: Any = document
+    if isinstance(document, list):
+        return {place: members[place] for place in range(len(members))}
+    return members if isinstance(document, dict) else None
+
+
 @pytest.mark.needs_module("grafana_foundation_sdk")
 def test_grafanas_models_know_every_word(repository: Path) -> None:
     """Read by the SDK's models of Grafana 10.1, a file is as it was: no word is unknown to them."""
@@ -39,14 +47,15 @@ def test_grafanas_models_know_every_word(repository: Path) -> None:
 
     def unknown(written: Any, read: Any, where: str) -> list[str]:
         """What one has and the other has not; the models add empty objects."""
-        if isinstance(written, dict) and isinstance(read, dict):
-            names = [name for name in {**read, **written} if name in written or read[name] != {}]
-            pairs = [(name, written.get(name), read.get(name)) for name in names]
-        elif isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
-            pairs = list(zip(range(len(read)), written, read, strict=True))
-        else:
+        one, other = members_of(written), members_of(read)
+        if one is None or other is None:
             return [] if written == read else [where]
-        return [each for key, one, other in pairs for each in unknown(one, other, f"{where}/{key}")]
+        names = [name for name in {**other, **one} if name in one or other[name] != {}]
+        return [
+            each
+            for name in names
+            for each in unknown(one.get(name), other.get(name), f"{where}/{name}")
+        ]
 
     register_default_plugins()
     for board in BOARDS:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.faults.book import Book
+from tests.faults.book import Book, Row
 from tests.faults.node import Node, eventually, sleep_until
 
 from apportion.core.category import Category, SpanStatus
@@ -27,7 +28,10 @@ def test_what_a_killed_trainer_had_open_is_lost(node: Node) -> None:
         for index, log in enumerate(logs)
     ]
     for log in logs:
-        eventually(log.exists, "the first step")
+        eventually(partial(has_begun, log), "the first step")
+    agent.eventually(
+        lambda: agent.door.value("apportion_rings_attached") == WORKLOADS, "all rings are found"
+    )
     kills = sorted((moments.uniform(1.0, 6.0), index) for index in range(WORKLOADS))
     start_s = time.monotonic()
     for moment_s, index in kills:
@@ -38,6 +42,7 @@ def test_what_a_killed_trainer_had_open_is_lost(node: Node) -> None:
         lambda: agent.door.value("apportion_rings_attached") == 0, "all rings are read to their end"
     )
     agent.eventually(agent.book.all_charged, "every span is charged to its end")
+    agent.eventually(lambda: not still_direct(agent.book), "what was open is lost")
     assert agent.stop() == 0, agent.log
 
     book = agent.book
@@ -48,6 +53,22 @@ def test_what_a_killed_trainer_had_open_is_lost(node: Node) -> None:
     assert node.audit(book) == []
     assert book.direct_faults() == []
     assert book.device_ns()[Category.LOST] > 0
+
+
+def has_begun(log: Path) -> bool:
+    """Whether a trainer is in its first step, which is after its ring was made."""
+    return log.exists() and "started" in log.read_text()
+
+
+def still_direct(book: Book) -> list[Row]:
+    """Spans that were open when their process died, and whose cost is not moved yet."""
+    return book.rows(
+        "select ring_key, number from charge join span using (agent_id, ring_key, number) "
+        "where span.status = ? and category = ? "
+        "group by ring_key, number having sum(device_ns) != 0",
+        int(SpanStatus.LOST),
+        int(Category.DIRECT),
+    )
 
 
 def check_one(book: Book, workload: str, log: Path) -> int:

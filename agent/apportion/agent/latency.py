@@ -49,8 +49,8 @@ FAMILIES: Final = (
     _family(
         "phase_seconds",
         ("workload", "phase"),
-        "Time of phases of spans that ended well, by the clock that each has: on a GPU the host's "
-        "clock sees when work was launched.",
+        "Time of phases of spans that ended well, by the host's clock: on a GPU it sees when work "
+        "was launched.",
     ),
 )
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import and_, select
 
-from apportion.core.category import Category, Phase, SpanKind
+from apportion.core.category import Category, Phase, PhaseClock, SpanKind
 from apportion.core.units import NS_PER_MINUTE
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import boot, entity, ring, span
@@ -209,6 +209,8 @@ def _spans(
             row.ring_key == place[1],
             row.end_ns > first_ns,
             row.start_ns <= last_ns,
+            # what the device did then says nothing of what the CPU did
+            row.phase_clock != int(PhaseClock.DEVICE),
         )
     )
     return [

@@ -19,6 +19,7 @@ Reason: TypeAlias = Literal[
     "engine_silent",  # an engine did not tell of a request that was answered
     "engine_unknown",  # an engine's statistics that this version does not understand
     "span_dropped",  # start() whose span nobody held any more: ended as cancelled
+    "events_failed",  # CUDA events of phases: no further one, phases have the host's clock only
     "identity_shortened",  # an identity that did not fit the header
     "ids_not_hashed",  # an id that was to be hashed where the key cannot be read: it has none
     "internal_error",  # a defect of the client

@@ -122,17 +122,20 @@ class Phase:
         ring = self._ring
         if ring is None:
             return self
-        return phase_of(ring if self._slot else None, self._number, name)
+        return phase_of(ring if self._slot else None, self._number, name, type(self))
 
 
 NULL_PHASE: Final = Phase(None, 0, 0)
 """Shared by all that measure nothing."""
 
 
-def phase_of(ring: Ring | None, parent: int, name: object) -> Phase:
+def phase_of(
+    ring: Ring | None, parent: int, name: object, made: type[Phase] | None = None
+) -> Phase:
     """A phase of what has the number `parent`; without a ring, what it belongs to is not open.
 
-    Where that or the name is wrong it measures nothing, which is counted.
+    It is of the class `made`. Where that is not open or the name is wrong it measures nothing,
+    which is counted.
     """
     bits = PHASE_BITS.get(name) if isinstance(name, str) else None
     if bits is None:
@@ -141,4 +144,4 @@ def phase_of(ring: Ring | None, parent: int, name: object) -> Phase:
     if ring is None:
         count("not_open")
         return NULL_PHASE
-    return Phase(ring, parent, bits)
+    return (made or Phase)(ring, parent, bits)

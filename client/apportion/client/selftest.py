@@ -12,9 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from apportion.client import layout
 from apportion.client.directory import Candidate, candidates
-from apportion.client.identity import identity_json
+from apportion.client.identity import UNNAMED, Arguments, identity_json, names_of
 from apportion.client.process import PROC, read_process
 from apportion.client.ring import Facts, Ring
+from apportion.client.rings_here import rings_here
 from apportion.client.session import client_version, session
 from apportion.client.training import step
 
@@ -39,7 +40,7 @@ def diagnose(
     clock: Callable[[], int] = time.monotonic_ns,
     proc: Path = PROC,
 ) -> Iterator[Finding]:
-    """Look at the directory, the agent and a test ring, in this order.
+    """Look at the directory, the agent, names, rings and a test ring, in this order.
 
     It stops at the first of them that makes the others impossible.
     """
@@ -60,9 +61,33 @@ def diagnose(
         )
         return
     yield Finding(good=True, text=f"directory {chosen.path} ({chosen.source}) is writable")
+    if not os.path.isabs(chosen.path):  # noqa: PTH117 - as it was given
+        yield Finding(
+            good=False,
+            text=f"{chosen.path} is another directory wherever a program is started: give it whole",
+        )
     yield _file_system(chosen, proc)
     yield _agent(chosen, clock)
+    yield _names(environ, proc)
+    for ring in rings_here(chosen.path, clock):
+        yield Finding(good=True, text=ring)
     yield from _test_ring(chosen, proc)
+
+
+def _names(environ: Mapping[str, str], proc: Path) -> Finding:
+    """Under which names spans from here would arrive, where the program says none itself."""
+    names = names_of(Arguments(), environ, read_process(proc), os.uname().nodename, proc)
+    workload = names.workload
+    if workload == UNNAMED:
+        workload += " (say client.init(workload=...), or set APPORTION_WORKLOAD)"
+    counted = "" if names.restart_count is None else f", attempt {names.attempt}"
+    rank = environ.get("RANK", environ.get("SLURM_PROCID"))
+    ranked = "" if rank is None else f", rank {rank}"
+    return Finding(
+        good=True,
+        text="a program that names nothing itself is here workload "
+        f"{workload}, run {names.run}{counted}{ranked}",
+    )
 
 
 def _file_system(place: Candidate, proc: Path) -> Finding:

@@ -11,9 +11,10 @@ from apportion.client import layout
 from apportion.client.capture import capture
 from apportion.client.counters import NUMBER_LIMIT
 from apportion.client.counting import count
+from apportion.client.device_phases import DevicePhase, device_phases
 from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
-from apportion.client.phase import PHASE_BITS
+from apportion.client.phase import PHASE_BITS, Phase, phase_of
 from apportion.client.records import OPEN_STEP, PLAIN, threads
 from apportion.client.ring import ENDED, Ring, Slot
 from apportion.client.session import session
@@ -34,9 +35,21 @@ class Step(Span):
     __slots__ = ()
     _kind = _nested_kind = STEP
 
+    def phase(self, name: str) -> Phase:
+        """A part of this step; where PyTorch can use CUDA, by the device's clock too."""
+        slot = self._slot
+        if not slot or not surroundings.cuda:
+            return super().phase(name)
+        return phase_of(slot[6], self._number, name, DevicePhase)
+
     def _begin(self, ring: Ring) -> None:
         capture.at_step(ring.path, self._step)
         super()._begin(ring)
+
+    def _write(self, slot: Slot, status: int, end_ns: int = 0) -> None:
+        if device_phases.pending and not end_ns:
+            device_phases.write(self, slot)
+        super()._write(slot, status, end_ns)
 
     @guarded
     def __enter__(self) -> Span:
@@ -81,7 +94,7 @@ class Step(Span):
         traceback: TracebackType | None,
     ) -> None:
         slot, self._slot = self._slot, ENDED  # no call between: one thread only gets the slot
-        if self._full or not slot:
+        if self._full or not slot or device_phases.pending:
             self._exit(slot, kind)
             return
         try:

@@ -17,9 +17,9 @@ from apportion.agent.pipeline.interned import EntityKey, Interned
 from apportion.agent.pipeline.latencies import Latencies
 from apportion.agent.pipeline.spans import Decoded
 from apportion.client import layout
-from apportion.core.category import SpanKind, SpanStatus
+from apportion.core.category import PhaseClock, SpanKind, SpanStatus
 
-LIMITS = dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 9)
+LIMITS: dict[str, int] = dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 9)
 MILLISECOND = 1_000_000
 T0 = 10**12
 
@@ -130,3 +130,14 @@ def test_nothing_read_is_nothing(empty: list[Decoded]) -> None:
     seen = latencies()
     seen.add(empty)
     assert not seen.frozen(lambda ns: ns)
+
+
+def test_a_phase_counts_once_whatever_clocks_it_has() -> None:
+    """The device's clock tells phases of steps once more, in pieces: those are no observations."""
+    seen = latencies()
+    phase: Fact = (SpanKind.PHASE, SpanStatus.OK, 1, 1, 0, 0, 20)
+    both = decoded([phase, phase])
+    clocks = np.array([int(PhaseClock.HOST_LAUNCH), int(PhaseClock.DEVICE)])
+    seen.add([both._replace(clock=clocks)])
+    (found,) = seen.frozen(lambda ns: ns).values()
+    assert sum(found.counts) == 1

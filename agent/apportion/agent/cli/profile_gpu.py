@@ -21,10 +21,10 @@ from apportion.agent.cli.profile_burst import (
 )
 from apportion.agent.cli.profile_drawing import drawn
 from apportion.agent.duration import Duration
+from apportion.agent.left_trace import LeftTrace
 from apportion.agent.pipeline.node_time import boot_id
 from apportion.agent.profile_store import ProfileRecord, ProfileStore
 from apportion.agent.profiled_process import ProfiledProcess
-from apportion.client.layout import TRACE_SUFFIX
 from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError, ProfilerError
 from apportion.core.units import NS_PER_SECOND
@@ -100,17 +100,16 @@ def _captured(
     boot = boot_id(config.proc_root)
     with LedgerReader.of(config.ledger_location, clock=clock) as ledger:
         process = ProfiledProcess.of(ledger, options.workload, boot, options.rank)
-    for stale in config.ring_dir.glob(f"{process.ring}.*{TRACE_SUFFIX}"):
-        stale.unlink(missing_ok=True)  # one that came after patience had ended: it holds memory
     request = CaptureRequest(config.state_dir, clock, boot)
     wish = request.ask(process.ring, options.steps, options.patience.ns)
-    trace = config.ring_dir / f"{process.ring}.{wish}{TRACE_SUFFIX}"
     until_ns, never = clock.monotonic_ns() + options.patience.ns, threading.Event()
     try:
-        while not trace.exists():
+        trace = LeftTrace(process.ring, wish, config.ring_dir, config.pods_dir)
+        while not trace.is_there:
             if clock.monotonic_ns() > until_ns:
                 raise ProfilerError(
-                    f"process {process.pid} left no trace within {options.patience}: is the agent "
+                    f"process {process.pid} left no trace in {trace.directory} within "
+                    f"{options.patience}: is the agent "
                     "running with this configuration, has the process loaded PyTorch, and does it "
                     "begin steps of apportion's client? Its client.counts() has capture_failed "
                     "where it tried",
@@ -120,8 +119,7 @@ def _captured(
     finally:
         request.withdraw()
     name = store.name(taken_ns, "gpu", options.workload)
-    path = store.add(_record(options, taken_ns, process.pid, None, name), trace.read_bytes())
-    trace.unlink(missing_ok=True)
+    path = store.add(_record(options, taken_ns, process.pid, None, name), trace.take())
     return path, process
 
 

@@ -11,7 +11,7 @@ from apportion.agent.ingest.record import request_id_of, trace_id_of
 from apportion.agent.latency import BOUNDS_NS, REST, Example, Latency, LatencyKey
 from apportion.agent.metrics.labels import OTHER, clean
 from apportion.agent.pipeline.spans import joined
-from apportion.core.category import Phase, SpanKind, SpanStatus
+from apportion.core.category import Phase, PhaseClock, SpanKind, SpanStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,7 +127,8 @@ class Latencies:
 def _measures(spans: Decoded, well: Flags) -> Iterator[tuple[str, str, Flags, Integers]]:
     """Each family's name and phase, if it is of one, its rows, and the time of all rows."""
     records = spans.records
-    phases = well & (spans.kind == int(SpanKind.PHASE))
+    # the device's clock tells the same phases once more, cut where steps end
+    phases = well & (spans.kind == int(SpanKind.PHASE)) & (spans.clock != int(PhaseClock.DEVICE))
     for phase in np.unique(spans.phase[phases]).tolist():
         of_phase = phases & (spans.phase == phase)
         took_ns = records["end_ns"] - records["start_ns"]

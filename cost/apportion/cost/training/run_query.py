@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from apportion.core.category import Category, Phase, SpanKind, SpanStatus
+from apportion.core.category import Category, Phase, PhaseClock, SpanKind, SpanStatus
 from apportion.cost.ledger.rows import rows
 from apportion.cost.ledger.schema import (
     accrual,
@@ -290,7 +290,11 @@ def checkpoints(members: Iterable[ProcessKey], period: Period) -> Executable:
             _of(members),
             or_(
                 span.c.kind == int(SpanKind.CHECKPOINT),
-                and_(span.c.kind == int(SpanKind.PHASE), span.c.phase == int(Phase.CHECKPOINT)),
+                and_(
+                    span.c.kind == int(SpanKind.PHASE),
+                    span.c.phase == int(Phase.CHECKPOINT),
+                    span.c.phase_clock != int(PhaseClock.DEVICE),  # the same one once more
+                ),
             ),
             span.c.status == int(SpanStatus.OK),
             period.holds(span.c.agent_id, span.c.end_ns),
