@@ -85,7 +85,8 @@ def run() -> dict[str, object]:
         "CPU ms a step alone": statistics.median(alone for alone, _ in costs) / 1e6,
         "burst, py-spy's CPU % of one": own,
         "burst, trainer slower by %": statistics.fmean(slower),
-        "burst, trainer slower by %, 95 % interval": [low, high],
+        "burst, trainer slower by %, from (95 % interval)": low,
+        "burst, trainer slower by %, to (95 % interval)": high,
         "burst, both, % at most": max(0.0, high) + own,
         "at the default pace, both, % at most": (max(0.0, high) + own) * duty,
     }
