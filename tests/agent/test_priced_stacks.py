@@ -308,6 +308,10 @@ def test_samples_of_a_process_are_found_by_step_and_phase(
     assert not any("between;" in stack or stack.endswith(";between") for stack in rows)
     assert main([*money, "--steps", "3"]) == 2
     assert "no stack is left" in capsys.readouterr().err
+    stacks = stacks.labelled(PROCESS, [f"{'0f' * 16}/12"] * 4)
+    profile.write_bytes(speedscope_json(stacks, ""))
+    assert main(money) == 0
+    assert "no sample was taken in a step or request" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import ledgers_of
 from apportion.agent.cli.said import say
 from apportion.agent.priced_stacks import NO_STEPS, priced, priced_whole, without_energy
-from apportion.agent.sample_spans import MODEL, PHASE, REQUEST, TENANT, with_spans
+from apportion.agent.sample_spans import CATEGORY, MODEL, PHASE, REQUEST, TENANT, with_spans
 from apportion.core.category import Category
 from apportion.core.clock import Clock, SystemClock
 from apportion.core.errors import ConfigError
@@ -43,7 +43,7 @@ def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundSt
     clock = SystemClock()
     chosen = _chosen(options, clock)
     with open_ledgers(ledgers_of(options), clock) as ledger:
-        stacks = _of_filters(options, with_spans(found.stacks, ledger))
+        stacks = _of_filters(options, _joined(found.stacks, ledger))
         if options.steps is None and options.costliest_steps is None:
             spent, of_step = CostByCategory.of(ledger, chosen), NO_STEPS
         else:
@@ -72,12 +72,25 @@ def whole_ledger(options: argparse.Namespace) -> FoundStacks:
     with open_ledgers(ledgers_of(options), clock) as ledger:
         spent = CostByCategory.by_workload(ledger, _chosen(options, clock))
         profiles = {
-            name: _of_filters(options, with_spans(own.stacks, ledger))
-            for name, own in found.items()
+            name: _of_filters(options, _joined(own.stacks, ledger)) for name, own in found.items()
         }
     say(_beside(sum(spent.values(), NOTHING_SPENT), *spent.values()))
     complete = all(own.is_complete for own in found.values())
     return FoundStacks(priced_whole(profiles, spent), complete)
+
+
+def _joined(stacks: Stacks, ledger: LedgerReader) -> Stacks:
+    """Samples with the steps and requests that they were in."""
+    found = with_spans(stacks, ledger)
+    if AT in found.labels and CATEGORY not in found.labels:
+        say(
+            [
+                "no sample was taken in a step or request that this ledger has, so all of them "
+                "stand for what was chosen; is it the ledger of that process's agent, and has it "
+                "settled that time?"
+            ]
+        )
+    return found
 
 
 def _of_filters(options: argparse.Namespace, stacks: Stacks) -> Stacks:
