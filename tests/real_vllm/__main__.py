@@ -1,7 +1,7 @@
 """`make test-vllm`: the requests of a real vLLM in the ledger, beside what its answers say.
 
     python -m tests.real_vllm build/vllm-venv/bin/python [--requests 200]
-        [--by plugin|middleware|otlp] [--engine counts|windows] [-- VLLM'S FLAGS]
+        [--by plugin|middleware|otlp] [--engine counts|windows|exact] [-- VLLM'S FLAGS]
 
 Exit status 0 means that each request is in the ledger once, with the tokens that its caller was
 told, that the ledger adds up, and that no more of the cost is with other requests than may be by
@@ -27,7 +27,6 @@ from tests.real_vllm.traffic import answers
 from tests.real_vllm.truth import compared, too_far
 
 from apportion.agent.cli import main as apportion
-from apportion.cost.methods.names import Method
 
 FOLDER: Final = Path("build/vllm-run")
 MODEL: Final = Path(__file__).with_name("model.py")
@@ -35,7 +34,7 @@ SETTLE_SECONDS: Final = 60.0
 
 
 def run(
-    python: Path, way: programs.Way, requests: int, flags: list[str], method: Method
+    python: Path, way: programs.Way, engine: programs.Engine, requests: int, flags: list[str]
 ) -> list[str]:
     """One run; what is wrong with it."""
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -47,7 +46,7 @@ def run(
     otlp_port = programs.free_port() if way.otlp else None
     with (
         programs.agent(folder, otlp_port),
-        programs.vllm(folder, python, way, port, otlp_port, flags),
+        programs.vllm(folder, python, way, engine, port, otlp_port, flags),
     ):
         begun_s = time.monotonic()
         told = answers(f"http://127.0.0.1:{port}", requests)
@@ -73,7 +72,7 @@ def run(
         config = folder / "model" / "config.json"
         beside = compared(book, found, folder / programs.TRUE_BATCHES, config)
         said["beside_the_true_batches"] = beside
-        faults += too_far(beside, method)
+        faults += too_far(beside, engine.method)
     said["faults"] = faults
     print(json.dumps(said, indent=2))
     return faults
@@ -99,7 +98,7 @@ def main(arguments: list[str]) -> int:
     way = programs.WAYS[options.by]
     engine = programs.ENGINES[options.engine]
     flags = [*engine.flags, *arguments[end + 1 :]]
-    faults = run(options.python.absolute(), way, options.requests, flags, engine.method)
+    faults = run(options.python.absolute(), way, engine, options.requests, flags)
     for fault in faults:
         print(f"FAIL {fault}", file=sys.stderr)
     return 1 if faults else 0

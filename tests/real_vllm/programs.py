@@ -26,9 +26,9 @@ MIDDLEWARE: Final = ("--middleware", "apportion.client.asgi.RequestMiddleware")
 NO_PLUGIN: Final = {"VLLM_PLUGINS": ""}
 START_SECONDS: Final = 900.0
 STOP_SECONDS: Final = 60.0
-HOST_CPU: Final = DeviceFacts("Host CPU", 150e9, 20e9)
-"""Made up, of the size of a few cores: no list has a host's processor, and without facts requests
-share by time."""
+HOST_CPU: Final = DeviceFacts("Host CPU", 13e9, 2e9)
+"""With it the tiny model takes as long by its roofline as vLLM takes for it on two cores. No list
+has a host's processor, and without facts requests share by time."""
 _AGENT: Final = f"""
 import sys
 from apportion.core import device_facts
@@ -84,11 +84,14 @@ class Engine(NamedTuple):
 
     flags: tuple[str, ...]
     method: Method
+    scheduler: str = "vllm.v1.core.sched.scheduler.Scheduler"
+    """On which the one is that writes the true batches down."""
 
 
 ENGINES: Final = {
     "windows": Engine((), Method.ROOFLINE_WINDOWS),
     "counts": Engine(("--enable-logging-iteration-details",), Method.ROOFLINE_COUNTS),
+    "exact": Engine((), Method.ROOFLINE_TWO_PART, "apportion.client.vllm.scheduler.ExactScheduler"),
 }
 TRUE_BATCHES: Final = "true_batches.jsonl"
 _SCHEDULER: Final = Path(__file__).with_name("true_batches.py")
@@ -160,7 +163,13 @@ def agent(folder: Path, otlp_port: int | None) -> Program:
 
 
 def vllm(
-    folder: Path, python: Path, way: Way, port: int, otlp_port: int | None, flags: Sequence[str]
+    folder: Path,
+    python: Path,
+    way: Way,
+    engine: Engine,
+    port: int,
+    otlp_port: int | None,
+    flags: Sequence[str],
 ) -> Program:
     """A vLLM that serves the model in `folder`; it finds the plugin by itself.
 
@@ -183,6 +192,7 @@ def vllm(
         "APPORTION_TRUSTED_PROXIES": "127.0.0.0/8",
         "PYTHONPATH": str(folder / "scheduler"),
         "TRUE_BATCHES": str(folder / TRUE_BATCHES),
+        "TRUE_BATCHES_OF": engine.scheduler,
         **way.variables,
     }
     if otlp_port is not None:

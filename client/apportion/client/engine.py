@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 - what no public method takes is said of a span
 """What an inference engine in this process says of its requests, joined with what came by HTTP.
 
 A request of such a server is seen twice: the ASGI middleware knows who asked, and the engine's
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextvars import Context
 from typing import Final
 
+from apportion.client import layout
 from apportion.client.announced import Announced, Told, write
 from apportion.client.counting import count
 from apportion.client.serving import request
@@ -25,6 +27,8 @@ _KIND: Final = re.compile(r"^(?:generate-tokens|generative-scoring|[a-z]+)-")
 _PART: Final = re.compile(r"(?:-prompt)?[-_]\d+$")
 _PARTED: Final = "cmpl-"
 """Behind ids of this kind vLLM always sets the number of the prompt."""
+_TOLD_LATER: Final = layout.FLAG_TOLD_LATER << layout.FLAGS_SHIFT
+_PACKED_WORD: Final = layout.OPEN_SLOT_OFFSETS["packed"] // 8
 _RESPONSE: Final = "resp_"
 """Ids of OpenAI's responses are vLLM's own: nothing leads from them to the caller's."""
 
@@ -52,6 +56,8 @@ class EngineRequests:
             self._leaves_responses = True
             span.scheduled()  # else it would count as having waited only
             return None
+        span._bits |= _TOLD_LATER
+        span._show(_PACKED_WORD, span._bits)
         announced = Announced(span)
         self._announced.setdefault(request_id, []).append(announced)
         self._unscheduled.append(announced)

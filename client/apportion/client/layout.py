@@ -101,6 +101,7 @@ IDENTITY_KEYS: Final = frozenset(
         "device_hints",
         "client_version",
         "resumed_from_step",
+        "flops_per_token",
         "manifest",
     }
 )
@@ -168,9 +169,11 @@ OPEN_SLOT_FIELDS: Final = (
     ("packed", 24, "Q"),
     ("scheduled_ns", 32, "q"),
     ("first_token_ns", 40, "q"),
-    ("words", 48, "Q"),  # tenant word in bits 0-31, model word in bits 32-63
+    ("words", 48, "Q"),  # words: tenant in bits 0-31, model in 32-47, adapter in 48-63
     ("step", 56, "q"),
 )
+MODEL_SHIFT: Final = 32
+ADAPTER_SHIFT: Final = 48
 OPEN_SLOT_TAIL: Final = struct.Struct("@QQQqqQq")
 """Everything of an open slot but its start, at offset 8."""
 OPEN_SLOT_OFFSETS: Final = {name: offset for name, offset, _ in OPEN_SLOT_FIELDS}
@@ -224,6 +227,13 @@ ITERATION_FIELDS: Final = {
     "decode_tokens": "output_tokens",
 }
 """What an engine iteration says, and which field of a record holds it."""
+SCHEDULED_FIELDS: Final = {
+    "first": "step",
+    "iterations": "samples",
+    "tokens": "input_tokens",
+    "context": "cached_input_tokens",
+}
+"""The same of iterations in a row in which one request was scheduled alike."""
 COUNTER_ALIASES: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 # packed: kind in bits 0-7, status 8-15, phase 16-23, phase clock 24-31, flags 32-47
@@ -234,6 +244,10 @@ CLOCK_SHIFT: Final = 24
 FLAGS_SHIFT: Final = 32
 FLAG_NO_OPEN_SLOT: Final = 1
 """The span was never visible as open: it can come as a surprise to settlement."""
+FLAG_TOLD_LATER: Final = 4
+"""Its admission is told with its end: while it runs nobody knows whether it waits."""
+FLAG_EXACT: Final = 2
+"""Of an iteration: records of kind `scheduled` say who was in it."""
 
 # The numbers below are those of apportion.core.category; a test holds the two together.
 KINDS: Final = {
@@ -243,6 +257,7 @@ KINDS: Final = {
     "checkpoint": 4,
     "evaluation": 5,
     "iteration": 6,
+    "scheduled": 7,
 }
 STATUSES: Final = {"open": 0, "ok": 1, "error": 2, "cancelled": 3, "lost": 4}
 PHASES: Final = {
@@ -265,6 +280,7 @@ CLOCK_DEVICE: Final = 2
 
 REQUEST_ID_BYTES: Final = 64
 REQUEST_ID_TEXT_BYTES: Final = 62
+REQUEST_ID_HEAD_BYTES: Final = REQUEST_ID_BYTES - REQUEST_ID_TEXT_BYTES
 """Byte 0 of the field is the length, byte 1 is 1 where the text is `sha256:` and a digest's
 first 48 hexadecimal digits, because the id itself was longer; then the text in UTF-8."""
 

@@ -52,6 +52,10 @@ ITERATION: Final = _form("@Q 8x Q 8x q 16x qq q8sq 8s qq 8s 20x I 24x Q 64x")
 """Of an engine: number, packed, start, end, index, prefill tokens, absent, decode tokens, absent,
 prefill requests, decode requests, absent, engine, thread."""
 
+SCHEDULED: Final = _form("@Q 8x Q 8x q 16x qqqq 16s q 16s 20x I 24x Q H62s")
+"""Of a request in an engine: number, packed, start, end, first index, tokens, context, absent,
+iterations, absent, engine, thread, id head, id."""
+
 ABSENT_BYTES: Final = struct.pack("@q", layout.ABSENT)
 OTHER_COUNTERS: Final = ABSENT_BYTES * 4
 """The counters behind the three of a request, none reported."""

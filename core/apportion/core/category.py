@@ -68,7 +68,8 @@ INPUT_PHASES: Final = frozenset({Phase.PREFILL, Phase.GUARD_INPUT})
 class SpanKind(IntEnum):
     """What a ring record describes. Roots compete for a device; phases divide their root.
 
-    An `ITERATION` is no span: one forward pass of an engine, over the batch that shares it.
+    An `ITERATION` is no span: one forward pass of an engine, over the batch that shares it. Nor is
+    `SCHEDULED`: iterations in a row that one request was in alike.
     """
 
     REQUEST = 1
@@ -77,6 +78,7 @@ class SpanKind(IntEnum):
     CHECKPOINT = 4
     EVALUATION = 5
     ITERATION = 6
+    SCHEDULED = 7
 
     @property
     def category(self) -> Category:

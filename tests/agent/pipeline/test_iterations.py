@@ -23,7 +23,8 @@ from apportion.cost.methods.model_catalogue import named_model
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.roofline import Floats, Roofline
 from apportion.cost.methods.shares import Busy
-from apportion.cost.methods.trace import IterationCounts, Trace
+from apportion.cost.methods.trace import IterationCounts, Iterations, Trace
+from apportion.cost.methods.two_part import roofline_two_part
 from apportion.cost.replay.requests_file import RequestRow
 
 Servers = list[Process]
@@ -37,18 +38,58 @@ class Run(NamedTuple):
 
     trace: Trace
     counts: IterationCounts
+    iterations: Iterations | None = None
+    """Who was in them."""
 
 
 def simulated(arrivals: Arrivals) -> Run:
     """SIMULATED: what an engine would do with them."""
     run = simulate(arrivals)
-    return Run(run.trace, run.counts)
+    return Run(run.trace, run.counts, run.iterations)
+
+
+class Turn(NamedTuple):
+    """A request in so many iterations in a row, alike."""
+
+    request: int
+    first: int
+    iterations: int
+    tokens: int
+    context: int
+
+
+def turns_by_last(iterations: Iterations) -> dict[int, list[Turn]]:
+    """All turns, by the iteration that they end with."""
+    under_way: dict[int, Turn] = {}
+    ended: dict[int, list[Turn]] = defaultdict(list)
+    columns = (iterations.owner, iterations.request, iterations.new_tokens)
+    for at, request, tokens, context in zip(
+        *(column.tolist() for column in (*columns, iterations.context_tokens)), strict=True
+    ):
+        turn = under_way.get(request)
+        if turn is not None and (turn.first + turn.iterations, turn.tokens) == (at, tokens):
+            under_way[request] = turn._replace(iterations=turn.iterations + 1)
+            continue
+        if turn is not None:
+            ended[turn.first + turn.iterations - 1].append(turn)
+        under_way[request] = Turn(request, at, 1, tokens, context)
+    for turn in under_way.values():
+        ended[turn.first + turn.iterations - 1].append(turn)
+    return ended
 
 
 def played(
-    world: World, servers: Servers, run: Run, told: Chooser = lambda _, servers: servers[:1]
+    world: World,
+    servers: Servers,
+    run: Run,
+    told: Chooser = lambda _, servers: servers[:1],
+    core: Process | None = None,
 ) -> dict[int, tuple[Process, int]]:
-    """Plays a run in the world's time; process and number of each request's span."""
+    """Plays a run in the world's time; process and number of each request's span.
+
+    `core` is the engine's own process, in exact mode.
+    """
+    turns = {} if run.iterations is None or core is None else turns_by_last(run.iterations)
     origin_ns, trace, counts = world.now_ns + SECOND, run.trace, run.counts
     events: list[tuple[int, int, int]] = []
     for index in range(trace.size):
@@ -67,10 +108,20 @@ def played(
             columns = (*prefill, counts.decode_requests, counts.decode_tokens)
             for process in told(index, servers):
                 process.iterate(index, start_ns, time_ns, *(int(c[index]) for c in columns))
+            if core is not None:
+                all_of = (int(column[index]) for column in columns)
+                core.iterate(index, start_ns, time_ns, *all_of, exact=True)
+            for turn in turns.get(index, ()):
+                assert core is not None
+                one = core.schedule(f"r-{turn.request}", *turn[1:])
+                one.start_ns = origin_ns + int(counts.end_ns[turn.first]) - 1
+                core.finish(one, time_ns)
         elif what == 1:
             spans[index].first_token_ns = time_ns
         elif what == 2:
-            spans[index] = server.start(SpanKind.REQUEST, time_ns, scheduled_ns=time_ns)
+            spans[index] = server.start(
+                SpanKind.REQUEST, time_ns, scheduled_ns=time_ns, request_id=f"r-{index}"
+            )
         else:
             spans[index].tokens = (int(trace.input_tokens[index]), int(trace.output_tokens[index]))
             spans[index].cached = int(trace.cached_input_tokens[index])
@@ -230,4 +281,32 @@ def test_what_a_real_vllm_told(published: Path) -> None:
     whole, _ = due(run)
     # It is admitted within an iteration as this clock sees it, and pays from there on.
     assert np.abs(got - whole).sum() / 2 < 0.001 * whole.sum()
+    assert audit(world.ledger).holds
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_in_exact_mode_requests_pay_as_the_true_batches_say(*, crashes: bool) -> None:
+    """By what the engine's own process writes; long prompts, in chunks, and drafts of none."""
+    world = World([PRICE])
+    run = simulated(made_up(40, 3).scaled(prompts=4, answers=4, rate=2.0))
+    tick = world.tick
+
+    def dying(*, polled_ns: int | None = None) -> TickOutcome | None:
+        world.ledger.crash_after = world.ticks % 2 == 0
+        return tick(polled_ns=polled_ns)
+
+    if crashes:
+        world.tick = dying  # type: ignore[method-assign]
+    core = world.process("core", run="chat")
+    servers = server_of(world)
+    assert run.iterations is not None
+    numbers = played(world, servers, run, lambda _, servers: servers[:0], core)
+    assert methods(world) == {int(Method.ROOFLINE_TWO_PART)}
+    model, device = named_model(MODEL), DeviceFacts.named("NVIDIA H100 80GB HBM3")
+    assert model is not None
+    assert device is not None
+    shares = roofline_two_part(run.trace, run.iterations, Roofline.of(model, device))
+    costs = charged(world, numbers)
+    got = [costs[i, Phase.PREFILL] + costs[i, Phase.DECODE] for i in sorted(numbers)]
+    np.testing.assert_allclose(got, shares.seconds * DOLLARS, rtol=1e-6, atol=1e4)
     assert audit(world.ledger).holds

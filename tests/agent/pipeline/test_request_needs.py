@@ -167,6 +167,31 @@ def test_settlement_waits_for_a_running_request_but_not_for_ever() -> None:
     assert audit(world.ledger).holds
 
 
+def test_what_may_turn_out_to_have_run_is_waited_for() -> None:
+    """An engine tells of an admission with the end: nothing has to be moved then."""
+    world = World([PRICE])
+    server = world.process("chat")
+    server.model = MODEL
+    world.read_all(0.0)
+    begin = world.now_ns
+    first = server.start(SpanKind.REQUEST, begin, scheduled_ns=begin)
+    later = server.start(SpanKind.REQUEST, begin + SECOND, told_later=True)
+    first.first_token_ns, first.tokens = begin + SECOND, (100, 50)
+    server.finish(first, begin + 4 * SECOND)
+    world.run(30 * SECOND, utilization=0.9)
+    assert world.rows("watermark")[0]["settled_ns"] <= world.node(later.start_ns)
+    later.scheduled_ns, later.tokens = begin + 2 * SECOND, (100, 400)
+    later.first_token_ns = begin + 3 * SECOND
+    server.finish(later, world.now_ns)
+    world.settle()
+    lines = world.rows("charge")
+    assert not [row for row in lines if row["kind"] == ChargeKind.REALLOCATION and row["number"]]
+    times = {n: sum(r["device_ns"] for r in lines if r["number"] == n) for n in (1, 2)}
+    assert sum(times.values()) == 30 * SECOND
+    assert times[later.number] > 26 * SECOND
+    assert audit(world.ledger).holds
+
+
 def test_a_model_without_facts_shares_by_time() -> None:
     """No facts, no needs: the device is not held up, and the lines say so."""
     world = World([PRICE])

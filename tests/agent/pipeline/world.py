@@ -109,6 +109,9 @@ class Span:
     requests: tuple[int, int] = (-1, -1)
     """Of an engine iteration: how many were in prefill and in decode."""
     cached: int = -1
+    flags: int = 0
+    request_id: str = ""
+    told_later: bool = False
 
 
 @dataclass
@@ -147,12 +150,20 @@ class Process:
         self.open[span.number] = span
         return span
 
-    def iterate(self, index: int, start_ns: int, end_ns: int, *counts: int) -> Span:
+    def iterate(
+        self, index: int, start_ns: int, end_ns: int, *counts: int, exact: bool = False
+    ) -> Span:
         """An engine iteration of prefill requests and tokens, and decode requests and tokens."""
-        one = Span(len(self.spans) + 1, SpanKind.ITERATION, start_ns, step=index)
+        one = self.start(SpanKind.ITERATION, start_ns, step=index)
         one.requests, one.tokens = (counts[0], counts[2]), (counts[1], counts[3])
-        self.spans[one.number] = self.open[one.number] = one
+        one.flags = layout.FLAG_EXACT if exact else 0
         return self.finish(one, end_ns)
+
+    def schedule(self, name: str, first: int, count: int, tokens: int, context: int) -> Span:
+        """A request was in `count` iterations from `first` on; not finished yet."""
+        one = self.start(SpanKind.SCHEDULED, 0, step=first, request_id=name)
+        one.requests, one.tokens, one.cached = (count, -1), (tokens, -1), context
+        return one
 
     def finish(self, span: Span, now_ns: int) -> Span:
         """A span ends and its record is written."""
@@ -403,6 +414,7 @@ class World:
             node(span.first_token_ns),
             self.node(seen_ns),
             span.step,
+            told_later=span.told_later,
         )
 
     def _entity(self, process: Process) -> int:
@@ -426,7 +438,7 @@ class World:
         late = np.array([span.sequence < highest for span in waiting])
         entity = self._entity(process)
         records = records_of(waiting)
-        self.settlement.absorb(state, records, late, lambda _tenant, _model: entity)
+        self.settlement.absorb(state, records, late, lambda _tenant, _model, _adapter: entity)
         process.delivered.update(span.sequence for span in waiting)
         delivered = ",".join(map(str, sorted(process.delivered)))
         position = f'{{"read":0,"delivered":[{delivered}]}}'
@@ -490,6 +502,7 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
             | int(span.status) << layout.STATUS_SHIFT
             | int(span.phase) << layout.PHASE_SHIFT
             | int(PhaseClock.HOST) << layout.CLOCK_SHIFT
+            | span.flags << layout.FLAGS_SHIFT
         )
         record["start_ns"], record["end_ns"] = span.start_ns, span.end_ns
         record["scheduled_ns"], record["first_token_ns"] = span.scheduled_ns, span.first_token_ns
@@ -497,6 +510,8 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
         record["input_tokens"], record["output_tokens"] = span.tokens
         record["cached_input_tokens"] = span.cached
         record["tokens"] = span.trained
+        text = span.request_id.encode()
+        record["request_id"] = bytes([len(text), 0]) + text.ljust(62, b"\0")
         record["samples"], record["micro_batches"] = span.requests
     return records
 

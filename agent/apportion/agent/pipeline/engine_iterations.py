@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from apportion.agent.pipeline.merged_iterations import (
-    ITERATION,
-    NO_ITERATIONS,
-    MergedIterations,
-    iterations_of,
-)
+from apportion.agent.pipeline.engine_records import EngineRecords
+from apportion.agent.pipeline.merged_iterations import MergedIterations
 from apportion.agent.pipeline.reapportion import MAX_ROOTS, charged_roots
 from apportion.agent.pipeline.ring_state import NO_ROOTS
+from apportion.agent.pipeline.scheduled import NO_TURNS, members_of, request_ids
 from apportion.core.category import Category, SpanKind
-from apportion.cost.methods.counts import rebuilt
+from apportion.cost.methods.counts import rebuilt_beside
 from apportion.cost.methods.iteration_share import PART_BITS, Batches
 from apportion.cost.methods.names import BY_NEED, Method
 from apportion.cost.methods.trace import Trace
@@ -28,13 +24,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from apportion.agent.pipeline.merged_iterations import Iterations
     from apportion.agent.pipeline.needs import RequestNeeds
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.ledger.history import History, RootRow
     from apportion.cost.methods.roofline import Roofline
+    from apportion.cost.methods.trace import Iterations
     from apportion.cost.settlement.work import Roots
 
     Column = NDArray[np.int64]
@@ -43,6 +39,9 @@ _UNBOUND_NS: Final = 600_000_000_000
 """Iterations of a ring whose devices are not known are kept for so long."""
 
 
+MOST_MEMBERS: Final = 2_000_000
+"""Of batches that are divided at once, or memory would run short: more are divided by windows. A
+server with 256 requests in each of 50 iterations a second comes to it in two and a half minutes."""
 _EVER_NS: Final = 1 << 62
 
 
@@ -72,23 +71,35 @@ class EngineIterations:
     def __init__(self, state: LedgerState, registry: Registry) -> None:
         self._registry = registry
         self.counters = IterationCounters()
-        self._parts: dict[int, list[Iterations]] = {}
+        self._parts: dict[int, list[EngineRecords]] = {}
         self._beside: dict[Server, Roots] = {}
         self._settled: dict[int, int] = {}
         self._done: dict[int, int] = {}
         self._methods: dict[str | None, Method] = {}
-        self._unsaved: dict[int, list[tuple[int, Iterations]]] = {}
+        self._unsaved: dict[int, list[tuple[int, EngineRecords]]] = {}
+        self._exact = False
+        self._ids: dict[int, bytes] = {}
         for ring, _, _, values in state.tables.get("iteration", []):
-            self._parts.setdefault(ring, []).append(_of_json(values))
+            self._keep(ring, EngineRecords.of_json(values))
 
     def absorb(self, ring: int, records: NDArray[np.void], anchor_ns: int) -> None:
-        """Ring records of iterations; node time is the ring's plus `anchor_ns`."""
-        rows = iterations_of(records, anchor_ns)
-        self._parts.setdefault(ring, []).append(rows)
-        self._unsaved.setdefault(ring, []).append((int(records["sequence"].min()), rows))
-        late = int((rows["end_ns"] <= self._settled.get(ring, 0)).sum())
-        self.counters.in_time += rows.size - late
+        """Ring records of engines; node time is the ring's plus `anchor_ns`."""
+        part = EngineRecords.of(records, anchor_ns)
+        self._keep(ring, part)
+        self._unsaved.setdefault(ring, []).append((int(records["sequence"].min()), part))
+        late = int((part.iterations["end_ns"] <= self._settled.get(ring, 0)).sum())
+        self.counters.in_time += part.iterations.size - late
         self.counters.late += late
+
+    def name(self, ring: int, records: NDArray[np.void]) -> None:
+        """Ring records of spans: their ids, by which engines in exact mode know them."""
+        if self._exact:
+            names = names_of(ring, records["number"]).tolist()
+            self._ids.update(zip(names, request_ids(records).tolist(), strict=True))
+
+    def _keep(self, ring: int, part: EngineRecords) -> None:
+        self._parts.setdefault(ring, []).append(part)
+        self._exact |= bool(part.iterations["exact"].any())
 
     def servers(self, rings: Sequence[RingState]) -> dict[str, int]:
         """How many workloads of `rings` there are by the method that their requests have."""
@@ -150,9 +161,35 @@ class EngineIterations:
         places = np.concatenate([np.full(beside.size, -1), closed])
         order = np.lexsort((rows["number"], rows["ring"], rows["start_ns"]))
         trace, places = _trace(rows[order]), places[order]
+        ends_ns = merged.counts.end_ns
+        charged_ns = min(self._settled.get(ring.key, 0) for ring in rings)
+        since = int(np.searchsorted(ends_ns, charged_ns, side="right"))
+        edges = (np.searchsorted(ends_ns, times) for times in (trace.start_ns, trace.finish_ns))
+        first, last = (np.maximum(each, since) for each in edges)
+        if int((last - first).sum()) > MOST_MEMBERS:
+            return None
+        turns = np.concatenate([NO_TURNS, *(part.turns for part in self._all(rings))])
+        known = np.zeros((0, 4), np.int64)
+        if turns.size:
+            names = _names(rows[order])
+            known = members_of(turns, merged, trace, self._ids_of(names, rings, trace, history))
+        iterations = rebuilt_beside(trace, merged.counts, known, since)
         covered = merged.cover(trace.start_ns, trace.finish_ns) & (places >= 0)
+        exact = np.isin(np.arange(trace.size), known[:, 1])
         roots["method"][places[covered]] = int(Method.ROOFLINE_COUNTS)
-        return _shared(merged, trace, places, roofline)
+        roots["method"][places[covered & exact]] = int(Method.ROOFLINE_TWO_PART)
+        return _shared(merged, iterations, trace, places, roofline)
+
+    def _ids_of(
+        self, names: Column, rings: Sequence[RingState], trace: Trace, history: History
+    ) -> list[bytes | None]:
+        """The ids of requests; those that an earlier process read are in the ledger."""
+        if any(name not in self._ids for name in names.tolist()):
+            period = (int(trace.start_ns.min()), int(trace.finish_ns.max()) + 1)
+            found = history.request_ids([ring.key for ring in rings], *period)
+            for (ring, number), text in found.items():
+                self._ids.setdefault(_name(ring, number), (text or "").encode())
+        return [self._ids.get(name) or None for name in names.tolist()]
 
     def _servers(self, rings: Sequence[RingState]) -> dict[Server, list[RingState]]:
         servers: dict[Server, list[RingState]] = {}
@@ -162,9 +199,14 @@ class EngineIterations:
                     servers.setdefault(Server(ring.group, self._workload(ring)), []).append(ring)
         return servers
 
+    def _all(self, rings: Sequence[RingState]) -> list[EngineRecords]:
+        return [part for ring in rings for part in self._parts.get(ring.key, [])]
+
     def _engines(self, rings: Sequence[RingState]) -> dict[int, MergedIterations]:
-        parts = [part for ring in rings for part in self._parts.get(ring.key, [])]
-        rows = np.concatenate([NO_ITERATIONS, *parts])
+        """By engine; where some are known by id, those alone: the others are the same again."""
+        rows = EngineRecords.joined(self._all(rings)).iterations
+        if rows["exact"].any():
+            rows = rows[rows["exact"] > 0]
         return {
             engine: MergedIterations.of([rows[rows["engine"] == engine]])
             for engine in np.unique(rows["engine"]).tolist()
@@ -176,8 +218,8 @@ class EngineIterations:
         rows: list[Row] = []
         for ring, parts in self._unsaved.items():
             first = min(sequence for sequence, _ in parts)
-            joined = np.concatenate([part for _, part in parts])
-            rows.append((ring, first, int(joined["end_ns"].max()), _to_json(joined)))
+            joined = EngineRecords.joined([part for _, part in parts])
+            rows.append((ring, first, joined.end_ns, joined.to_json()))
         batch.insert("iteration", rows)
         batch.iterations_before.update(self._done)
 
@@ -199,20 +241,25 @@ class EngineIterations:
         for gone in self._parts.keys() - {ring.key for ring in rings}:
             self._done[gone] = _EVER_NS
             del self._parts[gone]
+        needed: set[int] = set()
         for server, mine in self._servers(rings).items():
             if not any(ring.key in self._parts for ring in mine):
                 continue
             charged_ns = settled_ns(server.group)
             own = roots[_requests(roots, server, mine)]
-            alive = own["open"] | (own["end_ns"] > charged_ns)
+            # One that is settled while it runs, without its tokens, is in no batch later either.
+            alive = ~own["held"] & (own["open"] | (own["end_ns"] > charged_ns))
             keep_ns = int(own["start_ns"][alive].min(initial=charged_ns))
-            beside = np.concatenate([self._beside.get(server, NO_ROOTS), own[~alive]])
+            done = own[~own["held"] & ~alive]
+            beside = np.concatenate([self._beside.get(server, NO_ROOTS), done])
             beside = beside[beside["end_ns"] > keep_ns]
+            needed.update(_names(beside).tolist(), _names(own[alive]).tolist())
             _, first = np.unique(_names(beside), return_index=True)
             self._beside[server] = beside[first]
             self._count(mine, charged_ns)
             for ring in mine:
                 self._forget(ring.key, keep_ns, charged_ns)
+        self._ids = {name: self._ids[name] for name in needed & self._ids.keys()}
         for ring in rings:
             if ring.group is None and ring.key in self._parts:
                 self._forget(ring.key, limit_ns - _UNBOUND_NS, limit_ns - _UNBOUND_NS)
@@ -241,15 +288,11 @@ class EngineIterations:
         parts = self._parts.get(ring)
         if parts is None:
             return
-        rows = np.concatenate(parts)
-        keep = rows["end_ns"] > keep_ns
-        # The last one before: what follows begins where it ends.
-        for engine in np.unique(rows["engine"][~keep]).tolist():
-            older = np.flatnonzero(~keep & (rows["engine"] == engine))
-            keep[older[np.argmax(rows["end_ns"][older])]] = True
-        self._parts[ring] = [rows[keep]]
-        if not keep.all():
-            self._done[ring] = int(rows["end_ns"][keep].min()) - 1
+        before = EngineRecords.joined(parts)
+        kept = before.after(keep_ns)
+        self._parts[ring] = [kept]
+        if kept.first_needed_ns() > before.first_needed_ns():
+            self._done[ring] = kept.first_needed_ns() - 1
 
 
 class _Columns(NamedTuple):
@@ -265,9 +308,14 @@ class _Columns(NamedTuple):
     known: Column
 
 
-def _shared(merged: MergedIterations, trace: Trace, places: Column, roofline: Roofline) -> _Columns:
-    """The batch of each iteration, divided as by `roofline-counts/1`; `places` are -1 beside."""
-    iterations = rebuilt(trace, merged.counts)
+def _shared(
+    merged: MergedIterations,
+    iterations: Iterations,
+    trace: Trace,
+    places: Column,
+    roofline: Roofline,
+) -> _Columns:
+    """The batch of each iteration, divided as by `roofline-two-part/1`; `places` are -1 beside."""
     owner, request = iterations.owner, iterations.request
     parts = two_part_s(iterations, roofline)
     total = np.bincount(owner, parts, minlength=merged.size)
@@ -335,19 +383,14 @@ def _trace(rows: Roots) -> Trace:
 
 
 def _names(roots: Roots) -> Column:
+    return names_of(roots["ring"], roots["number"])
+
+
+def names_of(ring: Column | int, number: Column) -> Column:
     """Each root as one number."""
-    names: Column = roots["ring"].astype(np.int64) << 40 | roots["number"]
+    names: Column = np.int64(ring) << 40 | number.astype(np.int64)
     return names
 
 
-def _to_json(rows: Iterations) -> str:
-    columns = [rows[name].tolist() for name in ITERATION.names or ()]
-    return json.dumps(columns, separators=(",", ":"))
-
-
-def _of_json(values: str) -> Iterations:
-    columns = json.loads(values)
-    rows = np.zeros(len(columns[0]), ITERATION)
-    for name, column in zip(ITERATION.names or (), columns, strict=True):
-        rows[name] = column
-    return rows
+def _name(ring: int, number: int) -> int:
+    return ring << 40 | number

@@ -22,6 +22,7 @@ ITERATION: Final = np.dtype(
         ("end_ns", "i8"),
         *((name, "i8") for name in layout.ITERATION_FIELDS),
         ("engine", "i8"),
+        ("exact", "i8"),  # 1: it is known by id who was in it
     ]
 )
 """Columns of iterations; `end_ns` is when they were told of, `start_ns` as long before as they
@@ -30,6 +31,8 @@ Iterations = NDArray[np.void]
 """Rows of type `ITERATION`."""
 NO_ITERATIONS: Final = np.zeros(0, ITERATION)
 
+_LONGEST_NS: Final = 600_000_000_000
+"""No iteration takes longer."""
 _RESTART: Final = 64
 """An index so far below the one before it is another engine's: processes that are told at once
 may tell in another order, but not by so many."""
@@ -43,12 +46,13 @@ def iterations_of(records: NDArray[np.void], anchor_ns: int) -> Iterations:
     for name, field in layout.ITERATION_FIELDS.items():
         rows[name] = np.maximum(records[field], 0)
     rows["engine"] = records["engine"]
+    rows["exact"] = records["packed"] >> (layout.FLAGS_SHIFT + 1) & 1
     return rows
 
 
-def is_iteration(records: NDArray[np.void]) -> NDArray[np.bool_]:
-    """Which of ring records (type `RECORD`) are no spans."""
-    kinds: NDArray[np.bool_] = (records["packed"] & 0xFF) == layout.KINDS["iteration"]
+def of_engines(records: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Which of ring records (type `RECORD`) are no spans, but what an engine did."""
+    kinds: NDArray[np.bool_] = (records["packed"] & 0xFF) >= layout.KINDS["iteration"]
     return kinds
 
 
@@ -78,7 +82,7 @@ class MergedIterations:
         rows, engine = rows[order], engine[order]
         same = (np.diff(rows["index"], prepend=-1) == 0) & (np.diff(engine, prepend=-1) == 0)
         rows, engine = rows[~same], engine[~same]
-        elapsed_ns = np.maximum(rows["end_ns"] - rows["start_ns"], 0)
+        elapsed_ns = np.clip(rows["end_ns"] - rows["start_ns"], 0, _LONGEST_NS)
         end_ns = _not_after_the_next(rows["end_ns"], elapsed_ns)
         before = np.diff(rows["index"], prepend=-1) - 1
         first = np.diff(engine, prepend=-1) != 0

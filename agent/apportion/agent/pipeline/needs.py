@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apportion.agent.pipeline.interned import EntityKey
 from apportion.core.category import Category
 from apportion.core.device_facts import DeviceFacts
 from apportion.cost.methods.model_catalogue import named_model
@@ -46,7 +47,8 @@ class RequestNeeds:
         direct = (roots["number"] > 0) & (roots["category"] == int(Category.DIRECT))
         steps = direct & roots["step"]
         roots["method"] = np.where(steps, int(Method.STEP_EXCLUSIVE), int(Method.TIME_SHARE))
-        roots["begun_ns"], roots["prefill_own"], roots["decode_own"] = roots["start_ns"], 0, 0
+        roots["prefill_own"], roots["decode_own"] = 0, 0
+        roots["begun_ns"] = np.where(roots["open"], roots["begun_ns"], roots["start_ns"])
         requests = np.flatnonzero(direct & ~steps)
         engines = roots["group"][requests].astype(np.int64) << 32 | roots["entity"][requests]
         pairs, which = np.unique(engines, return_inverse=True)
@@ -74,7 +76,8 @@ class RequestNeeds:
         return self._rooflines[key]
 
     def _found(self, group: int, entity: int) -> Roofline | None:
-        model_name = self._registry.entities.value(entity).model if entity else None
+        who = self._registry.entities.value(entity) if entity else EntityKey()
+        model_name = who.base_model or who.model
         if model_name is None:
             return None
         model = self._models.get(model_name) or named_model(model_name)

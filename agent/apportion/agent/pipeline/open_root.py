@@ -27,6 +27,8 @@ class OpenRoot:
     first_token_ns: int
     seen_ns: int
     step: int
+    told_later: bool = False
+    """Its admission is told with its end: perhaps it runs already."""
     held: bool = False
     """Its devices are settled for some of its time: without its tokens, by its presence."""
     applied_start_ns: int = 0
@@ -42,9 +44,15 @@ class OpenRoot:
                 start_ns = self.seen_ns
         return min(start_ns, self.seen_ns), self.seen_ns
 
+    @property
+    def waits_since_ns(self) -> int:
+        """From when on it may turn out to have run."""
+        unknown = self.told_later and not self.scheduled_ns
+        return self.start_ns if unknown else self.claim(admits=True)[0]
+
     def go_on(self, seen: OpenRoot) -> None:
         """Take what a later look at the slot showed."""
-        self.entity = seen.entity
+        self.entity, self.told_later = seen.entity, seen.told_later
         self.scheduled_ns = seen.scheduled_ns
         self.first_token_ns = seen.first_token_ns
         self.seen_ns = max(self.seen_ns, seen.seen_ns)
@@ -58,7 +66,7 @@ class OpenRoot:
         """The inverse of `to_json`."""
         said: dict[str, Any] = {**document, "kind": SpanKind(document["kind"])}
         root = cls(**said)
-        root.held = bool(root.held)
+        root.held, root.told_later = bool(root.held), bool(root.told_later)
         return root
 
     def apply(self, *, admits: bool) -> None:

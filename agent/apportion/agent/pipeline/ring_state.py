@@ -53,6 +53,8 @@ class RingState:
     process_start_ns: int | None = None
     rank: int | None = None
     restart_count: int | None = None
+    flops_per_token: int | None = None
+    """What training a token takes, where its process says so."""
     is_member: bool = False
     """It computes for requests that another process of its run reports, and has no spans."""
     ended_ns: int | None = None
@@ -310,4 +312,5 @@ def _open_rows(spans: Collection[OpenRoot], ring: int, *, admits: bool) -> Roots
         row["ring"], row["entity"] = ring, span.entity
         row["category"], row["step"] = int(span.kind.category), span.kind is SpanKind.STEP
         row["open"], row["held"] = True, span.held
+        row["begun_ns"] = min(span.waits_since_ns, int(row["start_ns"]))
     return rows

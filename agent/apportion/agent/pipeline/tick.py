@@ -202,11 +202,12 @@ def _limit_ns(
 ) -> int:
     """How far the device may be settled: to its oldest request that runs, whose tokens come last.
 
-    A request that runs for longer than `OPEN_BOUND_NS` is settled by its presence.
+    Or that may turn out to have run, since its admission is told with its end. A request that runs
+    for longer than `OPEN_BOUND_NS` is settled by its presence.
     """
     waiting = spans["open"] & (spans["method"] == int(Method.ROOFLINE_WINDOWS))
     starts = [
-        int(spans["start_ns"][index])
+        int(spans["begun_ns"][index])
         for index in np.flatnonzero(waiting).tolist()
         if device.key in groups[int(spans["group"][index])]
     ]

@@ -32,7 +32,18 @@ def roofline_counts(trace: Trace, counts: IterationCounts, roofline: Roofline) -
 
 
 def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
-    """Iterations with the batches that the requests' windows allow.
+    """Iterations with the batches that the requests' windows allow."""
+    return rebuilt_beside(trace, counts, np.zeros((0, 4), np.int64))
+
+
+def rebuilt_beside(
+    trace: Trace, counts: IterationCounts, known: Column, since: int = 0
+) -> Iterations:
+    """The same where some requests' iterations are known by id, and all of theirs.
+
+    `known` are rows (iteration, request, tokens, context), shape (m, 4): what the counts have left
+    is divided among the other requests. Iterations before place `since` have no members: they are
+    looked at for the prompts that go on after them.
 
     `elapsed_ns` is a lower bound (an engine that schedules ahead measures less), so iterations
     are laid end to end while requests are in flight.
@@ -40,9 +51,17 @@ def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
     start_ns, end_ns = laid(trace, counts.end_ns - counts.elapsed_ns, counts.end_ns)
     # Half of an iteration decides who was in it: stamps of one moment differ by a little.
     middle_ns = start_ns + (np.minimum(end_ns, counts.end_ns) - start_ns) // 2
-    prefills = _prefills(trace, counts, middle_ns)
-    decodes = _decodes(trace, counts, middle_ns)
-    table = np.concatenate([prefills, decodes])
+    others = np.setdiff1d(np.arange(trace.size), known[:, 1])
+    table = known
+    if others.size:
+        rest = trace if others.size == trace.size else trace.take(others)
+        left = counts.less(*_counted(trace, counts, middle_ns, known))
+        found = np.concatenate(
+            [_prefills(rest, left, middle_ns), _decodes(rest, left, middle_ns, since)]
+        )
+        found[:, 1] = others[found[:, 1]]
+        table = np.concatenate([known, found])
+    table = table[table[:, 0] >= since]
     # By iteration, then by request: the order that members are summed in is part of the result.
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     sizes = np.bincount(table[:, 0], minlength=start_ns.size)
@@ -50,7 +69,22 @@ def rebuilt(trace: Trace, counts: IterationCounts) -> Iterations:
     return Iterations(start_ns, end_ns, offsets, *table[:, 1:].T.copy())
 
 
-def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column:
+def _counted(
+    trace: Trace, counts: IterationCounts, middle_ns: Column, known: Column
+) -> tuple[Column, ...]:
+    """What `known` have of each count of `IterationCounts`, in its order."""
+    iteration, request, tokens, _ = known.T
+    early = middle_ns[iteration] < trace.first_token_ns[request]
+    columns: list[Column] = []
+    for chosen in (early, ~early):
+        for amounts in (np.ones_like(tokens), tokens):
+            sums = np.zeros_like(counts.end_ns)
+            np.add.at(sums, iteration[chosen], amounts[chosen])
+            columns.append(sums)
+    return tuple(columns)
+
+
+def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column, since: int) -> Column:
     """Rows (iteration, request, tokens, context).
 
     Speculative decoding computes drafts too, of which only some are delivered: the tokens of an
@@ -59,9 +93,11 @@ def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column) -> Column
     first = np.searchsorted(middle_ns, trace.first_token_ns)
     last = np.searchsorted(middle_ns, trace.finish_ns)
     lengths = np.maximum(last - first, 0)
-    request = np.repeat(np.arange(trace.size), lengths)
-    step = np.arange(request.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    iteration = first[request] + step
+    begin = np.maximum(first, since)
+    chosen = np.maximum(last - begin, 0)
+    request = np.repeat(np.arange(trace.size), chosen)
+    iteration = np.arange(request.size) - np.repeat(np.cumsum(chosen) - chosen - begin, chosen)
+    step = iteration - first[request]
     made = np.maximum(trace.output_tokens - 1, 0)[request]
     context = trace.input_tokens[request] + step * made // np.maximum(lengths, 1)[request]
     order = np.lexsort((request, iteration))

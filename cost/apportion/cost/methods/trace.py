@@ -52,6 +52,18 @@ class Trace:
         ).reshape(-1, 6)
         return cls(tuple(row.request_id for row in ordered), *table.T.copy())
 
+    def take(self, chosen: Column) -> Trace:
+        """The chosen requests, ascending."""
+        return Trace(
+            tuple(self.request_id[place] for place in chosen.tolist()),
+            self.start_ns[chosen],
+            self.first_token_ns[chosen],
+            self.finish_ns[chosen],
+            self.input_tokens[chosen],
+            self.cached_input_tokens[chosen],
+            self.output_tokens[chosen],
+        )
+
     @property
     def size(self) -> int:
         """How many requests."""
@@ -148,6 +160,13 @@ class IterationCounts:
     prefill_tokens: Column
     decode_requests: Column
     decode_tokens: Column
+
+    def less(self, *counted: Column) -> IterationCounts:
+        """What is left of the four counts, in their order, without `counted`."""
+        prefill = (self.prefill_requests, self.prefill_tokens)
+        counts = (*prefill, self.decode_requests, self.decode_tokens)
+        left = (np.maximum(0, all_of - some) for all_of, some in zip(counts, counted, strict=True))
+        return IterationCounts(self.end_ns, self.elapsed_ns, *left)
 
     @classmethod
     def of(cls, rows: Sequence[CountsRow]) -> IterationCounts:

@@ -30,9 +30,9 @@ ROOT: Final = np.dtype(
         ("input_tokens", "i8"),
         ("cached_input_tokens", "i8"),
         ("output_tokens", "i8"),
-        ("begun_ns", "i8"),  # when its prefill began, and what it needs for itself in prefill
-        ("prefill_own", "i8"),  # and in decode (methods.occupancy); with method
-        ("decode_own", "i8"),  # methods BY_NEED alone
+        ("begun_ns", "i8"),  # when its prefill began (of an open one: may have begun), and
+        ("prefill_own", "i8"),  # what it needs for itself then and
+        ("decode_own", "i8"),  # in decode (methods.occupancy); with methods BY_NEED alone
         ("ring", "i4"),
         ("entity", "i4"),
         ("group", "i4"),

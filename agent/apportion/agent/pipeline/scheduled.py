@@ -1,0 +1,99 @@
+"""Who was scheduled in which iterations, by id: what an engine in exact mode writes down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apportion.client import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from apportion.agent.pipeline.merged_iterations import MergedIterations
+    from apportion.cost.methods.trace import Column, Trace
+
+SCHEDULED: Final = np.dtype(
+    [
+        ("start_ns", "i8"),
+        ("end_ns", "i8"),
+        *((name, "i8") for name in layout.SCHEDULED_FIELDS),
+        ("engine", "i8"),
+        ("request_id", f"S{layout.REQUEST_ID_TEXT_BYTES}"),
+    ]
+)
+"""Columns of iterations in a row in which one request was scheduled alike."""
+Turns = NDArray[np.void]
+"""Rows of type `SCHEDULED`."""
+NO_TURNS: Final = np.zeros(0, SCHEDULED)
+
+_LATER_NS: Final = 60_000_000_000
+"""A scheduler that is ahead has written down iterations that end later, but not so much."""
+
+
+def turns_of(records: NDArray[np.void], anchor_ns: int) -> Turns:
+    """Ring records (type `RECORD`) of kind `scheduled`; times are moved by `anchor_ns`."""
+    rows = np.zeros(records.size, SCHEDULED)
+    for name in ("start_ns", "end_ns"):
+        rows[name] = records[name] + anchor_ns
+    for name, field in layout.SCHEDULED_FIELDS.items():
+        rows[name] = np.maximum(records[field], 0)
+    rows["engine"] = records["engine"]
+    rows["request_id"] = request_ids(records)
+    return rows
+
+
+def request_ids(records: NDArray[np.void]) -> NDArray[np.bytes_]:
+    """The ids of ring records (type `RECORD`) as text in UTF-8, shape n."""
+    raw = np.ascontiguousarray(records["request_id"]).view(np.uint8)
+    raw = raw.reshape(records.size, layout.REQUEST_ID_BYTES)
+    text = np.ascontiguousarray(raw[:, layout.REQUEST_ID_HEAD_BYTES :])
+    return text.view(f"S{layout.REQUEST_ID_TEXT_BYTES}")[:, 0]
+
+
+def members_of(
+    turns: Turns, merged: MergedIterations, trace: Trace, ids: Sequence[bytes | None]
+) -> Column:
+    """Rows (iteration, request, tokens, context), shape (m, 4), of the requests of `trace`.
+
+    `ids` are those of its requests, None where not known.
+    """
+    by_id: dict[bytes, list[int]] = {}
+    for place, name in enumerate(ids):
+        if name is not None:
+            by_id.setdefault(name, []).append(place)
+    parts = [np.zeros((0, 4), np.int64)]
+    ends_ns = merged.counts.end_ns
+    for row in turns:
+        request = _who(row, by_id, trace)
+        if request is None:
+            continue
+        low = int(np.searchsorted(ends_ns, row["start_ns"], side="right"))
+        high = int(np.searchsorted(ends_ns, row["end_ns"] + _LATER_NS, side="right"))
+        first = int(row["first"])
+        index = merged.index[low:high]
+        edges = low + np.searchsorted(index, [first, first + int(row["iterations"])])
+        at = np.arange(*edges)
+        tokens = np.full(at.size, int(row["tokens"]))
+        context = int(row["context"]) + (merged.index[at] - first) * _growth(row, request, trace)
+        parts.append(np.stack([at, np.full(at.size, request), tokens, context], axis=1))
+    return np.concatenate(parts)
+
+
+def _who(row: np.void, by_id: Mapping[bytes, list[int]], trace: Trace) -> int | None:
+    """The request that it is about: of several with one id, the one that ran then."""
+    middle_ns = (int(row["start_ns"]) + int(row["end_ns"])) // 2
+    for request in by_id.get(bytes(row["request_id"]), ()):
+        if trace.start_ns[request] <= middle_ns <= trace.finish_ns[request]:
+            return request
+    return next(iter(by_id.get(bytes(row["request_id"]), ())), None)
+
+
+def _growth(row: np.void, request: int, trace: Trace) -> int:
+    """By how many tokens the context grows with each: of drafts only some are delivered."""
+    if row["context"] < trace.input_tokens[request]:
+        return int(row["tokens"])
+    made = int(trace.output_tokens[request]) // max(1, int(row["iterations"]))
+    return max(1, min(int(row["tokens"]), made))
