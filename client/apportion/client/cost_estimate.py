@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from apportion.client.layout import COSTS_FILE
 from apportion.client.session import session
@@ -74,4 +74,4 @@ def _read() -> dict[str, Any]:
         return {}
     finally:
         os.close(fd)
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

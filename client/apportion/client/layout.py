@@ -103,6 +103,7 @@ IDENTITY_KEYS: Final = frozenset(
         "device_hints",
         "client_version",
         "resumed_from_step",
+        "flops_per_token",
         "manifest",
     }
 )

@@ -257,6 +257,10 @@ def _workloads(snapshot: Snapshot, to: Emission) -> None:
             "token_type": token.token_type,
         }
         to.put("tokens_total", count, labels, simulated=simulated)
+    for run, work in snapshot.training.items():
+        labels = {"workload": run.workload, "run": run.run}
+        to.put("training_flops_total", work.flops, labels, simulated=simulated)
+        to.put("training_possible_flops_total", work.possible, labels, simulated=simulated)
     for key, latency in snapshot.latencies.items():
         _latency(key, latency, to, simulated=simulated)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.tick import TickOutcome
     from apportion.agent.shipping.shipper import Shipper
     from apportion.agent.snapshot import SnapshotBoard
+    from apportion.agent.spender_watch import SpenderWatch
     from apportion.core.allocation import Pod
     from apportion.core.clock import Clock
     from apportion.core.reading import DeviceInfo, Reading
@@ -90,7 +91,9 @@ class Engine:
         budgets: BudgetWatch | None = None,
         adjustments: AdjustmentWatch | None = None,
         costs: CostFile | None = None,
+        spenders: SpenderWatch | None = None,
     ) -> None:
+        self._spenders = spenders
         self._shipper, self._budgets, self._adjustments = shipper, budgets, adjustments
         self._agent_id, self._costs = state.agent_id, costs
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
@@ -305,6 +308,9 @@ class Engine:
         self._restore_told()
         self._directory.reap(finished)
         self._intake.forget(finished)
+        spent = None if self._spenders is None else self._spenders.take()
+        if spent is not None:
+            self._ended.replaced(self._folder.decide(spent))
         self._ended.look(begun_ns, self._live(), self._seen.pods(begun_ns) or ())
         return outcome
 
