@@ -172,6 +172,7 @@ class RingCounts:
     late: int = 0
     lost: int = 0
     abandoned: int = 0
+    merged: int = 0
     invalid: int = 0
     attached: int = 0
     unbound: int = 0

@@ -169,7 +169,7 @@ FAMILIES: Final = (
         "records",
         ("outcome",),
         "Records that rings took, each counted once: read, overwritten unread, never stored, "
-        "or not valid.",
+        "not valid, or a door's word of requests that others had told of (merged).",
         "ring reader",
     ),
     _own(

@@ -300,6 +300,7 @@ def _rings(snapshot: Snapshot, to: Emission) -> None:
         ("accepted", rings.accepted),
         ("lost", rings.lost),
         ("abandoned", rings.abandoned),
+        ("merged", rings.merged),
         ("invalid", rings.invalid),
     ):
         to.put("ring_records_total", count, {"outcome": outcome})

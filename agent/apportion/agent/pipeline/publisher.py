@@ -255,6 +255,7 @@ def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None
         late=counters.late,
         lost=counters.lost,
         abandoned=counters.abandoned,
+        merged=counters.merged,
         invalid=counters.invalid,
         attached=len(intake.followed),
         unbound=unbound,

@@ -147,11 +147,11 @@ class Settlement:
         ring: RingState,
         records: NDArray[np.void],
         late: NDArray[np.bool_],
-        entity_of: Callable[[int, int], int],
+        entity_of: Callable[[int, int, int], int],
     ) -> None:
         """Records of one ring in the order of their sequence, times on the host's clock.
 
-        `entity_of(tenant word, model word)` is the key of who they go to.
+        `entity_of(tenant word, model word, adapter word)` is the key of who they go to.
         """
         if not records.size:
             return
