@@ -172,7 +172,7 @@ def due(run: Run) -> tuple[Floats, Floats]:
 def test_requests_pay_as_a_replay_by_counts_says(processes: int) -> None:
     """Ticks and hours change nothing, nor which of a server's processes heard of an iteration."""
     world = World([PRICE])
-    run = simulated(made_up(80, 3))
+    run = simulated(made_up(40, 3))
     servers = server_of(world, processes)
     chosen: Chooser = lambda index, all_of: [all_of[(index // 3) % len(all_of)]]  # noqa: E731
     numbers = played(world, servers, run, chosen)
@@ -190,7 +190,7 @@ def test_requests_pay_as_a_replay_by_counts_says(processes: int) -> None:
 
 def test_an_agent_that_dies_between_ticks_changes_next_to_nothing() -> None:
     """What was read, settled and begun comes back: the same amounts."""
-    run, results = simulated(made_up(30, 5)), []
+    run, results = simulated(made_up(20, 5)), []
     for crashes in (False, True):
         world = World([PRICE])
         tick = world.tick
@@ -214,7 +214,7 @@ def test_an_agent_that_dies_between_ticks_changes_next_to_nothing() -> None:
 def test_what_is_missing_is_settled_by_windows_and_counted() -> None:
     """Requests that an unknown iteration was in say so; the others and every sum stay."""
     world = World([PRICE])
-    run = simulated(made_up(40, 7))
+    run = simulated(made_up(20, 7))
     lost = {200, 201, 500}
     numbers = played(world, server_of(world), run, lambda i, s: [] if i in lost else s)
     assert methods(world) == {int(Method.ROOFLINE_COUNTS), int(Method.ROOFLINE_WINDOWS)}
@@ -229,7 +229,7 @@ def test_twice_and_in_any_order_is_the_same() -> None:
     results = []
     for told in (lambda _, servers: servers[:1], lambda _, servers: [*servers, servers[0]]):
         world = World([PRICE])
-        numbers = played(world, server_of(world, 2), simulated(made_up(30, 5)), told)
+        numbers = played(world, server_of(world, 2), simulated(made_up(20, 5)), told)
         costs = charged(world, numbers)
         results.append([costs[key] for key in sorted(costs)])
         assert audit(world.ledger).holds
@@ -288,7 +288,7 @@ def test_what_a_real_vllm_told(published: Path) -> None:
 def test_in_exact_mode_requests_pay_as_the_true_batches_say(*, crashes: bool) -> None:
     """By what the engine's own process writes; long prompts, in chunks, and drafts of none."""
     world = World([PRICE])
-    run = simulated(made_up(40, 3).scaled(prompts=4, answers=4, rate=2.0))
+    run = simulated(made_up(24, 3).scaled(prompts=4, answers=4, rate=2.0))
     tick = world.tick
 
     def dying(*, polled_ns: int | None = None) -> TickOutcome | None:
