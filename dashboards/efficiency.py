@@ -44,16 +44,18 @@ BOARD: Final = Board(
                 ),
                 Panel(
                     "MFU",
-                    "Use of the arithmetic that devices have: by their counters at most, and by "
-                    "what engines estimate.",
+                    "Use of the arithmetic that devices have: by their counters at most, by what "
+                    "engines estimate, and by what trainers declare.",
                     "percentunit",
                     (
                         Query(series("device_mfu_ratio"), "{{method}} {{device}}"),
                         Query(series("engine_mfu_ratio"), "{{method}} {{target}} {{model}}"),
+                        Query(series("training_mfu_ratio"), "{{method}} {{workload}} {{run}}"),
                     ),
                     span=12,
                     highest=1,
-                    needs="GPM or DCGM's profiling; an engine that estimates its work (vLLM)",
+                    needs="GPM or DCGM's profiling; an engine that estimates its work (vLLM); "
+                    "a trainer that declares its model's size",
                 ),
                 Panel(
                     "MBU",

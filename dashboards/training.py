@@ -22,6 +22,7 @@ from dashboards.panel import (
 
 _DIRECT: Final = 'category="direct"'
 _STEPS: Final = 'status="ok"'
+_SIZE: Final = "a trainer that declares its model's size"
 
 BOARD: Final = Board(
     "training",
@@ -91,6 +92,42 @@ BOARD: Final = Board(
                     "phase_seconds",
                     "phase",
                     needs="phases in steps or requests",
+                ),
+            ),
+        ),
+        Row(
+            "How well devices are used",
+            (
+                Panel(
+                    "MFU",
+                    "Model FLOPs over what the devices could do in the time of the steps.",
+                    "percentunit",
+                    (
+                        Query(
+                            share(
+                                "workload, run",
+                                rate("training_flops_total", WORKLOAD, RUN),
+                                rate("training_possible_flops_total", WORKLOAD, RUN),
+                            ),
+                            "{{workload}} {{run}}",
+                        ),
+                    ),
+                    span=12,
+                    needs=_SIZE,
+                    highest=1,
+                ),
+                Panel(
+                    "Operations",
+                    "Floating-point operations a second, by tokens and the model's size.",
+                    "flops",
+                    (
+                        Query(
+                            total("workload, run", rate("training_flops_total", WORKLOAD, RUN)),
+                            "{{workload}} {{run}}",
+                        ),
+                    ),
+                    span=12,
+                    needs=_SIZE,
                 ),
             ),
         ),

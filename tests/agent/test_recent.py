@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from apportion.agent.recent import LOOK_NS, WINDOW_NS, Recent
-from apportion.agent.snapshot import LostKey, Spend, SpendKey, StepKey, TokenKey
+from apportion.agent.snapshot import (
+    LostKey,
+    Spend,
+    SpendKey,
+    StepKey,
+    TokenKey,
+    TrainingKey,
+    TrainingWork,
+)
 from apportion.core.category import Category, SpanStatus
 from apportion.core.ids import DeviceId
 from apportion.core.reading import DeviceInfo
@@ -32,6 +40,7 @@ class Counters:
         self.lost: dict[LostKey, Spend] = {}
         self.tokens: dict[TokenKey, int] = {}
         self.steps: dict[StepKey, int] = {}
+        self.training: dict[TrainingKey, TrainingWork] = {}
         self.open: dict[tuple[str, str], int] = {}
         self.collected: list[Sample] = []
         self.devices = [
@@ -47,6 +56,7 @@ class Counters:
             lost=self.lost,
             tokens=self.tokens,
             steps=self.steps,
+            training=self.training,
             open_requests=self.open,
             collected=self.collected,
             devices=self.devices,
@@ -128,6 +138,17 @@ def test_series_that_end_take_nothing_away() -> None:
     assert found["goodput_ratio", "train", "run-1"] == 840 / 930
     seen.spend = {IDLE: Spend(120 * S)}
     assert not [key for key in seen.look() if key[0] == "goodput_ratio"]
+
+
+def test_mfu_of_what_was_trained_lately() -> None:
+    """What was done over what was possible, of the last minutes only."""
+    seen = Counters()
+    run = TrainingKey("train", "run-1")
+    seen.training = {run: TrainingWork(900, 1_000)}
+    seen.look()
+    assert not [key for key in seen.look() if key[0] == "training_mfu_ratio"]
+    seen.training = {run: TrainingWork(1_300, 2_000)}
+    assert seen.look()["training_mfu_ratio", "train", "run-1", "declared"] == 0.4
 
 
 def test_a_batch_is_what_runs_at_once_while_anything_runs() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -196,6 +196,76 @@ def test_whoever_hangs_up_has_cancelled(directory: Path) -> None:
     }
     asyncio.run(RequestMiddleware(left)(scope, gone, nobody))
     assert one(directory)["status"] == layout.STATUSES["cancelled"]
+
+
+def served_by(directory: Path, *pieces: bytes, app: Any = None, **options: Any) -> list[str | None]:
+    """Tenant, model and adapter of a request whose body comes in pieces, and of its open slot."""
+    slots: list[Any] = []
+
+    async def answers(scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        del scope, send
+        while (await receive())["more_body"]:
+            pass
+        slots.extend(each for each in only(directory).open_slots if each["start_ns"])
+
+    coming = list(pieces)
+
+    async def caller() -> Any:
+        body = coming.pop(0)
+        return {"type": "http.request", "body": body, "more_body": bool(coming)}
+
+    async def nobody(message: Any) -> None:
+        del message
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "headers": [], "app": app}
+    scope["path"] = "/v1/completions"
+    asyncio.run(RequestMiddleware(answers, model="llama", **options)(scope, caller, nobody))
+    found, record = only(directory), one(directory)
+    (slot,) = slots
+    named = (slot["words"] & 0xFFFFFFFF, slot["words"] >> 32 & 0xFFFF, slot["words"] >> 48)
+    assert named == tuple(record[name] for name in ("tenant", "model", "adapter"))
+    return labels(found, record)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "adapter"),
+    [
+        ([b'{"model": "sql-lora", "prompt": "hi"}'], "sql-lora"),
+        (
+            [b'{"messages": [{"content": "\\"model\\": \\"x\\""}],"mod', b'el":"sql-lora"}'],
+            "sql-lora",
+        ),
+        ([b'{"model": "llama", "prompt": "sql-lora"}'], None),
+        ([b'{"model": "other"}', b""], None),
+        ([b'{"model": 5}'], None),
+        ([b'{"model": "\xff"}'], None),
+        ([b""], None),
+    ],
+)
+def test_an_adapter_has_its_own_name(
+    directory: Path, pieces: list[bytes], adapter: str | None
+) -> None:
+    """By the body's `model`, where that is an adapter that the server has; a prompt names none."""
+    told = served_by(directory, *pieces, adapters=["sql-lora"])
+    assert told == [None, "llama", adapter]
+    assert client.counts() == {}
+
+
+def test_vllm_says_which_adapters_it_has(directory: Path) -> None:
+    """Loaded at its start or later; where its application has another shape, there are none."""
+
+    class Vllm:
+        """An application with vLLM's models."""
+
+        class state:  # noqa: N801 - Starlette's name
+            class openai_serving_models:  # noqa: N801 - vLLM's name
+                lora_requests: ClassVar = {"sql-lora": object()}
+
+    assert served_by(directory, b'{"model": "sql-lora"}', app=Vllm()) == [
+        None,
+        "llama",
+        "sql-lora",
+    ]
 
 
 @pytest.mark.parametrize(("leaves", "status"), [(True, "cancelled"), (False, "ok")])

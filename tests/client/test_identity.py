@@ -66,6 +66,31 @@ def test_the_user_first(proc: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "environ", "flops"),
+    [
+        ({"parameters": 8e9}, {}, 48 * 10**9),
+        ({"parameters": 7, "flops_per_token": 50}, {}, 50),
+        ({}, {"APPORTION_PARAMETERS": "10"}, 60),
+        ({}, {"APPORTION_FLOPS_PER_TOKEN": "61", "APPORTION_PARAMETERS": "10"}, 61),
+        ({"parameters": 3}, {"APPORTION_PARAMETERS": "10"}, 18),
+        ({}, {"APPORTION_PARAMETERS": "8e9"}, None),
+        ({"parameters": 0}, {}, None),
+        ({"parameters": -1}, {}, None),
+        ({"parameters": float("inf")}, {}, None),
+        ({"parameters": float("nan")}, {}, None),
+        ({"parameters": "8B"}, {}, None),
+        ({"parameters": True}, {}, None),
+    ],
+)
+def test_what_a_token_takes(
+    said: dict[str, object], environ: dict[str, str], flops: int | None, proc: Path
+) -> None:
+    """Six operations for each parameter, or what is known better; nothing of what is no number."""
+    found = identity(Arguments(**said), environ, proc)
+    assert found.get("flops_per_token") == flops
+
+
+@pytest.mark.parametrize(
     ("environ", "expected"),
     [
         (

@@ -68,7 +68,7 @@ def test_parts(text: str) -> None:
 
 def test_identity_keys() -> None:
     """Every key of the identity is named, and the client writes no other."""
-    arguments = Arguments("w", "r", "3", 0, 1, ["d"], {"a": "b"}, 5)
+    arguments = Arguments("w", "r", "3", 0, 1, ["d"], {"a": "b"}, 5, 7)
     environ = {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": "0"}
     names = names_of(arguments, environ, Process(1, bytes(16), 1, 1), "node")
     written = set(identity_of(names, arguments, environ, "1", {"seed": "7"}))

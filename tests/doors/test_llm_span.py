@@ -97,6 +97,25 @@ def test_without_names() -> None:
     assert (found.service, found.request_id) == ("unknown_service", f"{1:016x}")
 
 
+@pytest.mark.parametrize(
+    ("scope", "given", "known"),
+    [
+        ("vllm.tracing.otel", "cmpl-mine-0", "mine"),
+        ("vllm.llm_engine", "chatcmpl-mine", "mine"),
+        ("vllm.tracing.otel", "1_cmpl-mine-0", "mine"),
+        ("sglang", "cmpl-mine-0", "cmpl-mine-0"),
+    ],
+)
+def test_ids_are_those_of_the_callers(scope: str, given: str, known: str) -> None:
+    """So that one request has one id, whichever door tells of it; others' are left alone."""
+    message = export()
+    request(message, 1, gen_ai__request__id=given)
+    message.resource_spans[0].scope_spans[0].scope.name = scope
+    (span,) = llm_spans(message)
+    assert isinstance(span, LlmSpan)
+    assert span.request.request_id == known
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e9, "0.1", True])
 def test_durations_that_cannot_be(value: object) -> None:
     """A time that is nonsense is unsaid, and one beyond the end is the end."""

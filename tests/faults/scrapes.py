@@ -55,6 +55,12 @@ def unexplained(scrapes: Iterable[Scrape], down: Iterable[Window]) -> list[str]:
     return faults
 
 
+def seconds_of(text: str) -> float:
+    """Unix time of a date as Go writes it: up to nine decimals, and `Z`."""
+    shorter = _FRACTION.sub(lambda found: f".{found[1]:0<6}", text).replace("Z", "+00:00")
+    return datetime.fromisoformat(shorter).timestamp()
+
+
 class Scrapes:
     """Keeps every scrape that a Prometheus makes of its one target."""
 
@@ -69,12 +75,11 @@ class Scrapes:
 
     def look(self) -> None:
         """Ask for the last one."""
-        (target,) = self._watcher.get("/api/v1/targets", state="active")["data"]["activeTargets"]
-        if target["health"] != "unknown":
-            # Nanoseconds, which Python does not read.
-            text = _FRACTION.sub(lambda found: f".{found[1]:0<6}", target["lastScrape"])
-            at_s = datetime.fromisoformat(text).timestamp()
-            self._found[target["lastScrape"]] = Scrape(at_s, target["lastError"])
+        answer = self._watcher.get("/api/v1/targets", state="active")
+        for target in answer["data"]["activeTargets"]:
+            if target["health"] != "unknown":
+                at = target["lastScrape"]
+                self._found[at] = Scrape(seconds_of(at), target["lastError"])
 
     @contextmanager
     def watched(self) -> Generator[Scrapes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.faults.scrapes import SILENT_S, Scrape, Window, unexplained
+from tests.faults.scrapes import SILENT_S, Scrape, Window, seconds_of, unexplained
 
 REFUSED = 'Get "http://127.0.0.1:1/metrics": dial tcp 127.0.0.1:1: connect: connection refused'
 LATE = 'Get "http://127.0.0.1:1/metrics": context deadline exceeded'
@@ -46,6 +46,19 @@ def test_what_nothing_explains(at_s: int, error: str) -> None:
     """It died by itself, or says what no Prometheus understands, whenever that is."""
     (fault,) = unexplained(every_second(90, (at_s, error)), DOWN)
     assert fault == f"at {at_s:.1f}: {error}"
+
+
+@pytest.mark.parametrize(
+    ("text", "at_s"),
+    [
+        ("2026-11-26T22:29:45.123456789Z", 1795732185.123456),
+        ("2026-11-26T23:29:45.5+01:00", 1795732185.5),
+        ("2026-11-26T22:29:45Z", 1795732185),
+    ],
+)
+def test_when_a_scrape_began(text: str, at_s: float) -> None:
+    """As Prometheus writes it, which is not as Python reads it."""
+    assert seconds_of(text) == at_s
 
 
 def test_an_agent_that_hangs() -> None:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from dashboards.boards import BOARDS
 from tests.faults.node import PATIENCE_S, Agent, eventually
 from tests.faults.whole import CANARY, REQUESTS, Whole, whole_node
 from tests.monitoring import Prometheus
+from tests.queries import filled
 
 HERE: Final = Path(__file__).parent
 WRITE: Final = "APPORTION_WRITE_GOLDEN"
@@ -48,6 +50,24 @@ MOMENTARY: Final = re.compile(r".* apportion_nccl_(algorithm|bus)_bandwidth_byte
 """Families that are there only while something new is read. They are dropped whole."""
 MOMENT: Final = re.compile(r'.*\{category="allocated_idle",.*run="run-1",.*')
 """Rows of the instant between a request's start and its admission, which may be none."""
+HERE_IS: Final = (
+    "an engine in `engine_urls`",
+    "`engine_urls` or `dcgm_urls`",
+    "an InfiniBand or RoCE port",
+    "a network interface beside the loopback",
+    "a distributed job (Flight Recorder or Inspector)",
+    "the `kubernetes` or `slurm` collector",
+    "the `kubernetes` collector",
+    "a device that counts PCIe traffic",
+)
+"""What panels need and this node has."""
+NOT_RECORDED: Final = {
+    "Inference / Whole request": "the engine's recorded text has no request that ended",
+    "Training / Waiting for slower ranks": "the recorded files stand still: no time passes in them",
+    "Network and NCCL / Waiting": "the same",
+    "Network and NCCL / Bus bandwidth": "shown only while something new is read",
+    "Network and NCCL / Algorithm bandwidth": "the same",
+}
 _LINE: Final = re.compile(r"(?P<name>\w+)(?P<labels>\{.*\})? (?P<value>\S+)")
 
 
@@ -56,6 +76,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Iterator[W
     """One node for all tests here; nothing in them changes it."""
     with whole_node(tmp_path_factory.mktemp("whole"), library) as node:
         yield node
+
+
+@pytest.fixture(scope="module")
+def watcher(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """It scrapes both agents as a cluster's does: it knows the pod that each of them is in."""
+    targets = {"apportion": [each.door.address for each in (whole.by_nvml, whole.by_dcgm)]}
+    labels = {"namespace": "apportion", "pod": "apportion-7xkq2"}
+    watcher = Prometheus(
+        tmp_path_factory.mktemp("watcher") / "prometheus", targets, {}, labels=labels
+    )
+    yield watcher
+    watcher.stop()
 
 
 def steady(text: str, whole: Whole) -> list[str]:
@@ -110,22 +142,38 @@ def test_an_exporter_in_place_of_nvml(whole: Whole) -> None:
 
 
 @pytest.mark.needs_program("prometheus", "setpriv")
-def test_pods_are_those_of_the_cost(whole: Whole, tmp_path: Path) -> None:
-    """With `honor_labels` a pod's cost is its own, and nobody's is not the agent's pod's."""
-    agent = {"namespace": "apportion", "pod": "apportion-7xkq2"}
-    targets = {"apportion": [whole.by_nvml.door.address]}
-    watcher = Prometheus(tmp_path / "prometheus", targets, {}, labels=agent)
+def test_pictures_that_need_more_have_it_here(watcher: Prometheus) -> None:
+    """Those that `test_dashboard_queries` leaves out: engines, ports, collectives, shared GPUs."""
+    missing = [
+        (f"{board.title} / {panel.title}", filled(query.expr))
+        for board in BOARDS
+        for panel in board.panels
+        for query in panel.queries
+        if panel.needs in HERE_IS and f"{board.title} / {panel.title}" not in NOT_RECORDED
+    ]
+    assert len(missing) > 20
+
+    def all_there() -> bool:
+        missing[:] = [each for each in missing if not watcher.query(each[1])]
+        return not missing
+
     try:
-        for pod in ("train-0", "notebook"):
-            wanted = f'{{namespace="ml",pod="{pod}",workload="pod:ml/{pod}"}}'
-            for name in ("cost_usd_total", "energy_joules_total", "device_seconds_total"):
-                query = f"apportion_{name}{wanted}"
-                eventually(partial(watcher.query, query), f"{query} is there")
-        assert watcher.query('apportion_device_seconds_total{pod=""}')
-        assert watcher.query('apportion_device_seconds_total{pod="apportion-7xkq2"}') == []
-        assert watcher.query('apportion_agent_degraded{pod="apportion-7xkq2"}')
-    finally:
-        watcher.stop()
+        eventually(all_there, "each query has data", every_s=1)
+    except AssertionError:
+        pytest.fail("\n".join(f"{where}: {query}" for where, query in missing))
+
+
+@pytest.mark.needs_program("prometheus", "setpriv")
+def test_pods_are_those_of_the_cost(watcher: Prometheus) -> None:
+    """With `honor_labels` a pod's cost is its own, and nobody's is not the agent's pod's."""
+    for pod in ("train-0", "notebook"):
+        wanted = f'{{namespace="ml",pod="{pod}",workload="pod:ml/{pod}"}}'
+        for name in ("cost_usd_total", "energy_joules_total", "device_seconds_total"):
+            query = f"apportion_{name}{wanted}"
+            eventually(partial(watcher.query, query), f"{query} is there")
+    assert watcher.query('apportion_device_seconds_total{pod=""}')
+    assert watcher.query('apportion_device_seconds_total{pod="apportion-7xkq2"}') == []
+    assert watcher.query('apportion_agent_degraded{pod="apportion-7xkq2"}')
 
 
 @pytest.mark.needs_program("promtool")

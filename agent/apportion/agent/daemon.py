@@ -32,6 +32,7 @@ from apportion.agent.ring_source import ring_directories
 from apportion.agent.service import Named, RunGroup
 from apportion.agent.shipping.shipper import Shipper
 from apportion.agent.snapshot import SnapshotBoard
+from apportion.agent.spender_watch import SpenderWatch
 from apportion.agent.upkeep import Upkeep
 from apportion.collectors.observed import Observed
 from apportion.collectors.registry import built_in
@@ -116,6 +117,7 @@ def run(config: AgentConfig) -> int:
     folder.reserve(top_spenders(ledger, clock.realtime_ns() - SPENT_LATELY_NS))
     board = SnapshotBoard()
     watch = BudgetWatch(config.ledger_location, budgets, clock) if budgets else None
+    spenders = SpenderWatch(config.ledger_location, clock)
     adjustments = AdjustmentWatch(config.ledger_location, ledger.agent_id, clock)
     directory, others = ring_directories(config, state, time, clock)
     engine = Engine(
@@ -147,6 +149,7 @@ def run(config: AgentConfig) -> int:
         shipper=shipper,
         budgets=watch,
         adjustments=adjustments,
+        spenders=spenders,
     )
     stuck_ns = max(STUCK_TICKS * config.tick_period.ns, 60 * NS_PER_SECOND)
     health = Health(board, clock, stuck_after_ns=stuck_ns)
@@ -159,7 +162,7 @@ def run(config: AgentConfig) -> int:
     upkeep = Upkeep(config.ledger_location, ledger.agent_id, keep, clock)
     # Stopped after the settlement: it ships what that committed last.
     shippers = [] if shipper is None else [shipper]
-    watches: list[Named] = [adjustments, *([] if watch is None else [watch])]
+    watches: list[Named] = [adjustments, spenders, *([] if watch is None else [watch])]
     services: list[Named] = [server, upkeep, *watches, *shippers, engine, *samplers]
     group = RunGroup(services, clock, drain_ns=config.drain.ns)
     try:

@@ -20,7 +20,7 @@ from apportion.core.units import NS_PER_SECOND, UNITS_PER_CURRENCY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from apportion.agent.snapshot import Spend
+    from apportion.agent.snapshot import Spend, TrainingKey, TrainingWork
     from apportion.core.reading import DeviceInfo
 
 WINDOW_NS: Final = 300 * NS_PER_SECOND
@@ -120,6 +120,19 @@ _RATIOS: Final = (
     ),
     _Ratio(
         _gauge(
+            "training_mfu_ratio",
+            "ratio",
+            ("workload", "run", "method"),
+            "Model FLOPs utilisation of steps that ended well in the last 5 minutes, by what the "
+            "trainer declared: training_flops over training_possible_flops.",
+            "ring reader",
+        ),
+        "trained",
+        "trainable",
+        constant=(("method", "declared"),),
+    ),
+    _Ratio(
+        _gauge(
             "engine_mfu_ratio",
             "ratio",
             (*_ENGINE, "method"),
@@ -159,11 +172,8 @@ class Recent:
         self._open: Counter[Key] = Counter()
         self._sums: Counter[Key] = Counter()
         self._time_ns, self._units = Risen[SpendKey](), Risen[SpendKey]()
-        self._lost_ns, self._tokens, self._steps = (
-            Risen[LostKey](),
-            Risen[TokenKey](),
-            Risen[StepKey](),
-        )
+        self._lost_ns = Risen[LostKey]()
+        self._tokens, self._steps = Risen[TokenKey](), Risen[StepKey]()
         self._samples: tuple[Sample, ...] = ()
 
     def samples(
@@ -174,6 +184,7 @@ class Recent:
         lost: Mapping[LostKey, Spend],
         tokens: Mapping[TokenKey, int],
         steps: Mapping[StepKey, int],
+        training: Mapping[TrainingKey, TrainingWork],
         open_requests: Mapping[tuple[str, str], int],
         collected: Iterable[Sample],
         devices: Iterable[DeviceInfo],
@@ -191,6 +202,9 @@ class Recent:
             return self._samples
         self._add(spend, lost, tokens, steps)
         counted = Counter({**self._open, **self._sums})
+        for run, work in training.items():
+            counted["trained", run.workload, run.run] = work.flops
+            counted["trainable", run.workload, run.run] = work.possible
         _count_engines(counted, collected, _peak(devices), now_ns)
         self._looks.append((now_ns, counted))
         while now_ns - self._looks[0][0] > WINDOW_NS:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from apportion.agent.latency import Latency, LatencyKey
 from apportion.agent.process_usage import ProcessUsage
@@ -143,6 +143,25 @@ class LostKey:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingKey:
+    """A run whose trainer says what its model takes."""
+
+    workload: str
+    run: str
+
+
+class TrainingWork(NamedTuple):
+    """Floating-point operations of steps, and what their devices could have done meanwhile."""
+
+    flops: int = 0
+    possible: int = 0
+
+    def plus(self, other: TrainingWork) -> TrainingWork:
+        """Both together."""
+        return TrainingWork(self.flops + other.flops, self.possible + other.possible)
+
+
+@dataclass(frozen=True, slots=True)
 class RingCounts:
     """The rings. `late` records are among the `accepted` ones; the rest are disjoint.
 
@@ -153,6 +172,7 @@ class RingCounts:
     late: int = 0
     lost: int = 0
     abandoned: int = 0
+    merged: int = 0
     invalid: int = 0
     attached: int = 0
     unbound: int = 0
@@ -204,6 +224,9 @@ class Snapshot:
     requests: Mapping[RequestKey, int] = field(default_factory=lambda: MappingProxyType({}))
     steps: Mapping[StepKey, int] = field(default_factory=lambda: MappingProxyType({}))
     tokens: Mapping[TokenKey, int] = field(default_factory=lambda: MappingProxyType({}))
+    training: Mapping[TrainingKey, TrainingWork] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     latencies: Mapping[LatencyKey, Latency] = field(default_factory=lambda: MappingProxyType({}))
     lost: Mapping[LostKey, Spend] = field(default_factory=lambda: MappingProxyType({}))
     moved_units: Mapping[MoveKey, int] = field(default_factory=lambda: MappingProxyType({}))

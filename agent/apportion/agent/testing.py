@@ -28,6 +28,8 @@ from apportion.agent.snapshot import (
     SpendKey,
     StepKey,
     TokenKey,
+    TrainingKey,
+    TrainingWork,
 )
 from apportion.collectors.collector import DeviceFailure, FailureKind
 from apportion.collectors.observed import CollectorStatus
@@ -93,6 +95,9 @@ def full_snapshot(*, simulated: bool = False, scale: int = 1) -> Snapshot:
                 TokenKey("llm", "search", "llama-3.1-8b", "input"): 6_144 * scale,
                 TokenKey("pretrain", "", "", "training"): 57_344 * scale,
             }
+        ),
+        training=MappingProxyType(
+            {TrainingKey("pretrain", "run-1"): TrainingWork(4 * 10**14 * scale, 10**15 * scale)}
         ),
         latencies=MappingProxyType(
             {

@@ -4,8 +4,9 @@
     vllm serve ... --middleware apportion.client.asgi.RequestMiddleware
 
 Pure ASGI: messages pass through one by one as they come, so streams stay streams. Of a response
-only its `usage` is read, of a request only headers. Where the engine in this process has told of
-the request by the time that it is answered, the engine's tokens and times are recorded.
+only its `usage` is read, of a request only headers, and where there are adapters its `model`.
+Where the engine in this process has told of the request by the time that it is answered, the
+engine's tokens and times are recorded.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any, Final
 
 from apportion.client.announced import Announced
+from apportion.client.asked_model import AskedModel
 from apportion.client.caller import Callers, Headers
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
 from apportion.client.id_hashing import hashed_ids
-from apportion.client.serving import request
+from apportion.client.serving import Request, request
 from apportion.client.span import Span
 from apportion.client.usage import Usage, UsageReader
+from apportion.client.vllm.adapters import loaded_adapters
 from apportion.client.vllm.installed import server_logger, warn_where_missing
 
 Message = MutableMapping[str, Any]
@@ -43,6 +46,7 @@ PATHS: Final = (
 """Paths whose POSTs are requests to a model: OpenAI's, Anthropic's, KServe's, Triton's, TGI's, and
 what vLLM has beside them."""
 MODEL: Final = "APPORTION_MODEL"
+ADAPTERS: Final = "APPORTION_ADAPTERS"
 _REQUEST_ID: Final = "x-request-id"
 _CLIENT_ERROR: Final = 400
 
@@ -62,6 +66,7 @@ class RequestMiddleware:
         paths: Iterable[str] = PATHS,
         model: str | None = None,
         callers: Callers | None = None,
+        adapters: Iterable[str] = (),
     ) -> None:
         """Wrap `app`.
 
@@ -71,6 +76,9 @@ class RequestMiddleware:
                 group of it matches is the model.
             model: The model of all other requests; else $APPORTION_MODEL, else what the engine in
                 this process says that it serves.
+            adapters: Names of LoRA adapters, beside those that vLLM has loaded and those in
+                $APPORTION_ADAPTERS: a request for one is recorded as the adapter's, on top of
+                the model. Where there are any, `model` is read of bodies.
             callers: Who the tenant is; else as the variables of `Callers.of` say. Where one of
                 them is wrong the log says so, and requests have no tenant.
         """
@@ -78,6 +86,8 @@ class RequestMiddleware:
         self._paths = re.compile("|".join(f"(?:{path})" for path in paths))
         self._model = model if model is not None else os.environ.get(MODEL) or None
         self._callers = _callers() if callers is None else callers
+        named = [each.strip() for each in os.environ.get(ADAPTERS, "").split(",")]
+        self._adapters: frozenset[str] = frozenset(each for each in (*adapters, *named) if each)
         self._has_served = False
         problem = hashed_ids.problem() if hashed_ids.on else None
         if problem is not None:
@@ -99,7 +109,8 @@ class RequestMiddleware:
         scope, request_id, span = self._begun(scope, model)
         with span as running:
             announced = _announce(request_id, scope["path"], running)
-            exchange = _Exchange(running, request_id, receive, send, announced)
+            adapters = (self._adapters, loaded_adapters(scope.get("app")))
+            exchange = _Exchange(running, request_id, receive, send, announced, adapters)
             try:
                 await self._app(scope, exchange.receive, exchange.send)
                 await exchange.settle()
@@ -184,7 +195,10 @@ class _Exchange:
         receive: Receive,
         send: Send,
         announced: Announced | None,
+        adapters: Iterable[Collection[str]] = (),
     ) -> None:
+        self._adapters = [names for names in adapters if names]
+        self._asked = AskedModel() if self._adapters else None
         self._span, self._request_id, self._announced = span, request_id, announced
         self._receive, self._send = receive, send
         self._status = 0
@@ -198,9 +212,23 @@ class _Exchange:
         self._listens = True
         message = await self._receive()
         self._listens = bool(message.get("more_body", False))
+        if self._asked is not None:
+            self._find_adapter(self._asked, message.get("body", b""))
         if message["type"] == "http.disconnect" and not self._is_whole:
             self._is_left = True
         return message
+
+    def _find_adapter(self, asked: AskedModel, body: bytes) -> None:
+        try:
+            asked.feed(body)
+            name = asked.name
+            if name is not None:
+                self._asked = None
+                span = self._span
+                if isinstance(span, Request) and any(name in known for known in self._adapters):
+                    span.answered_by(name)
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
 
     async def send(self, message: Message) -> None:
         """The app's next message, passed on at once."""

@@ -25,6 +25,8 @@ TEXT_LENGTH = 256
 TAG_CAPACITY = 32
 DEVICE_CAPACITY = 64
 _NUMBER_LIMIT = 1 << 53
+FLOPS_PER_PARAMETER = 6
+"""Of training a token: twice in the forward pass, four times in the backward one."""
 _HINTS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
@@ -39,6 +41,8 @@ class Arguments(NamedTuple):
     devices: object = None
     tags: object = None
     resumed_from_step: object = None
+    parameters: object = None
+    flops_per_token: object = None
 
 
 class Names(NamedTuple):
@@ -71,6 +75,20 @@ def _number(value: object, text: str | None) -> int | None:
     if text is not None and text.isascii() and text.isdigit() and len(text) <= 15:
         return int(text)
     return None
+
+
+def _whole(value: object) -> object:
+    """People write 8e9 for a whole number, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _flops_per_token(arguments: Arguments, environ: Mapping[str, str]) -> int | None:
+    """What training a token takes, as it was said, or by the model's parameters."""
+    flops = _number(_whole(arguments.flops_per_token), environ.get("APPORTION_FLOPS_PER_TOKEN"))
+    parameters = _number(_whole(arguments.parameters), environ.get("APPORTION_PARAMETERS"))
+    if flops is not None or parameters is None:
+        return flops
+    return FLOPS_PER_PARAMETER * parameters
 
 
 def _tags(value: object) -> dict[str, str]:
@@ -156,6 +174,7 @@ def identity_of(
         "local_rank": _number(None, environ.get("LOCAL_RANK")),
         "world_size": _number(arguments.world_size, environ.get("WORLD_SIZE")),
         "resumed_from_step": _number(arguments.resumed_from_step, None),
+        "flops_per_token": _flops_per_token(arguments, environ) or None,
         "devices": _devices(arguments.devices) or None,
         "device_hints": {name: environ[name][:TEXT_LENGTH] for name in _HINTS if name in environ}
         or None,

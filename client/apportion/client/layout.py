@@ -101,6 +101,7 @@ IDENTITY_KEYS: Final = frozenset(
         "device_hints",
         "client_version",
         "resumed_from_step",
+        "flops_per_token",
         "manifest",
     }
 )
@@ -168,9 +169,11 @@ OPEN_SLOT_FIELDS: Final = (
     ("packed", 24, "Q"),
     ("scheduled_ns", 32, "q"),
     ("first_token_ns", 40, "q"),
-    ("words", 48, "Q"),  # tenant word in bits 0-31, model word in bits 32-63
+    ("words", 48, "Q"),  # words: tenant in bits 0-31, model in 32-47, adapter in 48-63
     ("step", 56, "q"),
 )
+MODEL_SHIFT: Final = 32
+ADAPTER_SHIFT: Final = 48
 OPEN_SLOT_TAIL: Final = struct.Struct("@QQQqqQq")
 """Everything of an open slot but its start, at offset 8."""
 OPEN_SLOT_OFFSETS: Final = {name: offset for name, offset, _ in OPEN_SLOT_FIELDS}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from apportion.client.counters import NONE_REPORTED, Values
 from apportion.client.counting import count
 from apportion.client.framework import clock_bits_of
+from apportion.client.layout import ADAPTER_SHIFT
 from apportion.client.locking import guarded
 from apportion.client.nesting import innermost
 from apportion.client.phase import NO_OPEN_SLOT
@@ -148,7 +149,8 @@ class Lifetime:
         self._intern(ring)
         self._thread = threads.facts
         self._number = number = ring.number()
-        slot = ring.open_slot(number, self._parent, bits, self._words, self._step)
+        words = self._words | self._adapter << ADAPTER_SHIFT
+        slot = ring.open_slot(number, self._parent, bits, words, self._step)
         self._start_ns = start_ns = monotonic_ns()
         if slot is ring.spare:
             bits |= NO_OPEN_SLOT

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from apportion.client import layout
 from apportion.client.counting import count
@@ -14,7 +14,7 @@ from apportion.client.id_hashing import hashed_ids
 from apportion.client.locking import guarded
 from apportion.client.nesting import in_context
 from apportion.client.records import OPEN_REQUEST, OTHER_COUNTERS, REQUEST, threads
-from apportion.client.ring import ENDED, Ring
+from apportion.client.ring import ENDED, LabelSet, Ring
 from apportion.client.session import session
 from apportion.client.span import ABSENT, SMALL, Span
 from apportion.client.status import OK, status_of
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _KIND: Final = layout.KINDS["request"]
 _ID_BYTES: Final = layout.REQUEST_ID_TEXT_BYTES
+_WORDS_WORD: Final = layout.OPEN_SLOT_OFFSETS["words"] // 8
 _NO_TOKENS: Final = (ABSENT, ABSENT, ABSENT)
 _SAID: Final = (0, 0, 0)
 """In place of the tokens once the full counters hold them."""
@@ -64,6 +65,21 @@ class Request(Span):
             self._words, self._adapter = ring.label_words[self._labels]
         except (KeyError, TypeError):  # new, or something unhashable
             self._words, self._adapter = ring.intern(self._labels)
+
+    def answered_by(self, adapter: str) -> None:
+        """Say that an open request is for an adapter on top of its model."""
+        slot = self._slot
+        if not slot:
+            return
+        if not self._full:
+            self._fill()
+        said = self._labels
+        labels = cast("LabelSet", said) if isinstance(said, tuple) else (said, None, None)
+        self._labels = (*labels[:2], adapter)
+        ring = slot[6]
+        self._intern(ring)
+        if slot is not ring.spare:
+            slot[2][slot[0] + _WORDS_WORD] = self._words | self._adapter << layout.ADAPTER_SHIFT
 
     def _again(self) -> Self:
         span = type(self)()

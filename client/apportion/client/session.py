@@ -267,6 +267,8 @@ def init(
     directory: str | os.PathLike[str] | None = None,
     capacity: int = DEFAULT_RECORD_CAPACITY,
     resumed_from_step: int | None = None,
+    parameters: float | None = None,
+    flops_per_token: float | None = None,
     otel: bool = False,
     id_key_file: str | os.PathLike[str] | None = None,
 ) -> None:
@@ -290,15 +292,18 @@ def init(
         capacity: Records that the ring holds before it overwrites the oldest (256 bytes each).
         resumed_from_step: The last step that the checkpoint held from which this attempt goes
             on; `resumed()` says it later.
+        parameters: Of the model that is trained, those that a token passes; else
+            $APPORTION_PARAMETERS. With tokens of steps it gives MFU, by 6 operations for each.
+        flops_per_token: What training a token takes, where that is known better; else
+            $APPORTION_FLOPS_PER_TOKEN.
         otel: Take the trace id of each root span from OpenTelemetry's current span.
         id_key_file: Store request ids and tenants as hashes by the key in this file; else
             $APPORTION_ID_KEY_FILE.
     """
     try:
         hashed_ids.configure(os.environ, None if id_key_file is None else os.fspath(id_key_file))
-        arguments = Arguments(
-            workload, run, attempt, rank, world_size, devices, tags, resumed_from_step
-        )
+        whose = (workload, run, attempt, rank, world_size, devices, tags)
+        arguments = Arguments(*whose, resumed_from_step, parameters, flops_per_token)
         path = None if directory is None else os.fspath(directory)
         session.configure(arguments, path, capacity, otel=otel)
     except Exception:  # noqa: BLE001 - an observer never raises into the workload

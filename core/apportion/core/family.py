@@ -51,7 +51,7 @@ BOUNDS: Final = {
     "model": "labels.max_models, then `other`",
     "tenant": "labels.max_tenants, then `other`",
     "category": "the 12 categories",
-    "method": "tensor_active, dram_active, engine_estimate",
+    "method": "tensor_active, dram_active, engine_estimate, declared",
     "precision": "16bit, 8bit",
     "phase": "the 12 phases and `rest`",
     "status": "ok, error, cancelled, lost",

@@ -35,6 +35,7 @@ _COLUMN_OF: Final = {
     "attempt": "entity_key",
     "tenant": "entity_key",
     "model": "entity_key",
+    "base_model": "entity_key",
     "day": "start_ns",
     "hour": "start_ns",
     "category": "category",
@@ -126,11 +127,12 @@ class Names:
         self.hints: Final[list[str]] = []
         """What to say of names that were asked for and are nobody's."""
         self._agents = {row[0]: row[1:] for row in _all(connection, agent, "cluster", "node")}
-        columns = ("entity_key", "workload", "run", "attempt", "tenant", "model", "owner")
+        columns = ("entity_key", *Entity._fields, "owner", "base_model")
+        found = _all(connection, entity, *columns)
         self.entities: Final = {
-            (row[0], row[1]): Entity(row[2] or row[7], *row[3:7])
-            for row in _all(connection, entity, *columns)
+            (row[0], row[1]): Entity(row[2] or row[7], *row[3:7]) for row in found
         }
+        self._bases = {(row[0], row[1]): row[8] for row in found if row[8] is not None}
         devices = {
             (row[0], row[1]): row[2] for row in _all(connection, device, "device_key", "device")
         }
@@ -154,6 +156,12 @@ class Names:
 
     def of(self, name: str) -> Mapping[tuple[int, int], str | None]:
         """The names of one dimension, by agent and by the value of the column that decides it."""
+        if name == "base_model":  # a model is its own
+            return _Known(
+                lambda agent_id, key: (
+                    self._bases.get((agent_id, key)) or self.entity(agent_id, key).model
+                )
+            )
         if name in Entity._fields:
             return _Known(lambda agent_id, key: getattr(self.entity(agent_id, key), name))
         if _is_tag(name):

@@ -45,22 +45,28 @@ class Spending:
         ]
 
 
-def top_spenders(ledger: LedgerReader, since_unix_ns: int) -> dict[str, list[str]]:
-    """The names of each dimension, those that cost most first; by time where there is no price.
+def top_spenders(ledger: LedgerReader, since_unix_ns: int) -> dict[str, dict[str, int]]:
+    """What each name of each dimension cost, those that cost most first.
+
+    In units; where nothing of a dimension has a price, device time in nanoseconds.
 
     Raises:
         LedgerError: the ledger cannot be read.
     """
     with ledger.read() as connection:
         costs = Spending(connection).since(since_unix_ns)
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, int]] = {}
     for place, dimension in enumerate(SPENDERS):
         sums: dict[str, Quantity] = {}
         for key, amount in costs:
             name = key[place]
             if name is not None:
                 sums[name] = sums.get(name, Quantity()) + amount
-        found[dimension] = sorted(
-            sums, key=lambda name: (-(sums[name].units or 0), -sums[name].device_ns, name)
-        )
+        priced = any(amount.units is not None for amount in sums.values())
+        spent = {
+            name: (amount.units or 0) if priced else amount.device_ns
+            for name, amount in sums.items()
+        }
+        order = sorted(spent, key=lambda name: (-spent[name], -sums[name].device_ns, name))
+        found[dimension] = {name: spent[name] for name in order}
     return found

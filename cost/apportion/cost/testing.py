@@ -114,9 +114,11 @@ class LedgerBuilder:
         model: str | None = None,
         owner: str | None = None,
         attempt: str | None = None,
+        base_model: str | None = None,
     ) -> None:
         """Somebody who causes cost."""
-        self.batch.insert("entity", [(key, workload, run, attempt, tenant, model, owner)])
+        who = (workload, run, attempt, tenant, model, owner, base_model)
+        self.batch.insert("entity", [(key, *who)])
 
     def ring(
         self,

@@ -13,9 +13,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from apportion.client.engine import ids_within
 from apportion.doors.told_request import NO_PARENT, Malformed, ToldRequest
 
 REQUEST: Final = "llm_request"
+_VLLM: Final = "vllm."
+"""vLLM's scopes: around a caller's id it puts marks of its own."""
 SERVICE: Final = "service.name"
 UNNAMED_SERVICE: Final = "unknown_service"
 OPERATIONS: Final = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
@@ -52,13 +55,15 @@ def llm_spans(
 ) -> Iterator[LlmSpan | Malformed]:
     """The requests in one export. Spans of other kinds are not mentioned.
 
-    A CLIENT span is the caller's view of a request that its server reports, too: it is none.
+    A CLIENT span is the caller's view of a request that its server reports, too: it is none. An id
+    of vLLM's is given as its caller's, under which the middleware would know it.
     `tenant_attribute` is that of a span, or of its resource, that names who asked.
     """
     for group in message.resource_spans:
         resource = _attributes(group.resource.attributes)
         service = _text(resource, (SERVICE,)) or UNNAMED_SERVICE
         for scope in group.scope_spans:
+            of_vllm = scope.scope.name.startswith(_VLLM)
             for span in scope.spans:
                 said = _attributes(span.attributes)
                 if _is_request(span, said):
@@ -66,7 +71,7 @@ def llm_spans(
                     if tenant_attribute is not None:
                         names = (tenant_attribute,)
                         tenant = _text(said, names) or _text(resource, names)
-                    yield _request(service, tenant, span, said)
+                    yield _request(service, tenant, span, said, of_vllm=of_vllm)
 
 
 def _is_request(span: Span, said: Mapping[str, AnyValue]) -> bool:
@@ -80,7 +85,12 @@ def _is_request(span: Span, said: Mapping[str, AnyValue]) -> bool:
 
 
 def _request(
-    service: str, tenant: str | None, span: Span, said: Mapping[str, AnyValue]
+    service: str,
+    tenant: str | None,
+    span: Span,
+    said: Mapping[str, AnyValue],
+    *,
+    of_vllm: bool,
 ) -> LlmSpan | Malformed:
     if len(span.trace_id) != 16 or len(span.span_id) != 8:
         return Malformed("an id has the wrong length")
@@ -92,9 +102,10 @@ def _request(
         duration_s = _seconds(said, names)
         return None if duration_s is None else min(end_ns, start_ns + round(duration_s * 1e9))
 
+    request_id = _text(said, _ID) or span.span_id.hex()
     request = ToldRequest(
         service,
-        _text(said, _ID) or span.span_id.hex(),
+        next(ids_within(request_id)) if of_vllm else request_id,
         start_ns,
         end_ns,
         span.trace_id,

@@ -25,6 +25,7 @@ WHOLE = {
     "devices": ["GPU-1", "GPU-2"],
     "device_hints": {"CUDA_VISIBLE_DEVICES": "1,0"},
     "resumed_from_step": 400,
+    "flops_per_token": 48 * 10**9,
     "client_version": "0.1.0",
     "manifest": {"torch": "2.13.0", "seed": "7"},
 }
@@ -48,6 +49,7 @@ def test_every_key_of_the_layout_is_read() -> None:
     assert (identity.attempt, identity.rank, identity.local_rank) == ("2", 3, 1)
     assert identity.restart_count == 2
     assert (identity.world_size, identity.resumed_from_step) == (8, 400)
+    assert identity.flops_per_token == 48 * 10**9
     assert identity.tags == (("team", "nlp"),)
     assert identity.devices == ("GPU-1", "GPU-2")
     assert identity.device_hints == (("CUDA_VISIBLE_DEVICES", "1,0"),)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apportion.agent.metrics.labels import OTHER, LabelFolder, SeriesBudget
-from apportion.agent.pipeline.ended_series import ENDED_NS, LOOK_NS, EndedSeries
+from apportion.agent.pipeline.ended_series import ENDED_NS, LEFT_NS, LOOK_NS, EndedSeries
 from apportion.agent.pipeline.interned import EntityKey, Interned
 from apportion.agent.pipeline.totals import Totals, Who
 from apportion.agent.snapshot import SpendKey
@@ -58,7 +58,7 @@ def test_a_run_that_is_over_ends_and_leaves_its_place() -> None:
     assert node.runs == {"run-1", OTHER}
     node.watch(2 * LOOK_NS)
     assert node.runs == {OTHER}
-    assert node.ended.counts == {"finished": 1, "gone": 0}
+    assert node.ended.counts == {"finished": 1, "gone": 0, "replaced": 0}
     node.step("run-2")
     assert node.runs == {"run-2", OTHER}
     node.watch(2 * ENDED_NS)
@@ -143,6 +143,50 @@ def test_a_label_that_is_named_is_never_folded() -> None:
         node.step(run)
     assert node.runs == {"run-1", OTHER, "run-9"}
     assert node.folder.folded["run"] == 1
+
+
+def test_who_spends_much_more_takes_a_place() -> None:
+    """Not who spends a little more; begins at 0, and who leaves stops, is shown, and ends."""
+    node, live = Node(), frozenset([OLD, NEW])
+    node.watch(ENDED_NS, live)
+    for run in ("run-1", "run-2", "run-2"):
+        node.step(run)
+    assert node.folder.decide({"run": {"run-2": 100, "run-1": 51, "run-9": 7}}) == set()
+    assert node.folder.decide({"run": {"run-2": 100, "run-1": 1}}) == set()  # it came no more
+    node.step("run-2")
+    left = node.folder.decide({"run": {"run-2": 100, "run-1": 50, "never-seen": 999}})
+    assert left == {("run", "run-1")}
+    node.ended.replaced(left)
+    node.watch(2 * LOOK_NS, live)
+    for run in ("run-1", "run-2"):
+        node.step(run)
+    assert {key.run: count for key, count in node.totals.steps.items()} == {
+        "run-1": 1,
+        "run-2": 1,
+        OTHER: 4,
+    }
+    node.watch(LEFT_NS, live)
+    assert node.runs == {"run-2", OTHER}
+    assert node.ended.counts["replaced"] == 1
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 6), st.none() | st.integers(1, 9)), max_size=60))
+def test_no_counter_falls_whoever_takes_a_place(events: list[tuple[int, int | None]]) -> None:
+    """Whatever is decided when: what was added is in some series, and stays there."""
+    node, spent = Node(runs=3), dict[str, int]()
+    before: dict[str, int] = {}
+    for count, (number, amount) in enumerate(events, 1):
+        run = f"run-{number}"
+        node.step(run)
+        if amount is not None:
+            spent[run] = spent.get(run, 0) + 10**amount
+            node.folder.decide({"run": spent})
+        now = {key.run: steps for key, steps in node.totals.steps.items()}
+        assert sum(now.values()) == count
+        assert all(now[name] >= steps for name, steps in before.items())
+        assert len(node.folder._labels["run"]._kept) <= 3
+        before = now
 
 
 def test_beyond_the_budget_there_is_one_more_series() -> None:

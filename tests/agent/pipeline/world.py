@@ -438,7 +438,7 @@ class World:
         late = np.array([span.sequence < highest for span in waiting])
         entity = self._entity(process)
         records = records_of(waiting)
-        self.settlement.absorb(state, records, late, lambda _tenant, _model: entity)
+        self.settlement.absorb(state, records, late, lambda _tenant, _model, _adapter: entity)
         process.delivered.update(span.sequence for span in waiting)
         delivered = ",".join(map(str, sorted(process.delivered)))
         position = f'{{"read":0,"delivered":[{delivered}]}}'

@@ -93,7 +93,7 @@ def eventually(look: Callable[[], object], what: str) -> None:
 
 
 def commit(ledger: Ledger, key: int) -> None:
-    ledger.commit(TickBatch(inserted={"entity": [(key, f"w{key}", *[None] * 5)]}))
+    ledger.commit(TickBatch(inserted={"entity": [(key, f"w{key}", *[None] * 6)]}))
 
 
 def waiting(ledger: Ledger) -> int:

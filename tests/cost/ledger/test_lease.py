@@ -108,7 +108,7 @@ def settle(ledger: Ledger, *places: tuple[int, int], padding: int = 0) -> None:
     batch = TickBatch(inserted={"settlement": rows})
     if padding:
         name = "".join(chr(0x4E00 + 7919 * n % 20_000) for n in range(padding))
-        batch.insert("entity", [(1, name, *[None] * 5)])
+        batch.insert("entity", [(1, name, *[None] * 6)])
     ledger.commit(batch)
 
 

@@ -47,7 +47,7 @@ def tick(start_ns: int, *, padding: int = 0) -> TickBatch:
     if padding:
         # Beyond compression: no two of these are alike.
         name = "".join(chr(0x4E00 + 7919 * n % 20_000) for n in range(padding))
-        made.insert("entity", [(start_ns, name, *[None] * 5)])
+        made.insert("entity", [(start_ns, name, *[None] * 6)])
     return made
 
 

@@ -349,7 +349,7 @@ def test_copied_state_directory(
     ship_all(ledger, shared)
     with open_ledger(tmp_path / "clone.db") as clone:
         assert clone.agent_id == ledger.agent_id
-        clone.commit(TickBatch(inserted={"entity": [(2, "other", *[None] * 5)]}))
+        clone.commit(TickBatch(inserted={"entity": [(2, "other", *[None] * 6)]}))
         for _ in range(2):
             with pytest.raises(LedgerDiverged, match="a copy of its state directory is in use"):
                 ship_all(clone, shared)
@@ -457,7 +457,7 @@ def test_commits_of_another_release(ledger: Ledger, shared: SharedLedger, shared
     Traffic().commit(ledger)
     ship_all(ledger, shared)
     executed(shared_url, "ALTER TABLE entity ADD COLUMN cost_centre TEXT DEFAULT 'none'")
-    ledger.commit(TickBatch(inserted={"entity": [(2, "later", *[None] * 5)]}))
+    ledger.commit(TickBatch(inserted={"entity": [(2, "later", *[None] * 6)]}))
     ship_all(ledger, shared)
     with psycopg.connect(shared_url) as connection:
         query = "SELECT entity_key, workload, cost_centre FROM entity ORDER BY entity_key"
@@ -530,7 +530,7 @@ def test_cut_from_another_thread(ledger: Ledger, shared: SharedLedger, shared_ur
         shared.cut()
 
     event.listen(shared._engine, "before_cursor_execute", cut)
-    ledger.commit(TickBatch(inserted={"entity": [(2, "later", *[None] * 5)]}))
+    ledger.commit(TickBatch(inserted={"entity": [(2, "later", *[None] * 6)]}))
     with pytest.raises(LedgerUnavailable):
         ship_all(ledger, shared)
     event.remove(shared._engine, "before_cursor_execute", cut)

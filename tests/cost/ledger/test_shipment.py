@@ -40,7 +40,7 @@ def batch() -> TickBatch:
     made.insert("span", [span_row(1, 1, 70), span_row(2, 9, 60), span_row(1, 2, 80)])
     made.insert("charge", [charge_row(5, 50), charge_row(6, 55)])
     made.insert("settlement", [(1, 40, 90, None, None, None, None)])
-    made.insert("entity", [(1, "wörk\udcff\n", None, None, "a,b", None, None)])
+    made.insert("entity", [(1, "wörk\udcff\n", None, None, "a,b", None, None, None)])
     made.insert("reading", [(1, 10, "{}")])
     made.replace("reading", [(1, 11, "{}")])
     made.replace("watermark", [(1, 90, 0, None, None)])
@@ -89,7 +89,7 @@ def test_round_trip() -> None:
 def test_start_of_the_earliest_row() -> None:
     """The node keeps rows from then on; a commit that posts nothing needs none kept."""
     assert since_ns(batch()) == 40
-    assert since_ns(TickBatch(inserted={"entity": [(1, *[None] * 6)]})) == NO_ROW_NS
+    assert since_ns(TickBatch(inserted={"entity": [(1, *[None] * 7)]})) == NO_ROW_NS
 
 
 def test_a_large_tick_leaves_little() -> None:

@@ -100,7 +100,7 @@ class Pair:
             batch.insert("rate", [(key, "H100", str(key), *fraction, *facts)])
         for key in range(1, ENTITIES + 1):
             run = "run" if key % 3 == 0 else None
-            names = (f"w{key % 3}", run, run and "1", f"t{key % 2}", None, None)
+            names = (f"w{key % 3}", run, run and "1", f"t{key % 2}", None, None, None)
             batch.insert("entity", [(key, *names)])
         for ring in RINGS:
             batch.insert("ring", [(ring, f"{ring:032x}", "b" * 32, "{}", 0, None)])

@@ -54,7 +54,7 @@ def requests(count: int, per_second: float, thread: int) -> None:
         spans = [client.request(name, tenant="a", model="m").start() for name in names]
         for span in spans:
             span.scheduled()
-            span.add(input_tokens=3)
+            span.add(input_tokens=3, cached_input_tokens=1)
         wait_until(start_s, first + AT_ONCE / 2, per_second)
         for name, span in zip(names, spans, strict=True):
             span.first_token()

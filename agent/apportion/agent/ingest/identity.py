@@ -16,6 +16,8 @@ TEXT_CHARACTERS: Final = 256
 TAGS: Final = 32
 DEVICES: Final = 64
 _LARGEST_RANK: Final = 1 << 31
+_MOST_FLOPS: Final = 1 << 53
+"""For a token: a model of 10^15 parameters."""
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class Identity:
     device_hints: tuple[tuple[str, str], ...] = ()
     resumed_from_step: int | None = None
     restart_count: int | None = None
+    flops_per_token: int | None = None
     client_version: str | None = None
     manifest: tuple[tuple[str, str], ...] = ()
     ignored: int = 0
@@ -156,6 +159,7 @@ def parse_identity(raw: bytes) -> Identity:
         devices=members.take_list("devices"),
         device_hints=members.take_map("device_hints"),
         resumed_from_step=members.take("resumed_from_step", _up_to(LARGEST_STEP)),
+        flops_per_token=members.take("flops_per_token", _up_to(_MOST_FLOPS)),
         restart_count=members.take("restart_count", _up_to(LARGEST_STEP)),
         client_version=members.take("client_version", _text),
         manifest=members.take_map("manifest", layout.MANIFEST_KEYS),

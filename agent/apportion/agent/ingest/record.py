@@ -73,6 +73,10 @@ _MOST = np.full(RECORD_WORDS, np.iinfo(np.int64).max)
 _LEAST[_NUMBER], _LEAST[_PARENT] = 1, 0
 _LEAST[_ARRIVAL : _END + 1] = 0
 _LEAST[_STEP:_COUNTERS_END], _MOST[_STEP:_COUNTERS_END] = layout.ABSENT, LARGEST_COUNTER - 1
+_MODEL_SHIFT: Final = np.uint64(layout.MODEL_SHIFT)
+_ADAPTER_SHIFT: Final = np.uint64(layout.ADAPTER_SHIFT)
+_TENANT_MASK: Final = np.uint64((1 << layout.MODEL_SHIFT) - 1)
+_MODEL_MASK: Final = np.uint64((1 << layout.ADAPTER_SHIFT - layout.MODEL_SHIFT) - 1)
 _LARGEST_KIND = max(layout.KINDS.values())
 _LARGEST_OPEN_KIND = layout.KINDS["evaluation"]  # an iteration is no span
 _LARGEST_STATUS = max(layout.STATUSES.values())
@@ -159,8 +163,14 @@ def believable_open(rows: Records, now_ns: int, word_capacity: int) -> Flags:
     kind = packed & 0xFF
     good &= (kind >= 1) & (kind <= _LARGEST_OPEN_KIND)
     good &= ((packed >> layout.PHASE_SHIFT) & 0xFF) <= _LARGEST_PHASE
-    good &= ((words & 0xFFFFFFFF) < word_capacity) & ((words >> 32) < word_capacity)
+    for named in open_words_of(words):
+        good &= named < word_capacity
     return good
+
+
+def open_words_of(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], ...]:
+    """The word indices of open spans: tenants, models, adapters."""
+    return words & _TENANT_MASK, words >> _MODEL_SHIFT & _MODEL_MASK, words >> _ADAPTER_SHIFT
 
 
 def request_id_of(raw: bytes) -> str:

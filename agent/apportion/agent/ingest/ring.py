@@ -37,6 +37,7 @@ from apportion.agent.ingest.record import (
     Integers,
     Records,
     numbers_of,
+    open_words_of,
     records_of,
     words_of,
 )
@@ -269,8 +270,8 @@ class RingReader:
         if spans is self._named_spans:
             return words_of(rows).ravel() if len(rows) else _NO_WORDS
         self._named_spans = spans
-        pairs = np.ascontiguousarray(spans["words"]).view(np.uint32)
-        return np.concatenate([words_of(rows).ravel(), pairs])
+        named = np.concatenate(open_words_of(spans["words"])).astype(np.uint32)
+        return np.concatenate([words_of(rows).ravel(), named])
 
     def _check(self, now_ns: int) -> None:
         header = self._header

@@ -148,6 +148,19 @@ FAMILIES: Final = (
         ("workload", "tenant", "model", "token_type"),
         "Tokens of spans that ended. input includes cached_input.",
     ),
+    *(
+        settled(
+            f"training_{name}_total",
+            "operations",
+            ("workload", "run"),
+            f"{what} Of steps that ended well and have tokens, of trainers that declare their "
+            "model's size, on devices whose dense 16-bit peak is known.",
+        )
+        for name, what in (
+            ("flops", "Floating-point operations, by tokens and what the trainer declared."),
+            ("possible_flops", "What the devices could have done in the time of these steps."),
+        )
+    ),
     *latency.FAMILIES,
     *recent.FAMILIES,
     # -- rings ----------------------------------------------------------------------------
@@ -156,7 +169,7 @@ FAMILIES: Final = (
         "records",
         ("outcome",),
         "Records that rings took, each counted once: read, overwritten unread, never stored, "
-        "or not valid.",
+        "not valid, or a door's word of requests that others had told of (merged).",
         "ring reader",
     ),
     _own(
@@ -220,8 +233,9 @@ FAMILIES: Final = (
         "series",
         ("reason",),
         "Series that ended. finished: of workloads and runs without a process, unchanged for an "
-        "hour; their counters begin at 0 should they come back. gone: of pods, devices and "
-        "processes that their source tells nothing of any more.",
+        "hour; their counters begin at 0 should they come back. replaced: of names whose place "
+        "went to one that spends more. gone: of pods, devices and processes that their source "
+        "tells nothing of any more.",
         "metrics",
     ),
     _own(

@@ -257,6 +257,10 @@ def _workloads(snapshot: Snapshot, to: Emission) -> None:
             "token_type": token.token_type,
         }
         to.put("tokens_total", count, labels, simulated=simulated)
+    for run, work in snapshot.training.items():
+        labels = {"workload": run.workload, "run": run.run}
+        to.put("training_flops_total", work.flops, labels, simulated=simulated)
+        to.put("training_possible_flops_total", work.possible, labels, simulated=simulated)
     for key, latency in snapshot.latencies.items():
         _latency(key, latency, to, simulated=simulated)
 
@@ -296,6 +300,7 @@ def _rings(snapshot: Snapshot, to: Emission) -> None:
         ("accepted", rings.accepted),
         ("lost", rings.lost),
         ("abandoned", rings.abandoned),
+        ("merged", rings.merged),
         ("invalid", rings.invalid),
     ):
         to.put("ring_records_total", count, {"outcome": outcome})

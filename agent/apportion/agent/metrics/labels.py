@@ -1,10 +1,12 @@
 """Label values and series within bounds: those that spend have their own, others are `other`.
 
 Places go to an allow-list, then to those that spent most before the agent started, then to the
-first that come.
+first that come. Now and then somebody who is in `other` and spends much more takes the place of
+whoever spends least.
 
 Folding happens where a counter is added to, never where it is shown, so that no amount is moved
-from one series to another and no counter falls. What ends gives its place back.
+from one series to another and no counter falls: who takes a place begins at 0, and who leaves one
+is added to `other` from then on. What ends gives its place back.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ MAX_CHARACTERS: Final = 128
 MAX_FOLDED_REMEMBERED: Final = 100_000
 """Distinct folded values are counted exactly up to this many."""
 MAX_SERIES: Final = 20_000
+MUCH_MORE: Final = 2
+"""Who takes a place spends at least so many times as much as who leaves it."""
+MOST_LEAVE: Final = 10
+"""One of so many places changes at a time, or one of fewer."""
 
 _PLAIN: Final = re.compile(r"[\x20-\x7e]*")
 _NOBODY: Final[Mapping[str, Collection[str]]] = {}
@@ -36,6 +42,10 @@ class BoundedLabel:
         self._always = {value: clean(value) for value in always}
         self._kept: dict[str, str] = {}
         self._folded: set[bytes] = set()
+        self._lately: set[bytes] = set()
+        """Those that were folded since places were last decided."""
+        self._placed: set[str] = set()
+        """Those that were given a place then: they may have no series yet."""
 
     def fold(self, value: str | None) -> str:
         """The value as it may be shown: cleaned, or `other` once the bound is reached.
@@ -53,9 +63,10 @@ class BoundedLabel:
         if len(self._kept) < self._limit:
             self._kept[value] = text
             return text
-        if len(self._folded) < MAX_FOLDED_REMEMBERED:
-            digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8)
-            self._folded.add(digest.digest())
+        digest = _digest(value)
+        for remembered in (self._folded, self._lately):
+            if len(remembered) < MAX_FOLDED_REMEMBERED:
+                remembered.add(digest)
         return OTHER
 
     def reserve(self, values: Iterable[str]) -> None:
@@ -65,9 +76,41 @@ class BoundedLabel:
                 return
             self.fold(value)
 
+    def decide(self, spent: Mapping[str, int]) -> set[str]:
+        """Give places to those that spend much more than others who have one.
+
+        `spent` is what each value cost lately. Only who was folded since the last decision comes in
+        question. Returns what those are shown as that have lost their places.
+        """
+        wanting = [
+            value
+            for value, amount in spent.items()
+            if amount > 0
+            and value not in self._kept
+            and value not in self._always
+            and _digest(value) in self._lately
+        ]
+        wanting.sort(key=lambda value: (-spent[value], value))
+        leaving = sorted(self._kept, key=lambda value: (spent.get(value, 0), value))
+        left: set[str] = set()
+        self._placed.clear()
+        self._lately.clear()
+        places = range(max(1, self._limit // MOST_LEAVE))
+        for _, comes, goes in zip(places, wanting, leaving, strict=False):
+            if spent[comes] < MUCH_MORE * spent.get(goes, 0):
+                break
+            left.add(self._kept.pop(goes))
+            self._kept[comes] = clean(comes)
+            self._placed.add(comes)
+        return left.difference(self._kept.values(), self._always.values())
+
     def keep_only(self, shown: Collection[str]) -> None:
         """Free the places of values that no series shows any more."""
-        self._kept = {value: text for value, text in self._kept.items() if text in shown}
+        self._kept = {
+            value: text
+            for value, text in self._kept.items()
+            if text in shown or value in self._placed
+        }
 
     @property
     def folded(self) -> int:
@@ -128,6 +171,17 @@ class LabelFolder:
         for label, some in values.items():
             self._labels[label].reserve(some)
 
+    def decide(self, spent: Mapping[str, Mapping[str, int]]) -> set[tuple[str, str]]:
+        """Decide anew about places, by what values of labels cost lately.
+
+        Returns the labels and shown values that have none any more.
+        """
+        return {
+            (label, shown)
+            for label, amounts in spent.items()
+            for shown in self._labels[label].decide(amounts)
+        }
+
     def keep_only(self, shown: Mapping[str, Collection[str]]) -> None:
         """Free the places of values that no series shows any more, by label."""
         for label, values in shown.items():
@@ -137,6 +191,10 @@ class LabelFolder:
     def folded(self) -> dict[str, int]:
         """Distinct values that became `other`, by label."""
         return {label: bounded.folded for label, bounded in self._labels.items()}
+
+
+def _digest(value: str) -> bytes:
+    return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def clean(value: str) -> str:

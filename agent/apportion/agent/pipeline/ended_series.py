@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 ENDED_NS: Final = NS_PER_HOUR
 LOOK_NS: Final = NS_PER_MINUTE
-FINISHED, GONE = "finished", "gone"
-"""A workload or run that is over; what its source tells nothing of any more."""
+LEFT_NS: Final = 10 * NS_PER_MINUTE
+"""So long the series of a value are still shown that has lost its place: all have scraped them."""
+FINISHED, GONE, REPLACED = "finished", "gone", "replaced"
+"""A workload or run that is over; what its source tells nothing of any more; a name that lost its
+place to one that spends more."""
 
 _Shown = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -41,7 +44,9 @@ class EndedSeries:
         self._still: dict[Who, tuple[int, int]] = {}
         """By whom: the sum of their counters, and the watched time since which it is that."""
         self._shown: set[_Shown] = set()
-        self.counts: Counter[str] = Counter({FINISHED: 0, GONE: 0})
+        self._left: dict[tuple[str, str], int] = {}
+        """Labels and values that have lost their places, and when, in watched time."""
+        self.counts: Counter[str] = Counter({FINISHED: 0, GONE: 0, REPLACED: 0})
         """Series that ended, by why."""
 
     def look(self, now_ns: int, live: Collection[Who], pods: Collection[Pod] = ()) -> None:
@@ -71,6 +76,12 @@ class EndedSeries:
             series = self._totals.end(ended)
             self.counts[FINISHED] += series
             self._folder.budget.give_back(series)
+        left = {each for each, since in self._left.items() if self._watched_ns - since >= LEFT_NS}
+        if left:
+            self._left = {each: since for each, since in self._left.items() if each not in left}
+            series = self._totals.end_values(left)
+            self.counts[REPLACED] += series
+            self._folder.budget.give_back(series)
         if self._watched_ns >= ENDED_NS:
             # Names that nobody uses: of what has ended, and reserved ones that never came.
             shown = self._totals.shown()
@@ -79,6 +90,10 @@ class EndedSeries:
                 shown["run"].add(who.run)
             shown["pod"].update("/".join(pod) for pod in pods)
             self._folder.keep_only(shown)
+
+    def replaced(self, values: Iterable[tuple[str, str]]) -> None:
+        """These values of labels have lost their places: nothing is added to their series."""
+        self._left.update((each, self._watched_ns) for each in values)
 
     def told(self, samples: Iterable[Sample], devices: Iterable[DeviceState]) -> None:
         """What sources tell at present; what they told the last time and not now has ended."""

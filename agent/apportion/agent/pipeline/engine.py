@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import bind
 from apportion.agent.pipeline.device import GIVE_UP_NS
+from apportion.agent.pipeline.door_polls import RECENT_NS
 from apportion.agent.pipeline.ended_series import EndedSeries
 from apportion.agent.pipeline.intake import MAX_UNSAVED_SPANS, Intake
 from apportion.agent.pipeline.interned import EntityKey
@@ -21,6 +23,7 @@ from apportion.agent.pipeline.totals import Who
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
+from apportion.cost.ledger.history import History
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.tick import TickOutcome
     from apportion.agent.shipping.shipper import Shipper
     from apportion.agent.snapshot import SnapshotBoard
+    from apportion.agent.spender_watch import SpenderWatch
     from apportion.core.allocation import Pod
     from apportion.core.clock import Clock
     from apportion.core.reading import DeviceInfo, Reading
@@ -84,8 +88,11 @@ class Engine:
         shipper: Shipper | None = None,
         budgets: BudgetWatch | None = None,
         adjustments: AdjustmentWatch | None = None,
+        spenders: SpenderWatch | None = None,
     ) -> None:
+        self._spenders = spenders
         self._shipper, self._budgets, self._adjustments = shipper, budgets, adjustments
+        self._agent_id = state.agent_id
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
@@ -243,6 +250,8 @@ class Engine:
         node = self._seen.node(self._processes, numbered=self._numbered)
         followed = self._intake.followed.values()
         for ring in followed:
+            if ring.holds_nothing:
+                continue
             binding = None if ring.finished and ring.state.bindings else bind(ring.says, node)
             if binding is None or not binding.devices:
                 continue
@@ -288,10 +297,22 @@ class Engine:
         residual = outcome.residual
         facts.residual_units += residual[0]
         facts.residual_mj += residual[1]
+        self._restore_told()
         self._directory.reap(finished)
         self._intake.forget(finished)
+        spent = None if self._spenders is None else self._spenders.take()
+        if spent is not None:
+            self._ended.replaced(self._folder.decide(spent))
         self._ended.look(begun_ns, self._live(), self._seen.pods(begun_ns) or ())
         return outcome
+
+    def _restore_told(self) -> None:
+        """Who told of which request lately: just now, everything that was read is in the ledger."""
+        doors = self._intake.doors
+        if doors.is_wanted:
+            since_ns = self._time.now(self._clock) - RECENT_NS
+            with contextlib.suppress(LedgerUnavailable), self._ledger.read() as connection:
+                doors.restore(History(connection, self._agent_id).requests_since(since_ns))
 
     def _live(self) -> set[Who]:
         """The workloads and runs of processes that have a ring."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from apportion.agent.ingest import DirectoryState
+from apportion.agent.ingest.record import open_words_of
 from apportion.agent.pipeline.binding import RingSays
+from apportion.agent.pipeline.door_polls import DoorPolls
 from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.open_root import OpenRoot
 from apportion.client import layout
@@ -51,8 +53,20 @@ class FollowedRing:
     reported: tuple[int, int] = (0, 0)
     resumed: tuple[int, int] | None = None
     """What the last poll said of a loaded checkpoint: (when, step)."""
-    entities: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
-    """Keys of those that its records go to, by tenant and model word."""
+    entities: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    """Keys of those that its records go to, by tenant, model and adapter word."""
+    speaks: bool = False
+    """Of a door: it told of a request that nobody else had told of."""
+
+    @property
+    def is_door(self) -> bool:
+        """Its writer was told of others' requests."""
+        return self.identity.said.kind == layout.DOOR
+
+    @property
+    def holds_nothing(self) -> bool:
+        """A door all of whose requests are others' has no devices of its own to hold."""
+        return self.is_door and not self.speaks and not self.state.bindings
 
     @property
     def says(self) -> RingSays:
@@ -79,6 +93,7 @@ class RingCounters:
     invalid: int = 0
     open_overflow: int = 0
     word_overflow: int = 0
+    merged: int = 0
 
 
 @dataclass(slots=True)
@@ -87,17 +102,29 @@ class Intake:
 
     settlement: Settlement
     time: NodeTime
+    doors: DoorPolls = field(init=False)
     followed: dict[RingId, FollowedRing] = field(default_factory=dict["RingId", FollowedRing])
     counters: RingCounters = field(default_factory=RingCounters)
     _started_ns: int | None = None
     _looked_for_missing: bool = False
+
+    def __post_init__(self) -> None:
+        self.doors = DoorPolls(self.time)
 
     def take(self, polled: DirectoryPoll, begun_ns: int) -> None:
         """Everything one poll brought; it began at `begun_ns` (host monotonic)."""
         for identity in polled.attached:
             self._attach(identity)
         for ring, poll in polled.polls.items():
-            self._poll(self.followed[ring], poll, begun_ns)
+            followed = self.followed[ring]
+            if followed.is_door:
+                self.doors.hold(followed, poll, begun_ns)
+            else:
+                self.doors.told(followed, poll)
+                self._poll(followed, poll, begun_ns)
+        for followed, poll in self.doors.due(self.followed.values(), begun_ns):
+            self._poll(followed, poll, begun_ns)
+        self.counters.merged = self.doors.merged
         if polled.state is DirectoryState.READY:
             self._end_missing(begun_ns)
         for refused in polled.refused:
@@ -141,7 +168,7 @@ class Intake:
             ring.state,
             poll.records,
             poll.late,
-            lambda tenant, model: self._entity(ring, tenant, model),
+            lambda tenant, model, adapter: self._entity(ring, tenant, model, adapter),
         )
         if not ring.finished:
             self._open_spans(ring, poll, begun_ns)
@@ -207,7 +234,7 @@ class Intake:
     def _open_root(
         self, ring: FollowedRing, slot: np.void, poll: Poll, seen_ns: int | None
     ) -> OpenRoot:
-        words = int(slot["words"])
+        words = [int(each) for each in open_words_of(slot["words"])]
         kind = int(slot["packed"]) >> layout.KIND_SHIFT & 0xFF
         times = [int(slot[name]) for name in ("start_ns", "scheduled_ns", "first_token_ns")]
         if seen_ns is None:
@@ -215,7 +242,7 @@ class Intake:
         return OpenRoot(
             int(slot["number"]),
             SpanKind(kind),
-            self._entity(ring, words & 0xFFFFFFFF, words >> 32),
+            self._entity(ring, *words),
             self._node(times[0]),
             self._node(times[1]),
             self._node(times[2]),
@@ -227,18 +254,21 @@ class Intake:
     def _node(self, monotonic_ns: int) -> int:
         return self.time.of(monotonic_ns) if monotonic_ns else 0
 
-    def _entity(self, ring: FollowedRing, tenant: int, model: int) -> int:
-        known = ring.entities.get((tenant, model))
+    def _entity(self, ring: FollowedRing, *words: int) -> int:
+        """By the words of tenant, model and adapter. An adapter is a model on top of the model."""
+        known = ring.entities.get(words)
         if known is not None:
             return known
         said = ring.identity.said
-        texts = [None if i == layout.NO_WORD else _word(ring, i) for i in (tenant, model)]
-        entity = self.settlement.entity(
-            EntityKey(said.workload, said.run, said.attempt, texts[0], texts[1])
-        )
+        texts = [None if index == layout.NO_WORD else _word(ring, index) for index in words]
+        tenant, model, adapter = texts
+        who = EntityKey(said.workload, said.run, said.attempt, tenant, model)
+        if adapter is not None:
+            who = who._replace(model=adapter, base_model=model)
+        entity = self.settlement.entity(who)
         # A word that was not read yet may still come; one that was never changes.
         if layout.OTHER_TEXT not in texts:
-            ring.entities[tenant, model] = entity
+            ring.entities[words] = entity
         return entity
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ class EntityKey(NamedTuple):
     tenant: str | None = None
     model: str | None = None
     owner: str | None = None
+    base_model: str | None = None
+    """Of an adapter, which is its `model`."""
+
+    @property
+    def name(self) -> str:
+        """What tells one from another: as it ever was where there is no adapter."""
+        return json.dumps(self if self.base_model is not None else self[:-1])
 
 
 class Interned(Generic[K]):

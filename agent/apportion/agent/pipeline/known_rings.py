@@ -65,6 +65,7 @@ class KnownRings:
             "tags": dict(identity.said.tags),
             "restart_count": identity.said.restart_count,
             "resumed_from_step": identity.said.resumed_from_step,
+            "flops_per_token": identity.said.flops_per_token,
             "manifest": dict(identity.said.manifest),
         }
         attached_ns = self._time.of(identity.created_ns)
@@ -72,6 +73,7 @@ class KnownRings:
         process_start_ns = None if start_ns is None else self._time.of(start_ns)
         ring = RingState(key, run_entity(registry, said), attached_ns, pid, process_start_ns)
         ring.rank, ring.restart_count = identity.said.rank, identity.said.restart_count
+        ring.flops_per_token = identity.said.flops_per_token
         ring.is_member = identity.said.kind == MEMBER
         if identity.said.resumed_from_step is not None:
             ring.progress.resumed(identity.said.resumed_from_step, attached_ns)

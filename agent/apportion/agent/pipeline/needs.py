@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from apportion.agent.pipeline.interned import EntityKey
 from apportion.core.category import Category
 from apportion.core.device_facts import DeviceFacts
 from apportion.cost.methods.model_catalogue import named_model
@@ -75,7 +76,8 @@ class RequestNeeds:
         return self._rooflines[key]
 
     def _found(self, group: int, entity: int) -> Roofline | None:
-        model_name = self._registry.entities.value(entity).model if entity else None
+        who = self._registry.entities.value(entity) if entity else EntityKey()
+        model_name = who.base_model or who.model
         if model_name is None:
             return None
         model = self._models.get(model_name) or named_model(model_name)

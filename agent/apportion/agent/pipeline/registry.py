@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -156,7 +155,7 @@ class Registry:
         if known is None:
             name = self.rings.value(owner) if owner > 0 else ""
             if owner <= 0:
-                name = json.dumps(self.entities.value(-owner) if owner else EntityKey())
+                name = (self.entities.value(-owner) if owner else EntityKey()).name
             known = self._hashes[owner] = stable_hash(name)
         return known
 

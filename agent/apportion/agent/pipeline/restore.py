@@ -84,6 +84,7 @@ def restore_rings(state: LedgerState, registry: Registry, latest_ns: int) -> dic
         ring = RingState(key, run_entity(registry, said), attached_ns, said.get("pid") or 0)
         ring.process_start_ns = process_start_ns
         ring.rank, ring.restart_count = said.get("rank"), said.get("restart_count")
+        ring.flops_per_token = said.get("flops_per_token")
         ring.is_member = said.get("kind") == MEMBER
         if key in positions:
             _restore_position(ring, positions[key])

@@ -53,6 +53,8 @@ class RingState:
     process_start_ns: int | None = None
     rank: int | None = None
     restart_count: int | None = None
+    flops_per_token: int | None = None
+    """What training a token takes, where its process says so."""
     is_member: bool = False
     """It computes for requests that another process of its run reports, and has no spans."""
     ended_ns: int | None = None

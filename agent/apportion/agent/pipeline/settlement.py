@@ -26,6 +26,7 @@ from apportion.agent.pipeline.tick import (
     compute,
 )
 from apportion.agent.pipeline.totals import Totals
+from apportion.agent.pipeline.training_work import training_work
 from apportion.agent.pipeline.unsaved import Unsaved
 from apportion.core.category import SpanStatus
 from apportion.cost.ledger.batch import LedgerState, TickBatch
@@ -146,11 +147,11 @@ class Settlement:
         ring: RingState,
         records: NDArray[np.void],
         late: NDArray[np.bool_],
-        entity_of: Callable[[int, int], int],
+        entity_of: Callable[[int, int, int], int],
     ) -> None:
         """Records of one ring in the order of their sequence, times on the host's clock.
 
-        `entity_of(tenant word, model word)` is the key of who they go to.
+        `entity_of(tenant word, model word, adapter word)` is the key of who they go to.
         """
         if not records.size:
             return
@@ -315,6 +316,7 @@ class Settlement:
         totals.add_lost(outcome.lost)
         self._runs.posted(outcome.lost_work)
         totals.add_spans(list(unsaved.records().values()))
+        self._add_training()
         for span, status in unsaved.unrecorded:
             totals.add_ended(span.kind, span.entity, status, 1)
         self._unsaved = Unsaved()
@@ -327,6 +329,13 @@ class Settlement:
             outcome.limit_ns,
         )
         totals.unbound_spans += self._known.committed(outcome)
+
+    def _add_training(self) -> None:
+        for key, read in self._unsaved.records().items():
+            ring = self.rings.get(key)
+            work = None if ring is None else training_work(ring, read, self.registry)
+            if ring is not None and work is not None:
+                self.totals.add_training(ring.run_entity, work)
 
 
 @contextmanager

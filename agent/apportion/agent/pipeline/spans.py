@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from apportion.cost.ledger.batch import Row
 
 _TIMES: Final = ("arrival_ns", "start_ns", "scheduled_ns", "first_token_ns", "end_ns")
+_WORD_BITS: Final = 20
+"""An index of a word has fewer."""
+_WORD_MASK: Final = (1 << _WORD_BITS) - 1
 _COUNTERS: Final = ("step", *layout.COUNTERS)
 _CATEGORY: Final = np.array(
     [int(SpanKind(kind).category) if kind else int(Category.DIRECT) for kind in range(6)],
@@ -43,20 +46,25 @@ def decode(
     records: NDArray[np.void],
     late: NDArray[np.bool_],
     offset_ns: int,
-    entity_of: Callable[[int, int], int],
+    entity_of: Callable[[int, int, int], int],
 ) -> Decoded:
     """Move times by `offset_ns` (0 stays 0: not reported) and look entities up.
 
-    `entity_of(tenant word, model word)` is asked once per distinct pair.
+    `entity_of(tenant word, model word, adapter word)` is asked once per distinct three.
     """
     records = records.copy()
     for name in _TIMES:
         column = records[name]
         column[column != 0] += offset_ns
     packed = records["packed"].astype(np.int64)
-    words = records["tenant"].astype(np.int64) | records["model"].astype(np.int64) << 32
-    pairs, inverse = np.unique(words, return_inverse=True)
-    keys = [entity_of(pair & 0xFFFFFFFF, pair >> 32) for pair in pairs.tolist()]
+    words = records["tenant"].astype(np.int64)
+    for place, name in enumerate(("model", "adapter"), 1):
+        words |= records[name].astype(np.int64) << _WORD_BITS * place
+    named, inverse = np.unique(words, return_inverse=True)
+    keys = [
+        entity_of(*(each >> _WORD_BITS * place & _WORD_MASK for place in range(3)))
+        for each in named.tolist()
+    ]
     entity = np.array(keys, dtype=np.int64)[inverse] if keys else np.zeros(0, np.int64)
     return Decoded(
         records,

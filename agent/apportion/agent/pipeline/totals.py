@@ -19,6 +19,8 @@ from apportion.agent.snapshot import (
     SpendKey,
     StepKey,
     TokenKey,
+    TrainingKey,
+    TrainingWork,
 )
 from apportion.agent.snapshot import MoveKey as MoveLabels
 from apportion.core.allocation import Pod
@@ -27,7 +29,7 @@ from apportion.cost.settlement.work import NO_RATE, NOBODY
 from apportion.cost.training.lost_query import PROCESS_DIED, ROLLED_BACK
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -107,6 +109,7 @@ class Totals:
         self.requests: Counter[RequestKey] = Counter()
         self.steps: Counter[StepKey] = Counter()
         self.tokens: Counter[TokenKey] = Counter()
+        self.training: dict[TrainingKey, TrainingWork] = {}
         self.latencies = Latencies(folder, entities)
         self.unpriced_ns: Counter[int] = Counter()
         """By device key."""
@@ -221,6 +224,13 @@ class Totals:
                 column = np.concatenate([part.records[name] for part in read])[chosen]
                 self._add_tokens(token_type, entity, np.maximum(column, 0))
 
+    def add_training(self, entity: int, work: TrainingWork) -> None:
+        """What steps of one trainer computed."""
+        who = self._entities.value(entity)
+        key = TrainingKey(self._folder.workload(who.workload), self._folder.run(who.run))
+        key = self._bounded(key, self.training, TrainingKey(OTHER, OTHER), len(work))
+        self.training[key] = self.training.get(key, TrainingWork()).plus(work)
+
     def _add_tokens(self, token_type: str, entity: Column, tokens: Column) -> None:
         values, inverse = np.unique(entity, return_inverse=True)
         sums = np.zeros(values.size, np.int64)
@@ -260,9 +270,18 @@ class Totals:
 
     def end(self, whose: Collection[Who]) -> int:
         """Show nothing more of them. Returns how many series that were."""
+        return self._end(lambda key: Who.of(key) in whose)
+
+    def end_values(self, values: Collection[tuple[str, str]]) -> int:
+        """Show no series with these values of labels any more. Returns how many there were."""
+        return self._end(
+            lambda key: any(getattr(key, label, None) == shown for label, shown in values)
+        )
+
+    def _end(self, over: Callable[[Any], bool]) -> int:
         series = 0
         for counters in self._counters:
-            for key in [key for key in counters if Who.of(key) in whose]:
+            for key in [key for key in counters if over(key)]:
                 value = counters.pop(key)
                 series += _ONE if isinstance(value, int) else _series(value)
         return series
@@ -288,6 +307,7 @@ class Totals:
             self.requests,
             self.steps,
             self.tokens,
+            self.training,
             self.latencies.by_key,
         )
 
@@ -314,14 +334,14 @@ class Totals:
         return self._bounded(key, self._spend.by_key, other, _SPEND)
 
 
-def _progress(value: Histogram | list[int | None]) -> int:
+def _progress(value: Histogram | TrainingWork | list[int | None]) -> int:
     if isinstance(value, Histogram):
         return int(value.counts.sum())
     return sum(abs(each) for each in value if each is not None)
 
 
-def _series(value: Histogram | list[int | None]) -> int:
-    return SERIES if isinstance(value, Histogram) else _SPEND
+def _series(value: Histogram | TrainingWork | list[int | None]) -> int:
+    return SERIES if isinstance(value, Histogram) else len(value)
 
 
 def _column(settled: Settled, name: str, rest: list[int]) -> Column:

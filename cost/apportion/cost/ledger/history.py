@@ -11,7 +11,7 @@ from apportion.core.category import SpanKind
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.ledger.posted import keys_since
 from apportion.cost.ledger.rows import rows
-from apportion.cost.ledger.schema import charge, evidence, settlement, span
+from apportion.cost.ledger.schema import charge, entity, evidence, settlement, span
 from apportion.cost.training import lost_query
 
 if TYPE_CHECKING:
@@ -49,6 +49,16 @@ class RootRow(NamedTuple):
     cached_input_tokens: int | None
     output_tokens: int | None
     step: int | None = None
+
+
+class RequestRow(NamedTuple):
+    """A request that has an id, and who told of it."""
+
+    workload: str | None
+    ring: int
+    request_id: str
+    start_ns: int
+    end_ns: int
 
 
 class InnerRow(NamedTuple):
@@ -127,6 +137,33 @@ class History:
             self._mine(span), span.c.end_ns > since_ns, _RING.in_(sorted(rings))
         )
         return rows(self.connection, query)
+
+    def requests_since(self, since_ns: int) -> list[RequestRow]:
+        """Requests with an id that end after `since_ns`, by their end."""
+        query = (
+            select(
+                entity.c.workload,
+                span.c.ring_key,
+                span.c.request_id,
+                span.c.start_ns,
+                span.c.end_ns,
+            )
+            .join(
+                entity,
+                and_(
+                    entity.c.agent_id == span.c.agent_id, entity.c.entity_key == span.c.entity_key
+                ),
+            )
+            .where(
+                self._mine(span),
+                span.c.end_ns > since_ns,
+                span.c.kind == int(SpanKind.REQUEST),
+                span.c.parent == 0,
+                span.c.request_id.is_not(None),
+            )
+            .order_by(span.c.end_ns)
+        )
+        return [RequestRow(*row) for row in rows(self.connection, query)]
 
     def step_end_before(self, ring: int, time_ns: int, oldest_ns: int) -> int | None:
         """The end of the last step that ended in [oldest_ns, time_ns]."""

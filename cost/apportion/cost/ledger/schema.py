@@ -119,6 +119,7 @@ entity = Table(
     Column("tenant", Text),
     Column("model", Text),
     Column("owner", Text, comment="pod or process owner where no workload is known"),
+    Column("base_model", Text, comment="of an adapter, which is the model; else NULL"),
     PrimaryKeyConstraint("agent_id", "entity_key"),
 )
 

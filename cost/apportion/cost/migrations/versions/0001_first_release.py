@@ -143,6 +143,12 @@ def upgrade() -> None:
             nullable=True,
             comment="pod or process owner where no workload is known",
         ),
+        sa.Column(
+            "base_model",
+            sa.Text(),
+            nullable=True,
+            comment="of an adapter, which is the model; else NULL",
+        ),
         sa.PrimaryKeyConstraint("agent_id", "entity_key"),
     )
     op.create_table(
