@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -310,3 +311,44 @@ def test_in_exact_mode_requests_pay_as_the_true_batches_say(*, crashes: bool) ->
     got = [costs[i, Phase.PREFILL] + costs[i, Phase.DECODE] for i in sorted(numbers)]
     np.testing.assert_allclose(got, shares.seconds * DOLLARS, rtol=1e-6, atol=1e4)
     assert audit(world.ledger).holds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_a_ring_says_every_sum_holds(seed: int) -> None:
+    """Iterations and turns that cannot be true divide nothing that is not there."""
+    random = Random(seed)
+    world = World([PRICE])
+    (server,) = server_of(world)
+    core = world.process("core", run="chat")
+    odd, waiting = (0, 1, 2, 7, 100, 1 << 31, (1 << 53) - 1), list[Span]()
+
+    def some() -> int:
+        return random.choice(odd)
+
+    for step in range(10):
+        now_ns = world.now_ns
+        for _ in range(random.randint(0, 6)):
+            end_ns = now_ns + random.randint(0, SECOND)
+            start_ns = max(1, end_ns - random.choice((0, SECOND // 100, SECOND, now_ns)))
+            if random.random() < 0.6:
+                index, counts = random.choice((*odd, step, step + 1)), [some() for _ in range(4)]
+                exact = random.random() < 0.5
+                random.choice((server, core)).iterate(index, start_ns, end_ns, *counts, exact=exact)
+            else:
+                turn = core.schedule(random.choice(("r", "s", "")), step, some(), some(), some())
+                turn.start_ns = start_ns
+                core.finish(turn, end_ns)
+        begun = server.start(SpanKind.REQUEST, now_ns, scheduled_ns=now_ns, request_id="r")
+        waiting.append(begun)
+        for span in [each for each in waiting if random.random() < 0.4 and each is not begun]:
+            span.first_token_ns = random.choice((0, span.start_ns + 1, now_ns))
+            span.tokens = (random.choice((0, 500)), random.choice((0, 300)))
+            waiting.remove(span)
+            server.finish(span, now_ns)
+        world.run(random.choice((SECOND, 3 * SECOND)), utilization=0.9)
+        world.tick()
+    for span in waiting:
+        server.finish(span, world.now_ns)
+    world.settle()
+    assert audit(world.ledger).holds
+    assert {row["number"] for row in world.rows("charge")} >= {s.number for s in waiting}
