@@ -106,6 +106,17 @@ def test_wrong_wishes_are_one_line(
     assert captured.err.count("\n") == 1
 
 
+def test_a_trace_of_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody is told of steps who did not ask for any."""
+    path = save(tmp_path / "nothing.json", document([]))
+
+    assert main(["flamegraph", "build", str(path)]) == 2
+
+    said = capsys.readouterr().err
+    assert "nothing ran while it was recorded" in said
+    assert "--steps" not in said
+
+
 def test_top_ranks_frames(folded: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By own weight or by total, as whole numbers for programs and with units for people."""
     assert main(["flamegraph", "top", folded, "--format", "csv", "--by", "total", "-n", "2"]) == 0

@@ -154,6 +154,18 @@ def test_what_the_ledger_lacks_is_left_out() -> None:
     assert [one.name for one in priced(stacks_of([("a", 1)]), spent).weights] == ["time"]
 
 
+def test_energy_below_nothing_costs_the_energy_alone() -> None:
+    """A category that gave back more than it has in a period takes no money along."""
+    amounts = {Category.DIRECT: Quantity(5, 7, 9), Category.ALLOCATED_IDLE: Quantity(1, 1, -1)}
+
+    found = priced(
+        stacks_of([("a", 1)]), CostByCategory(amounts, "USD", estimated=False, simulated=False)
+    )
+
+    assert [one.name for one in found.weights] == ["cost", "time"]
+    assert found.total(0) == 8
+
+
 @pytest.mark.parametrize(
     ("amounts", "said"),
     [

@@ -104,6 +104,7 @@ def test_collectives_follow_their_events() -> None:
         ([kernel("a", 0, 1, 1), kernel("b", 5, 1, 2)], "no launch has a correlation id"),
         ([launch(0, 1), kernel("a", 1, 1, 1), kernel("b", 5, 1)], "1 of 2 device events have no"),
         ([launch(900, 1), kernel("a", 1, 1, 1)], "clocks of GPU and host are apart"),
+        ([launch(1, 1), kernel("a", 5e6, 1, 1)], "begins 5.0 s or more after its launch"),
         ([complete("cpu_op", "aten::mm", 0, 1)], "no event of a GPU"),
     ],
 )

@@ -102,6 +102,20 @@ def test_a_thread_that_waits_is_not_at_work() -> None:
     assert sum(count for stack, count in naive.items() if stack.startswith("seldom")) > 100
 
 
+def test_a_thread_without_an_id_has_its_samples() -> None:
+    """Python before 3.11 does not say the kernel's id, so that its CPU time is not known."""
+    events = [
+        {"name": name, "ph": kind, "tid": 1, "ts": at_us}
+        for at_us, kind, name in ((0, "B", "thread (0x7F4)"), (0, "B", "f"), (900, "E", "f"))
+    ]
+    events.append({"name": "thread (0x7F4)", "ph": "E", "tid": 1, "ts": 900})
+
+    found = PySpyEvents.read(json.dumps(events).encode(), "x").stacks(9, 0, {"4711": 1.0})
+
+    assert counted(found) == {"f": 9}
+    assert THREAD not in found.labels
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

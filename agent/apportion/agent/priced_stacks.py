@@ -35,7 +35,8 @@ def priced(
 
     What is direct (device time, money, energy) is divided among the stacks by what they weigh so
     far, by largest remainder, ties by the stack's own text: no sum differs from the ledger's, and
-    the result does not depend on any order. A weight that the ledger has none of is left out.
+    the result does not depend on any order. A weight that the ledger has none of is left out, and
+    so is energy where some category has less than none of it.
     Samples that say in which category they were taken stand below that one; those that were in no
     span stand nowhere, because nobody knows which category they are of.
 
@@ -60,7 +61,7 @@ def priced_whole(
     if strangers:
         known = ", ".join(sorted(name for name in spent if name is not None))
         raise ConfigError(f"no cost of workload {strangers[0]!r} in the ledger; it has: {known}")
-    weights = _weights(sum(spent.values(), NOTHING_SPENT))
+    weights = _weights(sum(spent.values(), NOTHING_SPENT), *spent.values())
     parts = [
         _priced(profiles.get(name or "", _unprofiled()), own, weights).under(name or NOBODY)
         for name, own in spent.items()
@@ -74,7 +75,18 @@ def frame(category: Category) -> str:
     return f"[{category.label}]"
 
 
-def _weights(spent: CostByCategory) -> list[Weight]:
+def without_energy(*parts: CostByCategory) -> list[Category]:
+    """The categories that were given back more energy than they have in this period."""
+    below = {
+        category
+        for part in parts
+        for category, quantity in part.amounts.items()
+        if (quantity.energy_mj or 0) < 0
+    }
+    return sorted(below)
+
+
+def _weights(spent: CostByCategory, *parts: CostByCategory) -> list[Weight]:
     """What the ledger has figures of, money first.
 
     Raises:
@@ -85,7 +97,7 @@ def _weights(spent: CostByCategory) -> list[Weight]:
     total, weights = spent.total, [TIME]
     if total.units is not None and spent.currency is not None:
         weights.insert(0, cost(spent.currency))
-    if total.energy_mj is not None:
+    if total.energy_mj is not None and not without_energy(spent, *parts):
         weights.append(ENERGY)
     if max(_amounts(total, weights)) > LARGEST:
         raise ConfigError("the ledger has more of it than 2^63 units: take a shorter period")

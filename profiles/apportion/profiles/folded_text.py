@@ -57,9 +57,12 @@ def folded_lines(stacks: Stacks, row: int) -> Iterator[str]:
 
 def _refused(source: str, number: int, count: str) -> ProfileTraceError:
     shown = count.strip()[:40]
+    neither = (
+        ", and the file begins as no trace and no speedscope file either" if number == 1 else ""
+    )
     return ProfileTraceError(
-        f"is no line of folded text (`root;caller;leaf 42`): {shown!r} is no whole number of 0 to "
-        "2^63 behind a stack; scale fractions up",
+        f"is no line of folded text (`root;caller;leaf 42`){neither}: {shown!r} is no whole number "
+        "of 0 to 2^63 behind a stack; scale fractions up",
         path=source,
         line=number,
     )

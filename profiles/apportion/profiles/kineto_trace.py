@@ -30,6 +30,8 @@ _PYTHON: Final = "python_function"
 _MODULE: Final = "nn.Module: "
 """Of all functions of Python, which `with_stack` records, those that are modules' calls."""
 _OPERATOR: Final = frozenset({"cpu_op", "Operator"})
+_FAR_BEHIND_NS: Final = 1_000_000_000
+"""A queue of launches is seldom longer than that."""
 _MAX_US: Final = 4e15
 """The year 2096; exact in a double, and in nanoseconds an int64 even when added to a base."""
 _LONGEST_US: Final = 1e13
@@ -259,6 +261,13 @@ def _warnings(found: OrderedEvents, launches: int) -> tuple[str, ...]:
             f"{int(early.sum())} device events begin before their launch, by up to "
             f"{worst_us:,.0f} us: the clocks of GPU and host are apart, so host wait is not to be "
             "trusted; record again with a newer CUPTI"
+        )
+    delays_ns = (events.start_ns - events.launch_ns)[events.launched]
+    if len(delays_ns) and int(delays_ns.min()) > _FAR_BEHIND_NS:
+        said.append(
+            f"every device event begins {int(delays_ns.min()) / 1e9:,.1f} s or more after its "
+            "launch: the GPU was that far behind all the time, or its clock and the host's are "
+            "apart, and then kernel wait is not to be trusted; record again with a newer CUPTI"
         )
     return tuple(said)
 

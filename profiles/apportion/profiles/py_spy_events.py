@@ -133,9 +133,9 @@ class PySpyEvents:
         """
         if active is None or not any(active.values()):
             active = {one.thread: 1.0 for one in self.sightings}
-        ran_us = [
-            (one.until_us - one.at_us) * active.get(one.thread, 0.0) for one in self.sightings
-        ]
+        # of a thread without an id (Python before 3.11) nobody knows how much it ran
+        known = {"": 1.0, **active}
+        ran_us = [(one.until_us - one.at_us) * known.get(one.thread, 0.0) for one in self.sightings]
         times = Counter(one.stack for one in self.sightings)
         stack_us: dict[tuple[str, ...], float] = defaultdict(float)
         for one, own_us in zip(self.sightings, ran_us, strict=True):

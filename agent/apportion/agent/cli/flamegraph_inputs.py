@@ -60,6 +60,8 @@ def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks
     if options.costliest_steps is not None:
         row = stacks.weight(options.weight)
         stacks = stacks.where(costliest(stacks, row, STEP, options.costliest_steps))
+    if not len(found.stacks):
+        raise ConfigError("there is no stack in it: nothing ran while it was recorded")
     if not len(stacks):
         raise ConfigError(f"no stack is left: {NEED_STEPS}")
     return replace(found, stacks=stacks)

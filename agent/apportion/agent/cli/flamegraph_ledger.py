@@ -18,7 +18,7 @@ from apportion.agent.cli.flamegraph_inputs import NEED_STEPS, FoundStacks, read_
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import ledgers_of
 from apportion.agent.cli.said import say
-from apportion.agent.priced_stacks import NO_STEPS, priced, priced_whole
+from apportion.agent.priced_stacks import NO_STEPS, priced, priced_whole, without_energy
 from apportion.agent.sample_spans import MODEL, PHASE, REQUEST, TENANT, with_spans
 from apportion.core.category import Category
 from apportion.core.clock import Clock, SystemClock
@@ -75,7 +75,7 @@ def whole_ledger(options: argparse.Namespace) -> FoundStacks:
             name: _of_filters(options, with_spans(own.stacks, ledger))
             for name, own in found.items()
         }
-    say(_beside(sum(spent.values(), NOTHING_SPENT)))
+    say(_beside(sum(spent.values(), NOTHING_SPENT), *spent.values()))
     complete = all(own.is_complete for own in found.values())
     return FoundStacks(priced_whole(profiles, spent), complete)
 
@@ -166,8 +166,13 @@ def _chosen(options: argparse.Namespace, clock: Clock) -> CostFilter:
     )
 
 
-def _beside(spent: CostByCategory) -> Iterator[str]:
+def _beside(spent: CostByCategory, *parts: CostByCategory) -> Iterator[str]:
     total: Quantity = spent.total
+    if below := without_energy(spent, *parts):
+        yield (
+            f"energy of {', '.join(category.label for category in below)} is below 0 in this "
+            "period, which no width shows: there is no energy in this graph"
+        )
     if spent.simulated:
         yield "SIMULATED: devices of this ledger are simulated, no real money was spent"
     if spent.estimated:
