@@ -95,6 +95,7 @@ def run(config: AgentConfig) -> int:
     make = built_in().get(source.found.collector).factory
     period_ns = max(source.period_ns // 4, 50_000_000)
     release = Release(config.state_dir, clock, time.boot)
+    release.prepare()
     samplers = [
         Sampler(
             Observed(make(options, clock), clock, required=True),
