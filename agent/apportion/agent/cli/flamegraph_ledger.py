@@ -83,13 +83,12 @@ def _joined(stacks: Stacks, ledger: LedgerReader) -> Stacks:
     """Samples with the steps and requests that they were in."""
     found = with_spans(stacks, ledger)
     if AT in found.labels and CATEGORY not in found.labels:
-        say(
-            [
-                "no sample was taken in a step or request that this ledger has, so all of them "
-                "stand for what was chosen; is it the ledger of that process's agent, and has it "
-                "settled that time?"
-            ]
+        message = (
+            "no sample was taken in a step or request that this ledger has, so all of them stand "
+            "for what was chosen; is it the ledger of that process's agent, and has it settled "
+            "that time?"
         )
+        say([message])
     return found
 
 

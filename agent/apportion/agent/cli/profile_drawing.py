@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from sqlalchemy import func, select
 
 from apportion.agent.cli.flamegraph_build import configure_build
@@ -39,25 +38,19 @@ def drawn(path: Path, workload: str, own_ring: str, location: str, clock: Clock)
     words = [str(path), "--ledger", location, "--workload", workload, "--costliest-steps", "100"]
     options = parser.parse_args([*words, "--jobs", "1"])
     found = read_files(options, [path])
-    steps = [int(step) for step in _steps(found) if step is not None]
+    steps = sorted({int(step) for step in found.stacks.label(STEP) if step is not None})
     if not steps:
         return found
     try:
         with LedgerReader.of(location, clock=clock) as ledger:
             until_ns, never = clock.monotonic_ns() + SETTLED_WITHIN_NS, threading.Event()
-            while not _is_settled(ledger, own_ring, min(steps), max(steps)):
+            while not _is_settled(ledger, own_ring, steps[0], steps[-1]):
                 if clock.monotonic_ns() > until_ns:
                     break
                 clock.wait(never, _LOOK_NS)
         return priced_by_ledger(options, found)
     except (ConfigError, LedgerError):
         return found
-
-
-def _steps(found: FoundStacks) -> list[str | None]:
-    stacks = found.stacks
-    codes = np.unique(stacks.labels[STEP]).tolist() if STEP in stacks.labels else []
-    return [None if code < 0 else stacks.names[code] for code in codes]
 
 
 def _is_settled(ledger: LedgerReader, own_ring: str, first: int, last: int) -> bool:
