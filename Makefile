@@ -3,7 +3,8 @@
 #   PYTHON=python3.12   the interpreter for the virtual environment (.venv)
 #   ARGS="-k ring -x"   more arguments for pytest
 #   WORKERS=2           pytest's processes
-#   REQUESTS=200        how many test-vllm sends, BY=middleware or otlp instead of the plugin, and
+#   REQUESTS=200        how many test-vllm sends, BY=middleware or otlp instead of the plugin,
+#                       ENGINE=windows or exact instead of counts, and
 #                       VLLM_FLAGS="--api-server-count 2" for the server
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,6 +22,7 @@ VLLM_VENV := build/vllm-venv
 VLLM_VERSION := 0.32.0
 REQUESTS ?= 200
 BY ?= plugin
+ENGINE ?= counts
 VLLM_FLAGS ?=
 PARTS := core client collectors cost profiles agent simulator doors
 CHECKED := $(wildcard $(PARTS) alerts dashboards tests benchmarks examples)
@@ -54,7 +56,8 @@ test-trainers: $(VENV)/.stamp-dev $(VENV)/.stamp-torch build/trainers/.stamp ## 
 .PHONY: test-vllm
 test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigabytes of it, beside what it answers (REQUESTS=200)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
-	$(VENV)/bin/python -m tests.real_vllm $(VLLM_VENV)/bin/python --requests $(REQUESTS) --by $(BY) -- $(VLLM_FLAGS)
+	$(VENV)/bin/python -m tests.real_vllm $(VLLM_VENV)/bin/python --requests $(REQUESTS) \
+	    --by $(BY) --engine $(ENGINE) -- $(VLLM_FLAGS)
 
 .PHONY: check
 check: lint type layers docs-check ## Everything that can be said without running it: lint, type, layers, docs in step

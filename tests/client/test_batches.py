@@ -47,7 +47,7 @@ def test_a_request_in_chunks_and_tokens_is_two_records(directory: Path) -> None:
         output = object()
         log.scheduled(output, {name: tokens}, requests)
         requests = requests if number < 4 else {}
-        log.ended(output, {name: tokens}, requests.__contains__)
+        log.ended(output, {name: tokens}, requests)
     chunks, decode = records(directory, "scheduled")
     fields = layout.SCHEDULED_FIELDS.items()
     said = [{name: each[field] for name, field in fields} for each in (chunks, decode)]
@@ -93,7 +93,10 @@ def test_what_is_written_says_each_batch(
 
     def end() -> None:
         number, output, batch = under_way.pop(0)
-        log.ended(output, batch, lambda name: last[name] > number)
+        going_on = {
+            name: request for name, request in requests.items() if last.get(name, -1) > number
+        }
+        log.ended(output, batch, going_on)
 
     for number, batch in enumerate(batches):
         under_way.append((number, object(), batch))

@@ -376,6 +376,7 @@ def test_whoever_is_announced_runs_once_nothing_waits(directory: Path, logger: A
         for waiting in (1, 0):
             logger.record(SimpleNamespace(num_waiting_reqs=waiting), None)
             (slot,) = only(directory).open_slots
+            assert slot["packed"] >> layout.FLAGS_SHIFT == layout.FLAG_TOLD_LATER
             seen.append(slot["scheduled_ns"])
         logger.record(None, finished(f"chatcmpl-{name}"))
 

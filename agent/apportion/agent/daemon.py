@@ -18,6 +18,7 @@ from apportion.agent.config_problems import load_models, load_prices
 from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import Heartbeat
+from apportion.agent.ingest.cost_file import CostFile
 from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.metrics.rendering import MetricsText
 from apportion.agent.pipeline.engine import Engine
@@ -150,6 +151,7 @@ def run(config: AgentConfig) -> int:
         shipper=shipper,
         budgets=watch,
         adjustments=adjustments,
+        costs=CostFile(config.ring_dir, clock, others=others),
         spenders=spenders,
     )
     stuck_ns = max(STUCK_TICKS * config.tick_period.ns, 60 * NS_PER_SECOND)

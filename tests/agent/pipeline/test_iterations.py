@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -172,7 +173,7 @@ def due(run: Run) -> tuple[Floats, Floats]:
 def test_requests_pay_as_a_replay_by_counts_says(processes: int) -> None:
     """Ticks and hours change nothing, nor which of a server's processes heard of an iteration."""
     world = World([PRICE])
-    run = simulated(made_up(80, 3))
+    run = simulated(made_up(40, 3))
     servers = server_of(world, processes)
     chosen: Chooser = lambda index, all_of: [all_of[(index // 3) % len(all_of)]]  # noqa: E731
     numbers = played(world, servers, run, chosen)
@@ -190,7 +191,7 @@ def test_requests_pay_as_a_replay_by_counts_says(processes: int) -> None:
 
 def test_an_agent_that_dies_between_ticks_changes_next_to_nothing() -> None:
     """What was read, settled and begun comes back: the same amounts."""
-    run, results = simulated(made_up(30, 5)), []
+    run, results = simulated(made_up(20, 5)), []
     for crashes in (False, True):
         world = World([PRICE])
         tick = world.tick
@@ -214,7 +215,7 @@ def test_an_agent_that_dies_between_ticks_changes_next_to_nothing() -> None:
 def test_what_is_missing_is_settled_by_windows_and_counted() -> None:
     """Requests that an unknown iteration was in say so; the others and every sum stay."""
     world = World([PRICE])
-    run = simulated(made_up(40, 7))
+    run = simulated(made_up(20, 7))
     lost = {200, 201, 500}
     numbers = played(world, server_of(world), run, lambda i, s: [] if i in lost else s)
     assert methods(world) == {int(Method.ROOFLINE_COUNTS), int(Method.ROOFLINE_WINDOWS)}
@@ -229,7 +230,7 @@ def test_twice_and_in_any_order_is_the_same() -> None:
     results = []
     for told in (lambda _, servers: servers[:1], lambda _, servers: [*servers, servers[0]]):
         world = World([PRICE])
-        numbers = played(world, server_of(world, 2), simulated(made_up(30, 5)), told)
+        numbers = played(world, server_of(world, 2), simulated(made_up(20, 5)), told)
         costs = charged(world, numbers)
         results.append([costs[key] for key in sorted(costs)])
         assert audit(world.ledger).holds
@@ -288,7 +289,7 @@ def test_what_a_real_vllm_told(published: Path) -> None:
 def test_in_exact_mode_requests_pay_as_the_true_batches_say(*, crashes: bool) -> None:
     """By what the engine's own process writes; long prompts, in chunks, and drafts of none."""
     world = World([PRICE])
-    run = simulated(made_up(40, 3).scaled(prompts=4, answers=4, rate=2.0))
+    run = simulated(made_up(24, 3).scaled(prompts=4, answers=4, rate=2.0))
     tick = world.tick
 
     def dying(*, polled_ns: int | None = None) -> TickOutcome | None:
@@ -310,3 +311,44 @@ def test_in_exact_mode_requests_pay_as_the_true_batches_say(*, crashes: bool) ->
     got = [costs[i, Phase.PREFILL] + costs[i, Phase.DECODE] for i in sorted(numbers)]
     np.testing.assert_allclose(got, shares.seconds * DOLLARS, rtol=1e-6, atol=1e4)
     assert audit(world.ledger).holds
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_a_ring_says_every_sum_holds(seed: int) -> None:
+    """Iterations and turns that cannot be true divide nothing that is not there."""
+    random = Random(seed)
+    world = World([PRICE])
+    (server,) = server_of(world)
+    core = world.process("core", run="chat")
+    odd, waiting = (0, 1, 2, 7, 100, 1 << 31, (1 << 53) - 1), list[Span]()
+
+    def some() -> int:
+        return random.choice(odd)
+
+    for step in range(10):
+        now_ns = world.now_ns
+        for _ in range(random.randint(0, 6)):
+            end_ns = now_ns + random.randint(0, SECOND)
+            start_ns = max(1, end_ns - random.choice((0, SECOND // 100, SECOND, now_ns)))
+            if random.random() < 0.6:
+                index, counts = random.choice((*odd, step, step + 1)), [some() for _ in range(4)]
+                exact = random.random() < 0.5
+                random.choice((server, core)).iterate(index, start_ns, end_ns, *counts, exact=exact)
+            else:
+                turn = core.schedule(random.choice(("r", "s", "")), step, some(), some(), some())
+                turn.start_ns = start_ns
+                core.finish(turn, end_ns)
+        begun = server.start(SpanKind.REQUEST, now_ns, scheduled_ns=now_ns, request_id="r")
+        waiting.append(begun)
+        for span in [each for each in waiting if random.random() < 0.4 and each is not begun]:
+            span.first_token_ns = random.choice((0, span.start_ns + 1, now_ns))
+            span.tokens = (random.choice((0, 500)), random.choice((0, 300)))
+            waiting.remove(span)
+            server.finish(span, now_ns)
+        world.run(random.choice((SECOND, 3 * SECOND)), utilization=0.9)
+        world.tick()
+    for span in waiting:
+        server.finish(span, world.now_ns)
+    world.settle()
+    assert audit(world.ledger).holds
+    assert {row["number"] for row in world.rows("charge")} >= {s.number for s in waiting}

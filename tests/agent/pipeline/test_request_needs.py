@@ -176,6 +176,7 @@ def test_what_may_turn_out_to_have_run_is_waited_for() -> None:
     begin = world.now_ns
     first = server.start(SpanKind.REQUEST, begin, scheduled_ns=begin)
     later = server.start(SpanKind.REQUEST, begin + SECOND, told_later=True)
+    later.scheduled_ns = begin + 9 * SECOND  # as far as was known then
     first.first_token_ns, first.tokens = begin + SECOND, (100, 50)
     server.finish(first, begin + 4 * SECOND)
     world.run(30 * SECOND, utilization=0.9)

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _UNBOUND_NS: Final = 600_000_000_000
 """Iterations of a ring whose devices are not known are kept for so long."""
-
-
 MOST_MEMBERS: Final = 2_000_000
 """Of batches that are divided at once, or memory would run short: more are divided by windows. A
 server with 256 requests in each of 50 iterations a second comes to it in two and a half minutes."""
@@ -172,7 +170,8 @@ class EngineIterations:
         known = np.zeros((0, 4), np.int64)
         if turns.size:
             names = _names(rows[order])
-            known = members_of(turns, merged, trace, self._ids_of(names, rings, trace, history))
+            ids = self._ids_of(names, rings, trace, history)
+            known = members_of(turns, merged, trace, ids, most=MOST_MEMBERS)
         iterations = rebuilt_beside(trace, merged.counts, known, since)
         covered = merged.cover(trace.start_ns, trace.finish_ns) & (places >= 0)
         exact = np.isin(np.arange(trace.size), known[:, 1])

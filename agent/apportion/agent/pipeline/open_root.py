@@ -46,9 +46,8 @@ class OpenRoot:
 
     @property
     def waits_since_ns(self) -> int:
-        """From when on it may turn out to have run."""
-        unknown = self.told_later and not self.scheduled_ns
-        return self.start_ns if unknown else self.claim(admits=True)[0]
+        """From when on it may turn out to have run; an admission so far is a guess then."""
+        return self.start_ns if self.told_later else self.claim(admits=True)[0]
 
     def go_on(self, seen: OpenRoot) -> None:
         """Take what a later look at the slot showed."""

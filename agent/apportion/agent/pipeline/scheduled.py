@@ -54,21 +54,27 @@ def request_ids(records: NDArray[np.void]) -> NDArray[np.bytes_]:
 
 
 def members_of(
-    turns: Turns, merged: MergedIterations, trace: Trace, ids: Sequence[bytes | None]
+    turns: Turns,
+    merged: MergedIterations,
+    trace: Trace,
+    ids: Sequence[bytes | None],
+    *,
+    most: int,
 ) -> Column:
     """Rows (iteration, request, tokens, context), shape (m, 4), of the requests of `trace`.
 
-    `ids` are those of its requests, None where not known.
+    `ids` are those of its requests, None where not known. There are at most about `most` rows,
+    whatever a ring says.
     """
     by_id: dict[bytes, list[int]] = {}
     for place, name in enumerate(ids):
         if name is not None:
             by_id.setdefault(name, []).append(place)
-    parts = [np.zeros((0, 4), np.int64)]
+    parts, size = [np.zeros((0, 4), np.int64)], 0
     ends_ns = merged.counts.end_ns
     for row in turns:
         request = _who(row, by_id, trace)
-        if request is None:
+        if request is None or size > most:
             continue
         low = int(np.searchsorted(ends_ns, row["start_ns"], side="right"))
         high = int(np.searchsorted(ends_ns, row["end_ns"] + _LATER_NS, side="right"))
@@ -76,6 +82,7 @@ def members_of(
         index = merged.index[low:high]
         edges = low + np.searchsorted(index, [first, first + int(row["iterations"])])
         at = np.arange(*edges)
+        size += at.size
         tokens = np.full(at.size, int(row["tokens"]))
         context = int(row["context"]) + (merged.index[at] - first) * _growth(row, request, trace)
         parts.append(np.stack([at, np.full(at.size, request), tokens, context], axis=1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Any, Final
 
@@ -44,6 +44,10 @@ class BatchLog:
         self._number = 0
         self._end_ns = 0
         self._turns: dict[str, _Turns] = {}
+        self._last: dict[str, int] = {}
+        self._repeats = 0
+        """How often the last batch came again; its turns do not say so yet."""
+        self._counts = (0, 0, 0, 0)
         self._under_way: deque[tuple[object, int, int, tuple[int, int, int, int]]] = deque()
 
     def scheduled(
@@ -54,6 +58,26 @@ class BatchLog:
             return
         number, start_ns = self._number, monotonic_ns()
         self._number = number + 1
+        if batch == self._last:  # nearly always: nobody comes or goes
+            self._repeats += 1
+        else:
+            self._repeat()
+            self._counts = self._take(number, start_ns, batch, requests)
+            self._last = dict(batch)
+        self._under_way.append((output, number, start_ns, self._counts))
+
+    def _repeat(self) -> None:
+        if self._repeats:
+            for name in self._last:
+                known = self._turns.get(name)
+                if known is not None:
+                    known.next += self._repeats
+            self._repeats = 0
+
+    def _take(
+        self, number: int, start_ns: int, batch: Mapping[str, int], requests: Mapping[str, Any]
+    ) -> tuple[int, int, int, int]:
+        """Go on with turns or begin others; prefill requests and tokens, decode likewise."""
         turns = self._turns
         prefills = prefill_tokens = decode_tokens = 0
         for name, tokens in batch.items():
@@ -73,13 +97,10 @@ class BatchLog:
                 prefill_tokens += tokens
             else:
                 decode_tokens += tokens
-        counts = (prefills, prefill_tokens, len(batch) - prefills, decode_tokens)
-        self._under_way.append((output, number, start_ns, counts))
+        return prefills, prefill_tokens, len(batch) - prefills, decode_tokens
 
-    def ended(
-        self, output: object, batch: Mapping[str, int], is_there: Callable[[str], bool]
-    ) -> None:
-        """The iteration that `output` names has ended; `is_there` says which requests go on."""
+    def ended(self, output: object, batch: Mapping[str, int], requests: Mapping[str, Any]) -> None:
+        """The iteration that `output` names has ended; `requests` are those that go on."""
         if not batch:  # it was none
             return
         end_ns = monotonic_ns()
@@ -91,17 +112,16 @@ class BatchLog:
                 told = Iteration(self._engine, number, end_ns, elapsed_ns, *counts)
                 iterations.record(told, exact=True)
                 break
-        for name in batch:
-            if not is_there(name):
-                self._forget(name)
+        ended = batch.keys() - requests.keys()
         if not self._number % _SWEEP:
-            for name in [each for each in self._turns if not is_there(each)]:
-                self._forget(name)
-
-    def _forget(self, name: str) -> None:
-        turns = self._turns.pop(name, None)
-        if turns is not None:
-            self._write(name, turns)
+            ended |= self._turns.keys() - requests.keys()
+        if ended:
+            self._repeat()
+            for name in sorted(ended):
+                turns = self._turns.pop(name, None)
+                if turns is not None:
+                    self._write(name, turns)
+            self._last = {}
 
     def _write(self, name: str, turns: _Turns) -> None:
         iterations.record_scheduled(

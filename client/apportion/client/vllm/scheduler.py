@@ -49,7 +49,7 @@ class _Logged:
         try:
             requests: Any = getattr(self, "requests")  # noqa: B009 - of the class beside this one
             batch = scheduler_output.num_scheduled_tokens
-            self._batches.ended(scheduler_output, batch, requests.__contains__)
+            self._batches.ended(scheduler_output, batch, requests)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("engine_unknown")
         return result
