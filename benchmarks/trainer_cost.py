@@ -9,7 +9,7 @@ less than the wall clock, which is given beside it. PyTorch computes in that thr
 
 A difference of two large times is noisy where others use the machine. So the hooks are also timed
 where they are, between PyTorch's own work with the caches that it leaves: the median over steps,
-and what part of a step that is.
+and what part of a step's CPU time that is (its wall time is longer where it waits for a core).
 
 Then the hooks by themselves: their CPU time for a step where all is well, where the ring is so
 small that it is always full, and where there is none.
@@ -210,13 +210,13 @@ def training(size: Size, hooks: Hooks) -> dict[str, object]:
     clocks = {name: np.array(found[5:]).T for name, found in times.items()}
     without, timed = clocks.pop("without"), clocks.pop("timed")
     in_place = np.array(took_ns[5 * (size.steps + 1) :], np.float64)
-    part, low, high = interval(100 * in_place / np.median(timed[1]))
+    part, low, high = interval(100 * in_place / np.median(timed[0]))
     result: dict[str, object] = {
         "ms of CPU a step": float(np.median(without[0])) / 1e6,
         "rounds": size.rounds,
         "steps in a turn": size.steps,
         "hooks, us in place": float(np.median(in_place)) / 1e3,
-        "hooks, % of a step in place": part,
+        "hooks, % of a step's CPU in place": part,
         "hooks, 95 % of it in place, %": f"{low:.4f} to {high:.4f}",
     }
     for name, found in clocks.items():
