@@ -119,14 +119,19 @@ def _by_process(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:
     if own:
         return own
     # A server's engines are its children, and with several devices each has workers of its own.
-    below = used(lambda pid: ring.pid in _ancestors(pid, node))
+    above = {
+        pid: frozenset(_ancestors(pid, node))
+        for pids in node.pids_by_device.values()
+        for pid in pids or ()
+    }
+    below = used(lambda pid: ring.pid in above[pid])
     if below:
         return below
     parent, job = node.parent_of(ring.pid), node.job_of(ring.pid)
     if parent is None or parent <= 1 or ring.local_rank is not None:
         return ()
     # An engine's workers share its process group; jobs of one shell share only the parent.
-    return used(lambda pid: parent in _ancestors(pid, node) and node.job_of(pid) == job)
+    return used(lambda pid: parent in above[pid] and node.job_of(pid) == job)
 
 
 def _ancestors(pid: int, node: Node) -> Iterator[int]:
