@@ -7,6 +7,10 @@ the median over rounds of the difference to the round's own turn without, with t
 holds 95 % of its bootstrap. CPU time is the training thread's; neighbours on the machine disturb it
 less than the wall clock, which is given beside it. PyTorch computes in that thread alone.
 
+A difference of two large times is noisy where others use the machine. So the hooks are also timed
+where they are, between PyTorch's own work with the caches that it leaves: the median over steps,
+and what part of a step's CPU time that is (its wall time is longer where it waits for a core).
+
 Then the hooks by themselves: their CPU time for a step where all is well, where the ring is so
 small that it is always full, and where there is none.
 """
@@ -24,6 +28,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter_ns, thread_time_ns
@@ -36,7 +41,7 @@ from apportion import client
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 HOOK_ROUNDS, HOOK_STEPS = 100, 1_000
-RESAMPLES = 4_000
+RESAMPLES = 2_000
 SMALL_CAPACITY = 16
 NO_SPACE_BYTES = 1 << 20
 
@@ -128,8 +133,33 @@ class Hooks:
 
     @contextmanager
     def __call__(self) -> Generator[None]:
-        for place, hooks in zip(self._places, self._hooks, strict=True):
-            place.update(hooks)
+        with self._in_place(self._hooks):
+            yield
+
+    @contextmanager
+    def timed(self, took_ns: list[int]) -> Generator[None]:
+        """The same, with how long both hooks of each step took by the wall clock."""
+
+        def before(*arguments: Any) -> None:
+            begin_ns = perf_counter_ns()
+            hook_before(*arguments)
+            took_ns.append(perf_counter_ns() - begin_ns)
+
+        def after(*arguments: Any) -> None:
+            begin_ns = perf_counter_ns()
+            hook_after(*arguments)
+            took_ns[-1] += perf_counter_ns() - begin_ns
+
+        (first, hook_before), (second, hook_after) = (
+            next(iter(hooks.items())) for hooks in self._hooks
+        )
+        with self._in_place([{first: before}, {second: after}]):
+            yield
+
+    @contextmanager
+    def _in_place(self, hooks: Sequence[dict[int, Any]]) -> Generator[None]:
+        for place, mine in zip(self._places, hooks, strict=True):
+            place.update(mine)
         with client.torch_steps():
             yield
         self._take_out()
@@ -162,10 +192,12 @@ def turn(step: Callable[[], None], steps: int) -> tuple[float, float]:
 
 def training(size: Size, hooks: Hooks) -> dict[str, object]:
     work = Training(size)
+    took_ns: list[int] = []
     ways: dict[str, tuple[Callable[[], Any], Callable[[], None]]] = {
         "without": (nothing, work.step),
         "hooks": (hooks, work.step),
         "client.step(), 3 phases": (nothing, work.step_with_phases),
+        "timed": (partial(hooks.timed, took_ns), work.step),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     order, source = list(ways), random.Random(1)
@@ -176,29 +208,31 @@ def training(size: Size, hooks: Hooks) -> dict[str, object]:
             with around():
                 times[name].append(turn(step, size.steps))
     clocks = {name: np.array(found[5:]).T for name, found in times.items()}
-    without = clocks.pop("without")
+    without, timed = clocks.pop("without"), clocks.pop("timed")
+    in_place = np.array(took_ns[5 * (size.steps + 1) :], np.float64)
+    part, low, high = interval(100 * in_place / np.median(timed[0]))
     result: dict[str, object] = {
         "ms of CPU a step": float(np.median(without[0])) / 1e6,
         "rounds": size.rounds,
         "steps in a turn": size.steps,
+        "hooks, us in place": float(np.median(in_place)) / 1e3,
+        "hooks, % of a step's CPU in place": part,
+        "hooks, 95 % of it in place, %": f"{low:.4f} to {high:.4f}",
     }
     for name, found in clocks.items():
         for clock, mine, theirs in zip(("CPU", "wall"), found, without, strict=True):
-            middle, low, high = slower(mine, theirs)
+            middle, low, high = interval(100 * (mine - theirs) / np.median(theirs))
             result[f"{name}, slower by % of {clock}"] = middle
             result[f"{name}, 95 % of it, % of {clock}"] = f"{low:+.3f} to {high:+.3f}"
     return result
 
 
-def slower(
-    with_it: NDArray[np.float64], without: NDArray[np.float64]
-) -> tuple[float, float, float]:
-    """Percent of a step: the median over rounds, and the interval of 95 % of its bootstrap."""
-    differences = 100 * (with_it - without) / np.median(without)
+def interval(found: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The median, and the interval that holds 95 % of its bootstrap."""
     source = np.random.default_rng(1)
-    drawn = source.choice(differences, (RESAMPLES, len(differences)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    return float(np.median(differences)), float(low), float(high)
+    medians = [np.median(source.choice(found, found.size)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(found)), float(low), float(high)
 
 
 def hook_ns(hooks: Hooks, directory: Path) -> dict[str, float]:

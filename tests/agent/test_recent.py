@@ -88,6 +88,29 @@ def test_money_over_tokens_and_steps() -> None:
     assert found["idle_ratio",] == 0.0
 
 
+def test_what_a_token_costs_whoever_asks() -> None:
+    """For estimates: tenants of a model together; nothing where there was no token or no price."""
+    seen = Counters()
+    other = replace(CHAT, tenant="b")
+    seen.spend = {CHAT: Spend(S, 5 * DOLLAR)}
+    assert seen.recent.cost_per_token() == {}
+    seen.look()
+    assert seen.recent.cost_per_token() == {}
+    seen.spend = {
+        CHAT: Spend(2 * S, 7 * DOLLAR),
+        other: Spend(S, DOLLAR),
+        replace(CHAT, model="free"): Spend(S, None),
+    }
+    seen.tokens = {
+        TokenKey("chat", "a", "m", "input"): 1_000,
+        TokenKey("chat", "a", "m", "cached_input"): 500,
+        TokenKey("chat", "b", "m", "output"): 2_000,
+        TokenKey("chat", "a", "free", "output"): 1_000,
+    }
+    seen.look()
+    assert seen.recent.cost_per_token() == {("chat", "m"): 3 / 3_000}
+
+
 def test_without_a_price_there_is_no_cost() -> None:
     """Tokens of unpriced devices cost nobody knows what: no figure, and not 0."""
     seen = Counters()

@@ -167,6 +167,16 @@ def test_the_command_says_that_nobody_answers(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_agent_makes_the_place_for_requests(tmp_path: Path) -> None:
+    """Its ledger may be elsewhere, so that nothing else has made it; where it cannot it goes on."""
+    release = Release(tmp_path / "var" / "state", ManualClock(), BOOT)
+    release.prepare()
+    release.prepare()
+    assert release.ask(PERIOD_NS) == release.until_ns()
+    (tmp_path / "file").touch()
+    Release(tmp_path / "file" / "state", ManualClock(), BOOT).prepare()
+
+
 def test_the_command_refuses_what_it_cannot_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

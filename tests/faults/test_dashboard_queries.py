@@ -63,8 +63,9 @@ def test_each_query_returns_data(repository: Path, tmp_path: Path, library: Path
         log = tmp_path / "finished"
         for kind, name, index in (("steps", "train", TRAINER), ("requests", "serve", SERVER)):
             arguments = (kind, name, 10**6, 20, log, index)
-            who = {"APPORTION_RUN": "run-1", "APPORTION_PARAMETERS": "8000000000"}
-            workload = gpus.node.workload("traffic", *arguments, **who)
+            workload = gpus.node.workload(
+                "traffic", *arguments, APPORTION_RUN="run-1", APPORTION_PARAMETERS="8000000000"
+            )
             ended.callback(workload.kill)
         gpus.simulator.xid(NOBODYS, 79)
         gpus.simulator.fault("lost", NOBODYS)

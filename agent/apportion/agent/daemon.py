@@ -18,6 +18,7 @@ from apportion.agent.config_problems import load_models, load_prices
 from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import Heartbeat
+from apportion.agent.ingest.cost_file import CostFile
 from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.metrics.rendering import MetricsText
 from apportion.agent.pipeline.engine import Engine
@@ -94,6 +95,7 @@ def run(config: AgentConfig) -> int:
     make = built_in().get(source.found.collector).factory
     period_ns = max(source.period_ns // 4, 50_000_000)
     release = Release(config.state_dir, clock, time.boot)
+    release.prepare()
     samplers = [
         Sampler(
             Observed(make(options, clock), clock, required=True),
@@ -149,6 +151,7 @@ def run(config: AgentConfig) -> int:
         shipper=shipper,
         budgets=watch,
         adjustments=adjustments,
+        costs=CostFile(config.ring_dir, clock, others=others),
         spenders=spenders,
     )
     stuck_ns = max(STUCK_TICKS * config.tick_period.ns, 60 * NS_PER_SECOND)

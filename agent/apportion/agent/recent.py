@@ -212,6 +212,23 @@ class Recent:
         self._samples = tuple(self._figures(counted))
         return self._samples
 
+    def cost_per_token(self) -> dict[tuple[str, str], float]:
+        """By workload and model what a token cost over the window, whoever asked for it."""
+        if not self._looks:
+            return {}
+        before, now = self._looks[0][1], self._looks[-1][1]
+        risen: Counter[Key] = Counter()
+        for key, count in now.items():
+            if key[0] in {"served_units", "tokens"}:
+                kind, workload, _, model = key
+                risen[kind, workload, model] += count - before.get(key, 0)
+        found: dict[tuple[str, str], float] = {}
+        for (kind, workload, model), tokens in risen.items():
+            units = risen["served_units", workload, model]
+            if kind == "tokens" and tokens > 0 and units > 0:
+                found[workload, model] = units / (tokens * UNITS_PER_CURRENCY)
+        return found
+
     def _add(
         self,
         spend: Mapping[SpendKey, Spend],

@@ -31,7 +31,7 @@ class Released:
 
 
 class Release:
-    """Both ends of the request: `ask`, `end` and `answer`; `until_ns`, `let_go` and `go_on`."""
+    """Both ends of the request: `ask`, `end` and `answer`; the agent's are the other methods."""
 
     def __init__(self, state_dir: Path, clock: Clock, boot: str) -> None:
         self._request = state_dir / REQUEST
@@ -66,6 +66,11 @@ class Release:
         return Released(said["until_ns"], tuple(map(int, said.get("stuck_pids", ()))))
 
     # -- the agent -------------------------------------------------------------------------------
+    def prepare(self) -> None:
+        """Make the directory in which requests are left; where it cannot, nobody can ask."""
+        with suppress(OSError):
+            self._request.parent.mkdir(parents=True, exist_ok=True)
+
     def until_ns(self) -> int | None:
         """Until when the agent is asked to let go; None: it is not. Nonsense asks for nothing."""
         asked = self._read(self._request)

@@ -20,6 +20,7 @@ from typing import Any, Final
 from apportion.client.announced import Announced
 from apportion.client.asked_model import AskedModel
 from apportion.client.caller import Callers, Headers
+from apportion.client.cost_estimate import CostEstimates
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
 from apportion.client.id_hashing import hashed_ids
@@ -47,7 +48,11 @@ PATHS: Final = (
 what vLLM has beside them."""
 MODEL: Final = "APPORTION_MODEL"
 ADAPTERS: Final = "APPORTION_ADAPTERS"
+COST_HEADER: Final = "APPORTION_COST_HEADER"
+_COST: Final = b"x-apportion-cost-estimate"
 _REQUEST_ID: Final = "x-request-id"
+_TURNS: Final = 3
+_OK: Final = 200
 _CLIENT_ERROR: Final = 400
 
 
@@ -67,6 +72,7 @@ class RequestMiddleware:
         model: str | None = None,
         callers: Callers | None = None,
         adapters: Iterable[str] = (),
+        cost_header: bool | None = None,
     ) -> None:
         """Wrap `app`.
 
@@ -79,6 +85,8 @@ class RequestMiddleware:
             adapters: Names of LoRA adapters, beside those that vLLM has loaded and those in
                 $APPORTION_ADAPTERS: a request for one is recorded as the adapter's, on top of
                 the model. Where there are any, `model` is read of bodies.
+            cost_header: Add `X-Apportion-Cost-Estimate` to whole answers; else whether
+                $APPORTION_COST_HEADER is 1.
             callers: Who the tenant is; else as the variables of `Callers.of` say. Where one of
                 them is wrong the log says so, and requests have no tenant.
         """
@@ -88,6 +96,8 @@ class RequestMiddleware:
         self._callers = _callers() if callers is None else callers
         named = [each.strip() for each in os.environ.get(ADAPTERS, "").split(",")]
         self._adapters: frozenset[str] = frozenset(each for each in (*adapters, *named) if each)
+        wants = os.environ.get(COST_HEADER) == "1" if cost_header is None else cost_header
+        self._costs = CostEstimates() if wants else None
         self._has_served = False
         problem = hashed_ids.problem() if hashed_ids.on else None
         if problem is not None:
@@ -110,7 +120,9 @@ class RequestMiddleware:
         with span as running:
             announced = _announce(request_id, scope["path"], running)
             adapters = (self._adapters, loaded_adapters(scope.get("app")))
-            exchange = _Exchange(running, request_id, receive, send, announced, adapters)
+            exchange = _Exchange(
+                running, request_id, receive, send, announced, adapters, self._costs
+            )
             try:
                 await self._app(scope, exchange.receive, exchange.send)
                 await exchange.settle()
@@ -170,15 +182,16 @@ def _announce(request_id: str, path: str, span: Span) -> Announced | None:
 async def _has_left(receive: Receive) -> bool:
     """Whether the caller of a request that was read to its end has hung up.
 
-    An app that only answers never asks, and its server drops the answer without a word. What a
-    server has to say it says in the next turn of the loop; nothing else than this can come.
+    An app that only answers never asks, and its server drops the answer without a word. A server
+    hears of it within a few turns of the loop; nothing else than this can come.
     """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # another library's
         return False
     waiting = asyncio.ensure_future(receive(), loop=loop)
-    await asyncio.sleep(0)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
     if not waiting.done():
         waiting.cancel()
         return False
@@ -195,8 +208,12 @@ class _Exchange:
         receive: Receive,
         send: Send,
         announced: Announced | None,
-        adapters: Iterable[Collection[str]] = (),
+        adapters: Iterable[Collection[str]],
+        costs: CostEstimates | None,
     ) -> None:
+        self._costs = costs
+        self._held: Message | None = None
+        """The beginning of an answer, until its whole body is there."""
         self._adapters = [names for names in adapters if names]
         self._asked = AskedModel() if self._adapters else None
         self._span, self._request_id, self._announced = span, request_id, announced
@@ -238,9 +255,41 @@ class _Exchange:
                 self._is_left = self._is_left or await _has_left(self._receive)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
+        if self._holds(message):
+            self._held = message
+            return
+        await self._send_held()
         await self._send(message)
         if self._is_whole and self._announced is None:
             self._end()
+
+    def _holds(self, message: Message) -> bool:
+        """Whether a header is to be added for which the body that follows has to be known."""
+        if self._costs is None or self._usage is None or self._streams:
+            return False
+        return bool(message["type"] == "http.response.start" and message["status"] == _OK)
+
+    async def _send_held(self) -> None:
+        """What was held back, with the estimate where the body that is to follow is whole."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        try:
+            if self._is_whole:
+                held = self._with_estimate(held)
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
+        await self._send(held)
+
+    def _with_estimate(self, message: Message) -> Message:
+        usage, span = self._usage_said, self._span
+        if self._costs is None or usage.input_tokens is None or not isinstance(span, Request):
+            return message
+        tokens = usage.input_tokens + (usage.output_tokens or 0)
+        said = self._costs.estimate(span.served, tokens)
+        if said is None:
+            return message
+        return {**message, "headers": [*message.get("headers", ()), (_COST, said.encode())]}
 
     def _seen(self, message: Message) -> Message:
         if message["type"] == "http.response.start":
@@ -276,6 +325,7 @@ class _Exchange:
 
         The caller has the answer already, so that nobody waits for this.
         """
+        await self._send_held()
         try:
             if self._announced is not None and await self._told(self._announced):
                 return

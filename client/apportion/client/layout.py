@@ -47,6 +47,8 @@ LOCK_OFFSET: Final = 0
 """The writer holds a POSIX write lock on this byte for as long as it lives."""
 AGENT_FILE: Final = "agent.json"
 """The agent's own file in the directory: heartbeat and requests. Workloads only read it."""
+COSTS_FILE: Final = "costs.json"
+"""Another of its files: what a token of the workloads in the directory cost lately."""
 
 TRACE_SUFFIX: Final = ".trace.json.gz"
 """A trace that the agent asked for is `<ring's id>.<wish's id>.trace.json.gz` beside the ring."""

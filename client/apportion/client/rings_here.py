@@ -94,17 +94,24 @@ def _last_record(fd: int, capacity: int) -> tuple[int, tuple[str, int] | None]:
                 newest, place = sequence, offset + at
     if not newest:
         return 0, None
-    raw = os.pread(fd, _HEAD, place)
-    record = {
-        name: struct.unpack_from(f"@{code}", raw, offset)[0]
-        for name, offset, code in layout.RECORD_FIELDS
-    }
+    record = _record(fd, place)
+    if record["start_ns"] == record["end_ns"] and newest > 1:  # a step taken back: the one before
+        before = layout.RECORDS_OFFSET + layout.RECORD_BYTES * ((newest - 2) % capacity)
+        record = _record(fd, before)
     kind = _KINDS.get(record["packed"] & 0xFF, "span")
     field: bytes = record["request_id"]
     name = field[2 : 2 + field[0]].decode(errors="replace")
     if record["step"] != layout.ABSENT and not name:
         name = str(record["step"])
     return newest, (f"{kind} {name}"[:_TEXT].strip(), record["end_ns"])
+
+
+def _record(fd: int, place: int) -> dict[str, Any]:
+    raw = os.pread(fd, _HEAD, place)
+    return {
+        name: struct.unpack_from(f"@{code}", raw, offset)[0]
+        for name, offset, code in layout.RECORD_FIELDS
+    }
 
 
 def _is_locked(fd: int) -> bool:

@@ -66,6 +66,14 @@ class Request(Span):
         except (KeyError, TypeError):  # new, or something unhashable
             self._words, self._adapter = ring.intern(self._labels)
 
+    @property
+    def served(self) -> str | None:
+        """The name under which reports have what answers it: an adapter's, else the model's."""
+        labels = self._labels
+        named = cast("LabelSet", labels)[1:] if isinstance(labels, tuple) else (None, None)
+        found = named[1] or named[0]
+        return found if isinstance(found, str) else None
+
     def answered_by(self, adapter: str) -> None:
         """Say that an open request is for an adapter on top of its model."""
         slot = self._slot

@@ -137,6 +137,11 @@ class Session:
         self.ring = ring
         self.short = None
 
+    @property
+    def workload(self) -> str | None:
+        """Its name; None before the first ring."""
+        return None if self._names is None else self._names.workload
+
     def review(self, ring: Ring) -> None:
         """Allow the short way, or not, by what the long one or a phase has just seen."""
         if ring is self.ring:

@@ -509,3 +509,16 @@ def test_new_prices_follow_what_was_lost() -> None:
         assert (sums[0].units or 0) * 2 == sums[1].units
     result = audit(world.ledger)
     assert result.holds, audit_text(result)
+
+
+def test_a_random_name_leaves_room_for_the_times() -> None:
+    """Where no launcher counts, attempts have long names: it is they that are cut."""
+    world = World([PRICE], devices=1)
+    world.read_all(0.9)
+    train(world, start(world, "7b4a18406f4bc7a1", ranks=1), range(3))
+    world.run(60 * SECOND, utilization=0.0)
+    text = run_text(run_report([world.ledger]))
+    attempts, costs = text[text.index("Attempts") :].split("What they cost")
+    assert "1 (7b4a..)" in attempts
+    assert "2026-05-28 20:30:00Z" in attempts
+    assert "1 (7b4a18406f4bc7a1)" in costs

@@ -69,15 +69,24 @@ class Heartbeat:
                 (directory / layout.AGENT_FILE).unlink()
 
     def _put(self, directory: Path, data: bytes) -> None:
-        temporary = directory / f".{layout.AGENT_FILE}.{secrets.token_hex(8)}"
-        _write_new(temporary, data)
-        try:
-            temporary.replace(directory / layout.AGENT_FILE)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        replace_file(directory, layout.AGENT_FILE, data)
         self._written.add(directory)
+
+
+def replace_file(directory: Path, name: str, data: bytes) -> None:
+    """Put a whole file in the place of the one called `name`, readable for everybody.
+
+    Raises:
+        OSError: it cannot be written there; what was there stays.
+    """
+    temporary = directory / f".{name}.{secrets.token_hex(8)}"
+    _write_new(temporary, data)
+    try:
+        temporary.replace(directory / name)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _write_new(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent.ingest.cost_file import PERIOD_NS as COSTS_NS
 from apportion.agent.pipeline.binding import bind
 from apportion.agent.pipeline.device import GIVE_UP_NS
 from apportion.agent.pipeline.door_polls import RECENT_NS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from apportion.agent.adjustment_watch import AdjustmentWatch
     from apportion.agent.budget_watch import BudgetWatch
     from apportion.agent.ingest import DirectoryPoll, Heartbeat, PodDirectories, RingDirectory
+    from apportion.agent.ingest.cost_file import CostFile
     from apportion.agent.metrics.labels import LabelFolder
     from apportion.agent.pipeline.device import MeteredDevice
     from apportion.agent.pipeline.node_time import NodeTime
@@ -88,11 +90,12 @@ class Engine:
         shipper: Shipper | None = None,
         budgets: BudgetWatch | None = None,
         adjustments: AdjustmentWatch | None = None,
+        costs: CostFile | None = None,
         spenders: SpenderWatch | None = None,
     ) -> None:
         self._spenders = spenders
         self._shipper, self._budgets, self._adjustments = shipper, budgets, adjustments
-        self._agent_id = state.agent_id
+        self._agent_id, self._costs = state.agent_id, costs
         self._ledger, self._directory, self._samplers = ledger, directory, samplers
         self._time, self._clock = time, clock
         self._locks, self._prices, self._processes = locks, prices, processes
@@ -120,7 +123,7 @@ class Engine:
         self._facts = Facts(started_unix_ns=clock.realtime_ns())
         self._poll: DirectoryPoll | None = None
         self._drops: Counter[str] = Counter()
-        self._due = {"tick": 0, "heartbeat": 0, "publish": 0, "bind": 0}
+        self._due = {"tick": 0, "heartbeat": 0, "publish": 0, "bind": 0, "costs": 0}
         self._begun_ns: int = clock.monotonic_ns()
 
     @property
@@ -148,6 +151,8 @@ class Engine:
         """Give the rings and the device locks back."""
         del timeout_ns
         self._heart.stop()
+        if self._costs is not None:
+            self._costs.stop()
         self._directory.close()
         self._locks.close()
 
@@ -171,6 +176,9 @@ class Engine:
         if now_ns >= self._due["publish"]:
             self._due["publish"] = now_ns + PUBLISH_NS
             self.publish()
+        if now_ns >= self._due["costs"]:
+            self._due["costs"] = now_ns + COSTS_NS
+            self._write_costs()
 
     def _last_turns(self) -> None:
         """A few more looks believe the last records; one more tick commits them."""
@@ -360,6 +368,17 @@ class Engine:
                 agent_pid=os.getpid(),
             )
         )
+
+    def _write_costs(self) -> None:
+        """Tell workloads what their tokens cost lately."""
+        if self._costs is not None:
+            followed = self._intake.followed.items()
+            named = {str(ring): each.identity.workload for ring, each in followed}
+            self._costs.write(
+                self._facts.recent.cost_per_token(),
+                self._prices.currency,
+                {ring: workload for ring, workload in named.items() if workload is not None},
+            )
 
     def _heartbeat(self) -> None:
         problem = self._heart.beat()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from apportion.cost.quantity import Quantity
     from apportion.cost.training.run_rows import AttemptRow, CheckpointRow, RunReport, RunRow
 
+LONGEST_LABEL: Final = 4
 MINUTE_S: Final = 60
 HOUR_S: Final = 3600
 
@@ -101,7 +102,7 @@ class _Page:
         return table.lines(WIDTH)
 
     def _attempt(self, row: AttemptRow) -> Iterator[str]:
-        yield _name(row)
+        yield _short_name(row)
         yield row.outcome.value
         yield instant(row.start_unix_ns) or NOTHING
         yield instant(row.end_unix_ns) or NOTHING
@@ -210,6 +211,13 @@ class _Page:
 
 def _name(row: AttemptRow) -> str:
     return f"{row.number} ({row.label})"
+
+
+def _short_name(row: AttemptRow) -> str:
+    """With as much of a random label as leaves room for the times; `_name` has all of it."""
+    if len(row.label) <= LONGEST_LABEL:
+        return _name(row)
+    return f"{row.number} ({row.label[:LONGEST_LABEL]}..)"
 
 
 def _amount(units: int | None, decimals: int) -> str:
