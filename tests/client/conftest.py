@@ -20,8 +20,10 @@ from apportion.client.surroundings import surroundings
 
 VARIABLES = (
     "APPORTION_ATTEMPT",
+    "APPORTION_FLOPS_PER_TOKEN",
     "APPORTION_HASHED_IDS",
     "APPORTION_ID_KEY_FILE",
+    "APPORTION_PARAMETERS",
     "APPORTION_RING_DIR",
     "APPORTION_RUN",
     "APPORTION_WORKLOAD",

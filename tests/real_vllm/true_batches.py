@@ -27,17 +27,20 @@ def _watched(of: Any) -> Any:
 
     class Watched(of):  # type: ignore[misc] # vLLM is not installed where types are checked
         def schedule(self, *arguments: Any, **named: Any) -> Any:
-            begun_ns = monotonic_ns()
-            output = super().schedule(*arguments, **named)
-            batch = [
-                [name, tokens, self.requests[name].num_computed_tokens - tokens]
-                for name, tokens in output.num_scheduled_tokens.items()
+            begun_ns, this = monotonic_ns(), _of(self)
+            above: Any = super()
+            output: Any = above.schedule(*arguments, **named)
+            scheduled: dict[str, int] = output.num_scheduled_tokens
+            batch: list[list[Any]] = [
+                [name, tokens, this.requests[name].num_computed_tokens - tokens]
+                for name, tokens in scheduled.items()
             ]
             _under_way.append((id(output), begun_ns, batch))
             return output
 
         def update_from_output(self, scheduler_output: Any, *rest: Any, **named: Any) -> Any:
-            result = super().update_from_output(scheduler_output, *rest, **named)
+            above: Any = super()
+            result: Any = above.update_from_output(scheduler_output, *rest, **named)
             while _under_way:
                 which, begun_ns, batch = _under_way.popleft()
                 if which == id(scheduler_output):
@@ -50,6 +53,10 @@ def _watched(of: Any) -> Any:
     return Watched
 
 
+def _of(scheduler: object) -> Any:
+    return scheduler
+
+
 _under_way: deque[tuple[int, int, list[list[Any]]]] = deque()
 _log = Path(os.environ["TRUE_BATCHES"]).open("a", buffering=1)  # noqa: SIM115 - to the end
 
@@ -58,5 +65,5 @@ class Scheduler(_BASE):  # type: ignore[misc]
     """The base's own choice, if it makes one, watched."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Any:
-        chosen = getattr(_BASE, "chosen", lambda **_: _BASE)(**named)
-        return _watched(chosen)(*arguments, **named)
+        choose: Any = getattr(_BASE, "chosen", None)
+        return _watched(choose(**named) if choose else _BASE)(*arguments, **named)

@@ -174,3 +174,25 @@ def test_a_host_without_gpus_binds_to_its_cpu() -> None:
 def test_without_any_source_a_ring_stays_unbound() -> None:
     """Its spans are kept without money."""
     assert bind(ring(), node()) is None
+
+
+def test_workers_of_a_servers_engine() -> None:
+    """vLLM with tensor parallelism: the server's child is the engine, whose children compute."""
+    parents = {50: 10, 60: 50, 61: 60, 62: 60, 70: 10, 71: 70}
+    host = node({1: {61}, 2: {62}, 3: {71}}, parents=parents, jobs={50: 5, 61: 5, 62: 5, 71: 7})
+    assert bound(ring(pid=50), host) == ([1, 2], "nvml_process")
+
+
+def test_several_servers_of_one_engine() -> None:
+    """API servers and the engine are children of one process; another job's are not theirs."""
+    parents = {50: 40, 51: 40, 60: 40, 61: 60, 62: 60, 40: 10, 71: 10}
+    jobs = {50: 5, 51: 5, 61: 5, 62: 5, 71: 7}
+    host = node({0: {61}, 1: {62}, 3: {71}}, parents=parents, jobs=jobs)
+    for server in (50, 51):
+        assert bound(ring(pid=server), host) == ([0, 1], "nvml_process")
+
+
+def test_a_circle_of_parents_ends() -> None:
+    """Pids are used again while they are read: what cannot be is no ancestor."""
+    host = node({0: {61}}, parents={61: 62, 62: 61}, jobs={61: 5})
+    assert bound(ring(pid=50), host) is None

@@ -170,6 +170,17 @@ def test_who_spends_much_more_takes_a_place() -> None:
     assert node.ended.counts["replaced"] == 1
 
 
+def test_nobody_leaves_while_a_place_is_free() -> None:
+    """One that ended has left it: who waits takes that one, and nobody stands still for him."""
+    node = Node(runs=2)
+    for run in ("run-1", "run-2", "run-3"):
+        node.step(run)
+    node.folder.keep_only({"run": ["run-1"]})
+    assert node.folder.decide({"run": {"run-3": 100, "run-1": 1}}) == set()
+    node.step("run-3")
+    assert node.runs == {"run-1", "run-2", "run-3", OTHER}
+
+
 @settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 6), st.none() | st.integers(1, 9)), max_size=60))
 def test_no_counter_falls_whoever_takes_a_place(events: list[tuple[int, int | None]]) -> None:

@@ -191,7 +191,7 @@ def test_requests_pay_as_a_replay_by_counts_says(processes: int) -> None:
 
 def test_an_agent_that_dies_between_ticks_changes_next_to_nothing() -> None:
     """What was read, settled and begun comes back: the same amounts."""
-    run, results = simulated(made_up(20, 5)), []
+    run, results = simulated(made_up(20, 5)), list[list[int]]()
     for crashes in (False, True):
         world = World([PRICE])
         tick = world.tick
@@ -227,8 +227,10 @@ def test_what_is_missing_is_settled_by_windows_and_counted() -> None:
 
 def test_twice_and_in_any_order_is_the_same() -> None:
     """Two processes that are told of the same iteration, in either order, change nothing."""
-    results = []
-    for told in (lambda _, servers: servers[:1], lambda _, servers: [*servers, servers[0]]):
+    results: list[list[int]] = []
+    once: Chooser = lambda _, servers: servers[:1]  # noqa: E731
+    twice: Chooser = lambda _, servers: [*servers, servers[0]]  # noqa: E731
+    for told in (once, twice):
         world = World([PRICE])
         numbers = played(world, server_of(world, 2), simulated(made_up(20, 5)), told)
         costs = charged(world, numbers)

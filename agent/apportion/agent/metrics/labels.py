@@ -91,6 +91,9 @@ class BoundedLabel:
             and _digest(value) in self._lately
         ]
         wanting.sort(key=lambda value: (-spent[value], value))
+        del wanting[
+            : max(0, self._limit - len(self._kept))
+        ]  # a free place they take when they come
         leaving = sorted(self._kept, key=lambda value: (spent.get(value, 0), value))
         left: set[str] = set()
         self._placed.clear()

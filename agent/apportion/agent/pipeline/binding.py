@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from apportion.core.ids import DeviceId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_GENERATIONS: Final = 6
 
 
 class Node(NamedTuple):
@@ -52,7 +54,7 @@ def bind(ring: RingSays, node: Node) -> Binding | None:
     """The devices of a ring, or None while no source knows.
 
     Sources in order: what the user said, what the framework reported, NVML's processes (the
-    ring's own, its children, its siblings under one parent), the environment's hints; a host
+    ring's own, those below it, those below its own parent), the environment's hints; a host
     whose device is its CPU binds everything to that.
     """
     refused: str | None = None
@@ -116,14 +118,30 @@ def _by_process(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:
     own = used(lambda pid: pid == ring.pid)
     if own:
         return own
-    children = used(lambda pid: node.parent_of(pid) == ring.pid)
-    if children:
-        return children
+    # A server's engines are its children, and with several devices each has workers of its own.
+    above = {
+        pid: frozenset(_ancestors(pid, node))
+        for pids in node.pids_by_device.values()
+        for pid in pids or ()
+    }
+    below = used(lambda pid: ring.pid in above[pid])
+    if below:
+        return below
     parent, job = node.parent_of(ring.pid), node.job_of(ring.pid)
     if parent is None or parent <= 1 or ring.local_rank is not None:
         return ()
     # An engine's workers share its process group; jobs of one shell share only the parent.
-    return used(lambda pid: node.parent_of(pid) == parent and node.job_of(pid) == job)
+    return used(lambda pid: parent in above[pid] and node.job_of(pid) == job)
+
+
+def _ancestors(pid: int, node: Node) -> Iterator[int]:
+    """The parent of a process, its parent, and so on; a few: who is asked may be out of date."""
+    for _ in range(_GENERATIONS):
+        parent = node.parent_of(pid)
+        if parent is None or parent <= 1:
+            return
+        yield parent
+        pid = parent
 
 
 def _by_hint(ring: RingSays, node: Node) -> tuple[DeviceId, ...]:

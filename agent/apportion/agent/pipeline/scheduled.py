@@ -76,16 +76,18 @@ def members_of(
         request = _who(row, by_id, trace)
         if request is None or size > most:
             continue
-        low = int(np.searchsorted(ends_ns, row["start_ns"], side="right"))
-        high = int(np.searchsorted(ends_ns, row["end_ns"] + _LATER_NS, side="right"))
-        first = int(row["first"])
-        index = merged.index[low:high]
-        edges = low + np.searchsorted(index, [first, first + int(row["iterations"])])
-        at = np.arange(*edges)
+        begun_ns, ended_ns, first = int(row["start_ns"]), int(row["end_ns"]), int(row["first"])
+        low = int(np.searchsorted(ends_ns, begun_ns, side="right"))
+        high = int(np.searchsorted(ends_ns, ended_ns + _LATER_NS, side="right"))
+        after = first + int(row["iterations"])
+        edges = np.searchsorted(merged.index[low:high], [first, after]).tolist()
+        at = np.arange(low + edges[0], low + edges[1], dtype=np.int64)
+        table = np.empty((at.size, 4), np.int64)
+        table[:, 0], table[:, 1], table[:, 2] = at, request, int(row["tokens"])
+        table[:, 3] = (merged.index[at] - first) * _growth(row, request, trace)
+        table[:, 3] += int(row["context"])
+        parts.append(table)
         size += at.size
-        tokens = np.full(at.size, int(row["tokens"]))
-        context = int(row["context"]) + (merged.index[at] - first) * _growth(row, request, trace)
-        parts.append(np.stack([at, np.full(at.size, request), tokens, context], axis=1))
     return np.concatenate(parts)
 
 

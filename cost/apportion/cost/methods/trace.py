@@ -55,7 +55,7 @@ class Trace:
     def take(self, chosen: Column) -> Trace:
         """The chosen requests, ascending."""
         return Trace(
-            tuple(self.request_id[place] for place in chosen.tolist()),
+            tuple(self.request_id[int(place)] for place in chosen),
             self.start_ns[chosen],
             self.first_token_ns[chosen],
             self.finish_ns[chosen],
