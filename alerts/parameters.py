@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import yaml
 
@@ -87,7 +87,8 @@ def kept(folder: Path) -> dict[str, str]:
         return {}
     if not isinstance(found, dict):
         raise ParameterError(f"{path}: it wants lines of NAME: VALUE")
-    return {str(name): str(value) for name, value in found.items()}
+    entries = cast("dict[object, object]", found)
+    return {str(name): str(value) for name, value in entries.items()}
 
 
 def keeping(chosen: Mapping[str, str]) -> str:
