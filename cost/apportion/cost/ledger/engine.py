@@ -236,19 +236,20 @@ def ledger_errors(name: str, doing: str) -> Generator[None]:
         yield
     except DBAPIError as error:
         cause = " ".join(str(error.orig).split())
-        judged = _of_sqlite if isinstance(error.orig, sqlite3.Error) else _of_postgres
-        if _UNRELEASED.search(cause):
-            judged = _of_no_release
-        kind, remedy = judged(cause, getattr(error.orig, "sqlstate", None))
+        kind, remedy = _judged(cause, error.orig)
         message = f"ledger {name} could not {doing} ({cause})"
         raise kind(f"{message}: {remedy}" if remedy else message) from error
 
 
-def _of_no_release(_cause: str, _state: str | None) -> tuple[type[LedgerError], str]:
-    return SchemaMismatch, _START_ANEW
+def _judged(cause: str, error: BaseException | None) -> tuple[type[LedgerError], str]:
+    if _UNRELEASED.search(cause):
+        return SchemaMismatch, _START_ANEW
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(cause)
+    return _of_postgres(cause, getattr(error, "sqlstate", None))
 
 
-def _of_sqlite(cause: str, _state: str | None) -> tuple[type[LedgerError], str]:
+def _of_sqlite(cause: str) -> tuple[type[LedgerError], str]:
     for sign, remedy in _REMEDIES:
         if sign in cause.lower():
             return LedgerUnavailable, remedy
