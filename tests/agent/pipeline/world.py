@@ -38,6 +38,7 @@ from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.tables import metadata
 from apportion.cost.rate import Rate
 
+_LIMITS: dict[str, int] = dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 20)
 SECOND = NS_PER_SECOND
 H100 = "NVIDIA H100 80GB HBM3"
 DOLLARS = 10**12
@@ -237,7 +238,7 @@ class World:
         self.settlement = Settlement(
             state,
             time=self.time,
-            folder=LabelFolder(dict.fromkeys(("workload", "run", "tenant", "model", "pod"), 20)),
+            folder=LabelFolder(_LIMITS),
             rates_of=lambda name: [rate for rate in self.rates if rate.device_name == name],
             users_of=lambda _device: [
                 self.settlement.entity(EntityKey(owner=owner)) for owner in self.users
