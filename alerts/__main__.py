@@ -1,9 +1,10 @@
 """Writes what `alerts/source/` says as Prometheus', promtool's and Grafana's files and a page.
 
-    python -m alerts [--check] [--set NAME=VALUE ...] [--output FOLDER]
+    python -m alerts [--check] [--output FOLDER [--set NAME=VALUE ...]]
 
-Without `--output` the repository's own files are written. With `--check` nothing is; the exit
-status is 1 where a file is not in step.
+Without `--output` the repository's own files are written, which have the defaults. A folder of
+one's own keeps what was set for it (`alerts/parameters.yaml` there), and `--set` changes that. With
+`--check` nothing is written; the exit status is 1 where a file is not in step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 import yaml
 
 from alerts import grafana, prometheus, runbook
+from alerts.parameters import KEPT, ParameterError, keeping, kept
 from alerts.source import Source, SourceError, load
 
 REPOSITORY: Final = Path(__file__).parents[1]
@@ -65,11 +67,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = [entry.partition("=") for entry in options.given]
     if any(not separator for _, separator, _ in pairs):
         parser.error("--set wants NAME=VALUE")
-    try:
-        made = files(load({name: value for name, _, value in pairs}))
-    except SourceError as error:
-        parser.error(str(error))
     output: Path = options.output
+    own = output.resolve() != REPOSITORY.resolve()
+    if pairs and not own:
+        parser.error("--set wants --output FOLDER: the repository's own files have the defaults")
+    try:
+        chosen = kept(output) | {name: value for name, _, value in pairs} if own else {}
+        made = files(load(chosen))
+    except (SourceError, ParameterError) as error:
+        parser.error(str(error))
+    if own:
+        made[KEPT] = keeping(chosen)
     stale = 0
     for name, text in made.items():
         path = output / name
@@ -80,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    if own and not options.check:
+        settings = " ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+        sys.stdout.write(f"{len(made)} files in {output} with {settings or 'all defaults'}\n")
     return stale
 
 

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import yaml
 
+from alerts.parameters import Parameter, parameters
+
 FOLDER: Final = Path(__file__).parent
 PREFIX: Final = "Apportion"
 SEVERITIES: Final = ("critical", "warning", "info")
@@ -24,16 +26,7 @@ _VALUE: Final = re.compile(r"\{\{ \$value[^}]* \}\}")
 
 
 class SourceError(ValueError):
-    """What is written in `source/` or given as a parameter cannot be used."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """What an operator may set."""
-
-    name: str
-    value: str
-    help: str
+    """What is written in `source/` cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +136,13 @@ def load(given: Mapping[str, str] | None = None, folder: Path = FOLDER) -> Sourc
     """The source with these parameters instead of the defaults.
 
     Raises:
-        SourceError: an unknown parameter or key, or a word that is not one of a closed list.
+        SourceError: an unknown key, a text that is none, or a word that is not of a closed list.
+        ParameterError: an unknown parameter, or a value that is not of its form.
     """
-    listed: dict[str, dict[str, object]] = yaml.safe_load(
-        (folder / "parameters.yaml").read_text(encoding="utf-8")
-    )
-    unknown = sorted(set(given or {}) - set(listed))
-    if unknown:
-        raise SourceError(f"no such parameter: {', '.join(unknown)}; there are {', '.join(listed)}")
-    values = {name: str(entry["value"]) for name, entry in listed.items()} | dict(given or {})
-    parameters = tuple(
-        Parameter(name, values[name], str(entry["help"])) for name, entry in listed.items()
-    )
+    known = parameters(given or {}, folder / "parameters.yaml")
+    values = {each.name: each.value for each in known}
     files = sorted((folder / "source").glob("*.yaml"))
-    return Source(parameters, tuple(_group(file, values) for file in files))
+    return Source(known, tuple(_group(file, values) for file in files))
 
 
 def _group(path: Path, values: Mapping[str, str]) -> Group:
@@ -205,6 +191,10 @@ def _alert(
         raise SourceError(f"{alert}: severity {severity} is none of {', '.join(SEVERITIES)}")
     if not check or not do:
         raise SourceError(f"{alert}: the runbook says what to check and what to do")
+    for text in (expr, summary, description, meaning, *check, *do):
+        # YAML takes a line with an unquoted colon for a mapping.
+        if not isinstance(text, str):
+            raise SourceError(f"{alert}: this is no text: {text}; put it in quotes")
     case = _case(**test)
     made = Alert(
         *(alert, severity, wait, expr, summary, description, fleet, meaning, check, do, case)

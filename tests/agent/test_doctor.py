@@ -25,6 +25,7 @@ from apportion.agent.doctor.rings import (
     examine_heartbeat,
     examine_pods,
     examine_ring_directory,
+    examine_unbound,
 )
 from apportion.agent.doctor.shared_ledger import examine_shared_ledger
 from apportion.agent.ingest.pod_directories import VOLUME
@@ -140,6 +141,26 @@ def test_rings_are_counted_and_bad_ones_seen(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.ring")
     (tmp_path / "d.ring").symlink_to(tmp_path / "a.ring")
     assert "3 of 4 files" in examine_ring_directory(tmp_path, 0)[1].found
+
+
+def test_rings_without_devices_are_named(tmp_path: Path) -> None:
+    """By workload and pid, from the agent's own file, of pods too; a strange file harms nobody."""
+    assert examine_unbound(tmp_path, None) == []
+    pod, damaged = (tmp_path / "pods" / name / VOLUME for name in ("a", "b"))
+    for folder, unbound in (
+        (tmp_path, {"1" * 32: "workload 'train', pid 7"}),
+        (pod, {f"{n:032x}": f"workload 'serve', pid {n}" for n in range(25)}),
+        (damaged, ["no", "mapping"]),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / layout.AGENT_FILE).write_text(json.dumps({"unbound": unbound}))
+    findings = examine_unbound(tmp_path, tmp_path / "pods")
+    assert _levels(findings) == ["warn"] * 21
+    assert (
+        findings[0].found == "workload 'train', pid 7: no device is known, its spans have no money"
+    )
+    assert "devices=[...]" in findings[0].remedy
+    assert findings[-1].found == "and 6 more"
 
 
 def test_pods_that_share_rings_are_counted(tmp_path: Path) -> None:

@@ -229,19 +229,84 @@ def test_the_objectives_are_bounds_of_our_histograms(source: Source) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("argument", "said"),
     [
-        (["--set", "curency=eur"], "no such parameter: curency"),
-        (["--set", "currency"], "--set wants NAME=VALUE"),
+        ("curency=eur", "no such parameter: curency"),
+        ("currency", "--set wants NAME=VALUE"),
+        ("currency=EUR", "currency=EUR: it wants a currency's three letters in lower case"),
+        ("job=a b", "job=a b: it wants a name"),
+        ('runbook=a"', "it wants a path or a URL"),
+        ("ttft_seconds=abc", "ttft_seconds=abc: it wants seconds with a decimal point"),
+        ("ttft_seconds=1", "such as 0.5"),
+        ("goodput=80", "goodput=80: it wants a share between 0 and 1"),
+        ("step_objective=1.0", "it wants a share"),
+        ("stuck_after=bogus", "stuck_after=bogus: it wants a duration"),
+        ("stuck_after=0m", "it wants a duration"),
+        ("monthly_budget=0.00", "monthly_budget=0.00: it wants an amount above 0"),
+        ("min_requests=0", "min_requests=0: it wants a whole number above 0"),
+        ("xid_link=.*", "xid_link=.*: it wants XID codes"),
     ],
 )
 def test_a_wrong_parameter_is_named(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    argument: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mistyped name must not give rules that silently miss what they watch."""
+    """A mistyped name or value must not give rules that silently miss what they watch."""
     with pytest.raises(SystemExit):
-        main(arguments)
+        main(["--set", argument, "--output", str(tmp_path)])
     assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["currency=jpy", "stuck_after=1h30m", "monthly_budget=1250.50", "xid_link=79", "goodput=0.05"],
+)
+def test_what_an_operator_would_set_can_be(argument: str, tmp_path: Path) -> None:
+    """The forms are wide enough."""
+    assert main(["--set", argument, "--output", str(tmp_path)]) == 0
+
+
+def test_a_folder_keeps_what_was_set_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who changes one parameter at night keeps the others, and reads which ones hold."""
+    output = ["--output", str(tmp_path)]
+    assert main(["--set", "currency=eur", "--set", "job=gpu", *output]) == 0
+    capsys.readouterr()
+    assert main(["--set", "cost_per_million_tokens=20", *output]) == 0
+    assert "with cost_per_million_tokens=20 currency=eur job=gpu\n" in capsys.readouterr().out
+    text = "".join(path.read_text() for path in tmp_path.rglob("*.alerts.yaml"))
+    assert "_usd_" not in text
+    assert 'up{job="gpu"}' in text
+    assert "> 20" in text
+    assert main(["--check", *output]) == 0
+    (tmp_path / "alerts/parameters.yaml").write_text("job: gpu\nttft_objective: 0.95\n")
+    assert main(["--check", *output]) == 1
+    assert main(output) == 0
+    assert "(1 - 0.95)" in (tmp_path / "alerts/prometheus/serving.alerts.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("- job", "lines of NAME: VALUE"), ("a: b: c", "is no YAML"), ("job: {}", "job={}: it wants")],
+)
+def test_a_damaged_choice_is_named(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Settings that cannot be read are not taken for none."""
+    (tmp_path / "alerts").mkdir()
+    (tmp_path / "alerts/parameters.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path)])
+    assert said in capsys.readouterr().err
+
+
+def test_the_repositorys_own_files_have_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command without a folder writes nobody's settings over the committed files."""
+    with pytest.raises(SystemExit):
+        main(["--set", "job=gpu"])
+    assert "--set wants --output FOLDER" in capsys.readouterr().err
+    assert main(["--check"]) == 0
 
 
 GOOD = """
@@ -269,12 +334,14 @@ alerts:
         ("check: [c]", "check: []", "what to check"),
         ("do: [d]", "done: [d]", "done"),
         ("meaning: M", "meaning: M\n    owner: me", "owner"),
+        ("check: [c]", "check: [{a: c}]", "this is no text: {'a': 'c'}; put it in quotes"),
+        ("meaning: M", "meaning: 1", "this is no text: 1"),
     ],
 )
 def test_a_mistake_in_the_source_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
     """File and alert are in the message; a template without its label is found."""
     (tmp_path / "source").mkdir()
-    (tmp_path / "parameters.yaml").write_text("job: {value: a, help: h}\n")
+    (tmp_path / "parameters.yaml").write_text("job: {value: a, form: name, help: h}\n")
     place = tmp_path / "source" / "one.yaml"
     place.write_text(GOOD)
     assert load(folder=tmp_path).alerts[0].labels_then()["instance"] == "node-1"

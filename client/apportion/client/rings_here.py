@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +25,13 @@ _FLOCK: Final = struct.Struct("@hhqqi4x")
 _KINDS: Final = {number: name for name, number in layout.KINDS.items()}
 
 
-def rings_here(directory: str, clock: Callable[[], int]) -> Iterator[str]:
-    """A sentence on each ring in the directory, the newest first."""
+def rings_here(
+    directory: str, clock: Callable[[], int], unbound: Collection[str] = ()
+) -> Iterator[str]:
+    """A sentence on each ring in the directory, the newest first.
+
+    `unbound` are the ids of those for which the agent knows no device.
+    """
     try:
         paths = list(Path(directory).glob(f"*{layout.FILE_SUFFIX}"))
         paths.sort(key=lambda path: -path.lstat().st_mtime_ns)
@@ -34,7 +39,8 @@ def rings_here(directory: str, clock: Callable[[], int]) -> Iterator[str]:
         yield f"the rings in {directory} cannot be listed: {error.strerror}"
         return
     for path in paths[:MOST]:
-        yield f"ring {path.stem[:8]}: {_sentence(path, clock())}"
+        money = "; its devices are not known: no money" if path.stem in unbound else ""
+        yield f"ring {path.stem[:8]}: {_sentence(path, clock())}{money}"
     if len(paths) > MOST:
         yield f"and {len(paths) - MOST} older rings"
 

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -69,7 +69,7 @@ def diagnose(
     yield _file_system(chosen, proc)
     yield _agent(chosen, clock)
     yield _names(environ, proc)
-    for ring in rings_here(chosen.path, clock):
+    for ring in rings_here(chosen.path, clock, _unbound(chosen)):
         yield Finding(good=True, text=ring)
     yield from _test_ring(chosen, proc)
 
@@ -139,6 +139,15 @@ def _agent(place: Candidate, clock: Callable[[], int]) -> Finding:
             good=False, text=f"the agent was last alive {seconds:.0f} s ago ({path}): restart it"
         )
     return Finding(good=True, text=f"an agent {version} was alive {seconds:.1f} s ago")
+
+
+def _unbound(place: Candidate) -> Collection[str]:
+    """The rings for which the agent says that it knows no device."""
+    try:
+        said: Any = json.loads((Path(place.path) / layout.AGENT_FILE).read_bytes())
+        return frozenset(said["unbound"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
 
 
 def _test_ring(place: Candidate, proc: Path) -> Iterator[Finding]:

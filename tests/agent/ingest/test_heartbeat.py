@@ -8,6 +8,7 @@ from pathlib import Path
 from apportion.agent.ingest import Heartbeat
 from apportion.client import layout
 from apportion.core.clock import ManualClock
+from apportion.core.ids import RingId
 
 
 def heartbeat(directory: Path, **requests: object) -> Heartbeat:
@@ -24,6 +25,7 @@ def test_a_beat_is_whole_json(tmp_path: Path) -> None:
         "pid": 42,
         "version": "1.2.3",
         "requests": {"profile": {"step": 5}},
+        "unbound": {},
     }
     assert path.stat().st_mode & 0o777 == 0o644
 
@@ -81,3 +83,18 @@ def test_pods_get_it_too_and_cannot_spoil_it(tmp_path: Path) -> None:
     assert [path.name for path in bad.iterdir()] == [layout.AGENT_FILE]
     beats.stop()
     assert not any(path.exists() for path in files)
+
+
+def test_each_directory_is_told_of_its_own_rings_without_devices(tmp_path: Path) -> None:
+    """Protects a pod's names from other pods, and workloads from a file that grows."""
+    own, pod = tmp_path / "own", tmp_path / "pod"
+    rings = [RingId(f"{number:032x}") for number in range(30)]
+    for folder, ring in ((own, rings[0]), *((pod, ring) for ring in rings[1:])):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{ring}.ring").touch()
+    beats = Heartbeat(own, ManualClock(77), version="1", pid=42, others=lambda: [pod])
+    beats.beat({ring: f"workload 'w', pid {ring[-2:]}" for ring in rings})
+    told = [json.loads((path / layout.AGENT_FILE).read_bytes())["unbound"] for path in (own, pod)]
+    assert told[0] == {rings[0]: "workload 'w', pid 00"}
+    assert len(told[1]) == 20
+    assert not told[1].keys() & told[0].keys()

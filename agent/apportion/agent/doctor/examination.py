@@ -10,7 +10,12 @@ from apportion.agent.doctor.doors import examine_doors
 from apportion.agent.doctor.finding import Finding, Level
 from apportion.agent.doctor.ledger import examine_ledger
 from apportion.agent.doctor.ownership import examine_ownership
-from apportion.agent.doctor.rings import examine_heartbeat, examine_pods, examine_ring_directory
+from apportion.agent.doctor.rings import (
+    examine_heartbeat,
+    examine_pods,
+    examine_ring_directory,
+    examine_unbound,
+)
 from apportion.agent.doctor.shared_ledger import examine_shared_ledger
 from apportion.agent.doctor.sources import examine_sources
 from apportion.core.clock import Clock
@@ -24,14 +29,16 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
     config = loaded.config
     devices, findings = examine_devices(config, clock)
     heartbeat = examine_heartbeat(config.ring_dir, clock)
+    agent_runs = heartbeat.level is Level.OK
     return [
         *_config(loaded),
         *examine_ring_directory(config.ring_dir, uid),
         *examine_pods(config.pods_dir),
         heartbeat,
+        *(examine_unbound(config.ring_dir, config.pods_dir) if agent_runs else []),
         *findings,
         *examine_sources(config, clock),
-        *examine_doors(config, agent_runs=heartbeat.level is Level.OK),
+        *examine_doors(config, agent_runs=agent_runs),
         *(examine_price(device, config, clock) for device in devices),
         *examine_ownership(config, devices),
         *examine_ledger(config.ledger_location, config.masked_ledger),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,10 @@ _STALE_NS: Final = 15 * NS_PER_SECOND
 """A heartbeat that is older belongs to an agent that no longer runs."""
 _ADD: Final = "give the workload's pod an emptyDir of that name: docs/kubernetes.md"
 _MAX_AGENT_FILE_BYTES: Final = 64 << 10
+_MOST: Final = 20
+_NAME_THEM: Final = (
+    "name them, `client.init(devices=[...])`; docs/instrument.md, How a ring gets its devices"
+)
 
 
 def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
@@ -130,9 +135,7 @@ def examine_heartbeat(directory: Path, clock: Clock) -> Finding:
     path = directory / layout.AGENT_FILE
     start = "start it with `apportion agent`"
     try:
-        with path.open("rb") as file:
-            document: Any = json.loads(file.read(_MAX_AGENT_FILE_BYTES))
-        beat_ns = int(document["heartbeat_monotonic_ns"])
+        beat_ns = int(_agent_file(path)["heartbeat_monotonic_ns"])
     except FileNotFoundError:
         return Finding(check, Level.WARN, f"no agent has written {path}", start)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -143,3 +146,22 @@ def examine_heartbeat(directory: Path, clock: Clock) -> Finding:
             check, Level.WARN, f"the heartbeat in {path} is old: no agent runs here", start
         )
     return Finding(check, Level.OK, f"runs, its heartbeat is {age_ns / NS_PER_SECOND:.1f} s old")
+
+
+def examine_unbound(directory: Path, pods: Path | None) -> list[Finding]:
+    """The rings, also of pods, for which the agent that runs here knows no device."""
+    folders = [directory, *([] if pods is None else sorted(pods.glob(f"*/{VOLUME}")))]
+    names: list[str] = []
+    for folder in folders:
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            names += map(str, _agent_file(folder / layout.AGENT_FILE)["unbound"].values())
+    found = [f"{name}: no device is known, its spans have no money" for name in names[:_MOST]]
+    if len(names) > _MOST:
+        found.append(f"and {len(names) - _MOST} more")
+    return [Finding("rings", Level.WARN, text, _NAME_THEM) for text in found]
+
+
+def _agent_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        document: dict[str, Any] = json.loads(file.read(_MAX_AGENT_FILE_BYTES))
+    return document

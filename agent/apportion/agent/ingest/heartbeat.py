@@ -8,13 +8,18 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from apportion.client import layout
 from apportion.core.clock import Clock
+from apportion.core.ids import RingId
 
 _MODE: Final = 0o644
 """Workloads of other users read it; the directory decides who gets that far."""
+_MOST_UNBOUND: Final = 20
+"""Workloads look into the file between steps: it stays small."""
+_NONE: Final[Mapping[RingId, str]] = MappingProxyType({})
 
 
 class Heartbeat:
@@ -41,20 +46,22 @@ class Heartbeat:
         self._requests = requests
         self._pid = pid
 
-    def beat(self) -> str | None:
-        """Write the file; None, or in words why it could not be written."""
+    def beat(self, unbound: Mapping[RingId, str] = _NONE) -> str | None:
+        """Write the file; None, or in words why it could not be written.
+
+        `unbound` are rings without devices, and whose they are: each directory is told of its own.
+        """
         document = {
             "heartbeat_monotonic_ns": self._clock.monotonic_ns(),
             "pid": self._pid,
             "version": self._version,
             "requests": dict(self._requests()),
         }
-        data = json.dumps(document, sort_keys=True).encode()
         for path in self._others():
             with contextlib.suppress(OSError):
-                self._put(path, data)
+                self._put(path, document, unbound)
         try:
-            self._put(self._directory, data)
+            self._put(self._directory, document, unbound)
         except OSError as error:
             return (
                 f"cannot write {self._directory / layout.AGENT_FILE}: {error.strerror}; "
@@ -68,7 +75,16 @@ class Heartbeat:
             with contextlib.suppress(OSError):
                 (directory / layout.AGENT_FILE).unlink()
 
-    def _put(self, directory: Path, data: bytes) -> None:
+    def _put(
+        self, directory: Path, document: Mapping[str, object], unbound: Mapping[RingId, str]
+    ) -> None:
+        here = [
+            (ring, name)
+            for ring, name in unbound.items()
+            if (directory / f"{ring}{layout.FILE_SUFFIX}").exists()
+        ]
+        document = {**document, "unbound": dict(here[:_MOST_UNBOUND])}
+        data = json.dumps(document, sort_keys=True).encode()
         replace_file(directory, layout.AGENT_FILE, data)
         self._written.add(directory)
 

@@ -48,6 +48,8 @@ class Knot:
     raw_mj: int | None = None
     boot: str = ""
     """Counters of another boot started anew."""
+    index: int = -1
+    """The device's place in its source's order then; a lost GPU has no other name."""
 
     def to_json(self) -> str:
         """For the ledger's `reading` table."""
@@ -59,6 +61,7 @@ class Knot:
                 self.cpu_ns_by_pid,
                 self.raw_mj,
                 self.boot,
+                self.index,
             ],
             separators=(",", ":"),
         )
@@ -66,9 +69,9 @@ class Knot:
     @classmethod
     def of_json(cls, time_ns: int, text: str) -> Knot:
         """The inverse of `to_json`."""
-        total_mj, reset_mj, activity_ratio, by_pid, raw_mj, boot = json.loads(text)
+        total_mj, reset_mj, activity_ratio, by_pid, *others = json.loads(text)
         pids = {int(pid): int(cpu_ns) for pid, cpu_ns in by_pid.items()}
-        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, raw_mj, boot)
+        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, *others)
 
 
 @dataclass(slots=True)
@@ -124,6 +127,7 @@ class MeteredDevice:
             dict(reading.cpu_ns_by_pid),
             reading.energy_mj,
             boot,
+            self.info.index,
         )
         self.knots.append(knot)
         self.awaited_since_ns = None

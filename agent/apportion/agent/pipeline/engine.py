@@ -21,6 +21,7 @@ from apportion.agent.pipeline.readings import take_batch
 from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.totals import Who
+from apportion.agent.pipeline.unbound import UnboundRings
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
@@ -119,6 +120,7 @@ class Engine:
         )
         self._intake = Intake(self._settlement, time)
         self._ended = EndedSeries(self._settlement.totals, folder)
+        self._unbound = UnboundRings()
         self._polls: deque[int] = deque(maxlen=LOOKS)
         self._facts = Facts(started_unix_ns=clock.realtime_ns())
         self._poll: DirectoryPoll | None = None
@@ -381,8 +383,10 @@ class Engine:
             )
 
     def _heartbeat(self) -> None:
-        problem = self._heart.beat()
-        if problem is None:
-            self._facts.degraded.pop("heartbeat", None)
-        else:
-            self._facts.degraded["heartbeat"] = problem
+        unbound = self._unbound.look(self._intake.followed, self._time.now(self._clock))
+        problems = {"heartbeat": self._heart.beat(unbound), "unbound": self._unbound.complaint}
+        for what, problem in problems.items():
+            if problem is None:
+                self._facts.degraded.pop(what, None)
+            else:
+                self._facts.degraded[what] = problem
