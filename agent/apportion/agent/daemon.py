@@ -15,7 +15,7 @@ from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
-from apportion.agent.device_source import DeviceSource, beside, collector_options
+from apportion.agent.device_source import DeviceSource, beside, collector_options, unused_simulator
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import Heartbeat
 from apportion.agent.ingest.cost_file import CostFile
@@ -73,6 +73,9 @@ def run(config: AgentConfig) -> int:
         _LOG.warning("prices: the built-in estimates; name what you pay in a table, `prices`")
     source = DeviceSource.of(config)
     _LOG.info("devices: %s", source.found.reason)
+    unused = unused_simulator(source.found, os.environ)
+    if unused is not None:
+        _LOG.warning("devices: %s", unused)
     lock = LedgerLock.take(config.ledger_location)
     ledger = Ledger.open(
         config.ledger_location,
