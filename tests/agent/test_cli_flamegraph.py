@@ -107,14 +107,16 @@ def test_wrong_wishes_are_one_line(
 
 
 def test_a_trace_of_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody is told of steps who did not ask for any."""
+    """Nobody is told of steps who did not ask for any, nor shown a row of noughts."""
     path = save(tmp_path / "nothing.json", document([]))
 
-    assert main(["flamegraph", "build", str(path)]) == 2
+    for command in (["flamegraph", "build"], ["trace", "breakdown"]):
+        assert main([*command, str(path)]) == 2
 
-    said = capsys.readouterr().err
-    assert "nothing ran while it was recorded" in said
-    assert "--steps" not in said
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "nothing.json: has no events: nothing ran while it was recorded" in said.err
+        assert "--steps" not in said.err
 
 
 def test_top_ranks_frames(folded: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +182,7 @@ def test_traces_of_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "rank 1;[host_wait] 40000",
     ]
     assert main(["flamegraph", "build", *files, "--jobs", "1", "--steps", "7-9"]) == 2
-    assert "no stack is left" in capsys.readouterr().err
+    assert "no stack is left: none is of --steps 7-9; 2 steps have" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,6 +214,16 @@ def test_one_bad_file_among_good_ones(
     assert main(["flamegraph", "build", str(bad), str(cut)]) == 2
     said = capsys.readouterr().err
     assert (said.count("bad.folded"), said.count("cut.json")) == (1, 1)
+
+
+def test_a_picture_is_no_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what py-spy draws by itself nothing can be read: the message says what to record."""
+    path = tmp_path / "profile.svg"
+    path.write_text('<?xml version="1.0" standalone="no"?>\n<svg version="1.1"></svg>\n')
+
+    assert main(["flamegraph", "build", str(path)]) == 2
+
+    assert "is a picture or a page, which has no stacks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

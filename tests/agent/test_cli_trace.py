@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import shutil
@@ -60,6 +61,19 @@ def test_breakdown_as_csv(ranks: list[str], capsys: pytest.CaptureFixture[str]) 
     ]
 
 
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_breakdown_of_one_list(
+    ranks: list[str], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks for one list is shown no other."""
+    assert main(["trace", "breakdown", ranks[0], "--list", "streams", "--format", form]) == 0
+
+    said = capsys.readouterr().out.lower()
+    assert "stream" in said
+    assert 'kernel"' not in said
+    assert "window_ms" not in said
+
+
 def test_breakdown_as_tables(ranks: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A person sees steps, shares, types and kernels, and nothing on stderr without a terminal."""
     assert main(["trace", "breakdown", *ranks]) == 0
@@ -77,18 +91,21 @@ def test_bad_files_harm_no_other(
     """Each refusal is a line with its remedy; what can be read is read; the exit status says it."""
     cut = tmp_path / "cut.json.gz"
     cut.write_bytes(Path(ranks[1]).read_bytes()[:-20])
-    copy = shutil.copy(ranks[0], tmp_path / "copy.json.gz")
+    copy = str(shutil.copy(ranks[0], tmp_path / "copy.json.gz"))
     empty = tmp_path / "empty.json"
     empty.touch()
-    bad = [str(cut), str(copy), str(empty), str(tmp_path / "missing.json")]
+    unpacked = tmp_path / "unpacked.json"
+    unpacked.write_bytes(gzip.decompress(Path(ranks[0]).read_bytes()))
+    bad = [str(cut), copy, str(unpacked), str(empty), str(tmp_path / "missing.json")]
 
     assert main(["trace", "breakdown", *bad, *ranks, "--format", "json"]) == 1
 
     said = capsys.readouterr()
-    assert [one["source"] for one in json.loads(said.out)] == [str(copy), ranks[1]]
+    assert [one["source"] for one in json.loads(said.out)] == [copy, ranks[1]]
     for words in (
         "cut off or damaged",
         f"rank0.json.gz: is the same trace as {copy}",
+        f"unpacked.json: is the same trace as {copy}",
         "empty.json: is empty",
         "missing.json: cannot be read: No such file",
     ):
@@ -155,6 +172,17 @@ def test_comm_as_tables_and_csv(ranks: list[str], capsys: pytest.CaptureFixture[
     assert [row["time_us"] for row in rows] == ["20.0", "20.0"]
 
 
+def test_comm_of_some_ranks_asks_for_the_others(
+    ranks: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One rank of two does not know who waited: columns are empty, and that is said, and why."""
+    assert main(["trace", "comm", ranks[0]]) == 0
+    assert "1 operations are not here of all ranks" in capsys.readouterr().err
+
+    assert main(["trace", "comm", *ranks]) == 0
+    assert "of all ranks" not in capsys.readouterr().err
+
+
 def test_comm_has_no_cost_outside_of_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +217,22 @@ def test_roofline_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["name"], row["flop"], row["time_ms"]) == ("the run of rank 0", 624e6, 1.0)
     assert (row["mfu_pct"], row["mbu_pct"], row["bound"]) == (0.2, None, None)
+
+
+def test_roofline_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without peaks columns are empty, without bytes there is no dot: both are said."""
+    assert main(["trace", "roofline", "--point", "a=1,2,3", "--format", "json"]) == 0
+    said = capsys.readouterr()
+    assert "--point: names no device, so its peaks are unknown" in said.err
+    (row,) = json.loads(said.out)
+    assert "peaks are unknown" in row["warnings"][0]
+
+    path, picture = save(tmp_path / "run.json", document(EVENTS)), tmp_path / "roofline.svg"
+    assert main(["trace", "roofline", str(path), "--svg", str(picture)]) == 1
+    said = capsys.readouterr()
+    assert "roofline.svg: not written: nothing here has both" in said.err
+    assert "have no shapes" in said.err
+    assert not picture.exists()
 
 
 def test_roofline_of_points_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from apportion.agent.config import AgentConfig
 from apportion.agent.config_layers import load_config
-from apportion.agent.device_source import DeviceSource, beside, collector_options, unused_simulator
+from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.core.errors import ConfigError
 
 SECOND = 10**9
@@ -43,16 +43,6 @@ def test_settlement_stays_two_intervals_behind_an_exporter(
 def test_a_sidecar_cannot_know_what_its_pods_numbers_mean(mode: str, *, numbered: bool) -> None:
     """It sees the whole node; the pod counts its own devices."""
     assert DeviceSource.of(config(devices="dcgm", mode=mode)).numbered is numbered
-
-
-@pytest.mark.parametrize("devices", ["nvml", "simulator"])
-def test_a_simulator_that_is_not_metered_is_said(devices: str) -> None:
-    """A new user exports two variables, and must not take the CPU's figures for the GPUs'."""
-    environment = {"APPORTION_SIMULATOR_STATE": "/run/state"}
-    cpu = DeviceSource.of(config(devices="cpu")).found
-    assert "say `--devices simulator`" in (unused_simulator(cpu, environment) or "")
-    assert unused_simulator(cpu, {}) is None
-    assert unused_simulator(DeviceSource.of(config(devices=devices)).found, environment) is None
 
 
 def test_collectors_get_what_they_need() -> None:

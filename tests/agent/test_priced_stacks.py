@@ -32,6 +32,7 @@ from apportion.profiles.rank_stacks import STEP
 from apportion.profiles.speedscope import speedscope_json
 from apportion.profiles.stacks import Stacks
 
+PRETRAIN = ["--ledger", "LEDGER", "--workload", "pretrain"]
 CENT = UNITS_PER_CURRENCY // 100
 STACKS = st.lists(
     st.tuples(st.lists(st.sampled_from("abc"), max_size=3).map(";".join), st.integers(0, 1 << 50)),
@@ -318,7 +319,10 @@ def test_samples_of_a_process_are_found_by_step_and_phase(
     ("more", "said"),
     [
         (["--workload", "pretrain"], "--workload chooses in a ledger: give --ledger, too"),
-        (["--weight", "money"], "has no weight 'cost', but time"),
+        (["--weight", "money"], "has no weight 'money', but time"),
+        ([*PRETRAIN, "--weight", "energy"], "the ledger has no energy of it: no device that it"),
+        ([*PRETRAIN, "--weight", "samples"], "--weight can be: money, time"),
+        ([*PRETRAIN, "--steps", "7-9"], "of --steps 7-9; 2 steps have stacks, from 1 to 2"),
         (["--ledger", "LEDGER", "--workload", "nobody"], "has nothing of what was asked for"),
         (["--ledger", "LEDGER", "--since", "7 days"], "'7 days' is not an instant"),
     ],

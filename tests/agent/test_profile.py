@@ -55,6 +55,7 @@ def test_a_burst_is_kept_drawn_and_written_down(
     assert main(["profile", "list", "--dir", str(kept), "--format", "json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["kind"], row["pid"], row["file"], row["error"]) == ("cpu", worker, file.name, None)
+    assert row["steps"] is None
     assert row["who"]
     assert row["samples"] > 0
 
@@ -69,8 +70,11 @@ def test_a_failure_is_written_down_too(tmp_path: Path, capsys: pytest.CaptureFix
     assert "is not there" in capsys.readouterr().err
     assert main(["profile", "continuous", *how]) == 1
     capsys.readouterr()
-    assert main(["profile", "list", "--dir", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count(" gone") == 2
+    assert main(["profile", "list", "--dir", str(tmp_path), "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["error"] for row in rows] == ["gone", "gone"]
+    # nothing ran, so nothing took any time
+    assert {row[key] for row in rows for key in ("duration_s", "samples", "cpu_s")} == {None}
 
 
 def test_continuous_takes_so_many(
@@ -143,7 +147,9 @@ def test_a_workloads_process_is_that_of_its_lowest_rank() -> None:
     with trainers(BOOT).ledger() as ledger:
         assert ProfiledProcess.of(ledger, "train", BOOT, None).pid == 10
         assert ProfiledProcess.of(ledger, "train", BOOT, 1).pid == 11
-        with pytest.raises(ProfilerError, match=r"of rank 7 of workload 'train'.*live ones: train"):
+        with pytest.raises(
+            ProfilerError, match=r"of rank 7 of workload 'train'.*its live ranks: 0, 1;"
+        ):
             ProfiledProcess.of(ledger, "train", BOOT, 7)
 
 
@@ -153,6 +159,7 @@ def test_a_workloads_process_is_that_of_its_lowest_rank() -> None:
         ["cpu"],
         ["cpu", "--pid", "1", "--workload", "w"],
         ["cpu", "--pid", "1", "--rate", "1000"],
+        ["cpu", "--pid", "-5"],
         ["cpu", "--pid", "1", "--seconds", "0"],
         ["cpu", "--pid", "1", "--cpu-budget", "2"],
         ["continuous", "--pid", "1", "--every", "soon"],
@@ -214,6 +221,7 @@ def test_a_trace_is_asked_for_by_way_of_the_agent(
     assert not (tmp_path / "state" / "capture").exists()
     (record,) = ProfileStore(tmp_path / "state" / "profiles").records()
     assert (record.kind, record.pid, record.error) == ("gpu", 11, None)
+    assert (record.duration_s, record.samples, record.cpu_s, record.steps) == (None, None, None, 3)
 
 
 def test_a_trace_is_drawn_in_money(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

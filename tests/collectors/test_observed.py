@@ -9,7 +9,7 @@ import pytest
 from apportion.collectors.collector import Batch, DeviceFailure, FailureKind
 from apportion.collectors.observed import CollectorStatus, Observed
 from apportion.core.clock import ManualClock
-from apportion.core.errors import NoData, SourceLost
+from apportion.core.errors import CollectorError, NoData, NotYet, SourceLost
 from apportion.core.units import MonotonicNs, Nanoseconds
 
 ONE = Batch(failures=(DeviceFailure(None, 0, "x"),))
@@ -112,3 +112,17 @@ def test_start_and_close_never_raise() -> None:
     assert observed.status.error == "no start"
     observed.close()
     assert observed.name == "scripted"
+
+
+def test_the_first_seconds_of_a_source_are_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """What was only just started is not logged as failed nor as back; what lasts is."""
+    observed = made(
+        NotYet("soon"), NotYet("soon"), ONE, NotYet("soon"), CollectorError("late"), ONE
+    )
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            observed.collect()
+        assert caplog.messages == []
+        for _ in range(3):
+            observed.collect()
+    assert caplog.messages == ["collector scripted failed: late", "collector scripted works again"]

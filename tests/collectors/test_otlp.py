@@ -20,7 +20,7 @@ from apportion.collectors.collector import Batch
 from apportion.collectors.options import CollectorOptions
 from apportion.collectors.otlp import Otlp
 from apportion.core.clock import ManualClock, SystemClock
-from apportion.core.errors import CollectorError, NoData
+from apportion.core.errors import CollectorError, NoData, NotYet
 from apportion.core.units import NS_PER_SECOND
 
 HEADERS = {"Content-Type": "application/x-protobuf"}
@@ -150,3 +150,17 @@ def test_nonsense_is_left_out(tmp_path: Path) -> None:
     door.start()
     until(lambda: has_news(door) and counts(door.collect())["accepted"] == 4, "the good line")
     door.close()
+
+
+def test_a_door_has_a_while_to_begin(tmp_path: Path) -> None:
+    """At first it is only not there yet; one that never says that it listens has failed."""
+    clock = ManualClock(NS_PER_SECOND)
+    options = CollectorOptions(ring_dir=tmp_path, otlp_http="127.0.0.1:0")
+    mute = Otlp(options, clock, command=[sys.executable, "-c", "import sys; sys.stdin.read()"])
+    mute.start()
+    with pytest.raises(NotYet):
+        mute.collect()
+    clock.advance(10 * NS_PER_SECOND)
+    with pytest.raises(CollectorError, match="does not listen after 10 s"):
+        mute.collect()
+    mute.close()

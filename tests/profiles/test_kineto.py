@@ -39,7 +39,7 @@ class Drips:
 
 
 @given(
-    st.lists(st.tuples(HOSTILE_NAMES, st.integers(0, 9)), max_size=8),
+    st.lists(st.tuples(HOSTILE_NAMES, st.integers(0, 9)), min_size=1, max_size=8),
     st.integers(1, 80),
     st.sampled_from([None, 2]),
 )
@@ -122,10 +122,11 @@ def test_doubts_are_said(events: list[Json], said: str) -> None:
         (b"  \n", "is empty"),
         (b"RIFF....", "is not JSON"),
         (b"[1, 2]", "is not JSON"),
+        (b'{"traceEvents": [{"ph": "M", "name": "process_name"}]}', "has no events"),
         (b'{"nodes": []}', "JSON without `traceEvents`"),
         (b'{"schemaVersion": 1, "traceEvents": [', "ends in the middle"),
         (b'{"traceEvents": [{"ph": "X", "name": "a"', "ends in the middle"),
-        (b'{"traceEvents": [{"ph": "X"}, {"ph": NaN}]}', "is not valid JSON"),
+        (b'{"traceEvents": [{"ph": "X"}, {"ph": NaN}]}', "is not valid JSON at byte 37: "),
         (b'{"schemaVersion": 2, "traceEvents": []}', "has schemaVersion 2, and only 1"),
         (b'{"traceEvents": [{"ph": "X", "ts": "late"}]}', "has a schema that is not known"),
         (b'{"traceEvents": [{"ph": "X", "cat": "kernel", "ts": 1e300}]}', "clock was set"),

@@ -154,8 +154,8 @@ def test_trace_without_a_gpu_shows_the_cpus_operators() -> None:
 
 
 def test_empty_trace_is_no_fault() -> None:
-    """A profiler that saw nothing gives zeros and says why."""
-    rank = RankBreakdown.of(trace_of([]))
+    """A profiler that saw no work gives zeros and says why."""
+    rank = RankBreakdown.of(trace_of([complete("user_annotation", "warm up", 0, 5)]))
 
     assert (rank.whole.device.span_ns, rank.steps, rank.kernels) == (0, (), ())
     assert len(rank.warnings) == 2

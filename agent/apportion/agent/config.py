@@ -74,9 +74,9 @@ class AgentConfig(BaseSettings):
     )
     devices: Literal["auto", "nvml", "dcgm", "cpu", "simulator"] = Field(
         "auto",
-        description="Where devices come from. `auto` takes NVML where it can be read, else "
-        "dcgm-exporter where `dcgm_urls` names one, and the host's CPU only where sysfs shows no "
-        "NVIDIA device at all.",
+        description="Where devices come from. `auto` takes NVML where sysfs or procfs show a GPU "
+        "or its driver, dcgm-exporter where something stands in NVML's way and `dcgm_urls` names "
+        "one, and the host's CPU only where there is neither; never the simulator.",
     )
     collectors: Collectors = Field(
         (DEFAULT,),

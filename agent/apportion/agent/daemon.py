@@ -15,7 +15,7 @@ from apportion.agent.budget_watch import BudgetWatch
 from apportion.agent.capture_request import CaptureRequest
 from apportion.agent.config_budgets import made_of
 from apportion.agent.config_problems import load_models, load_prices
-from apportion.agent.device_source import DeviceSource, beside, collector_options, unused_simulator
+from apportion.agent.device_source import DeviceSource, beside, collector_options
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.ingest import Heartbeat
 from apportion.agent.ingest.cost_file import CostFile
@@ -34,6 +34,7 @@ from apportion.agent.service import Named, RunGroup
 from apportion.agent.shipping.shipper import Shipper
 from apportion.agent.snapshot import SnapshotBoard
 from apportion.agent.spender_watch import SpenderWatch
+from apportion.agent.startup_log import log_start
 from apportion.agent.upkeep import Upkeep
 from apportion.collectors.observed import Observed
 from apportion.collectors.registry import built_in
@@ -44,13 +45,11 @@ from apportion.cost.keeping import Keep
 from apportion.cost.ledger.engine import is_file, ledger_url
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.lock import LedgerLock
-from apportion.cost.prices.built_in import BUILT_IN
 from apportion.cost.spenders import top_spenders
 
 if TYPE_CHECKING:
     from apportion.agent.config import AgentConfig
 
-_LOG: Final = logging.getLogger(__name__)
 NO_SPANS_NS: Final = -(1 << 61)
 """Margin with which the ledger loads no spans: settlement recalls those that it needs."""
 SPENT_LATELY_NS: Final = 7 * 24 * NS_PER_HOUR
@@ -69,13 +68,8 @@ def run(config: AgentConfig) -> int:
     clock = SystemClock()
     prices = load_prices(config)
     budgets = made_of(config.budgets, prices.currency)
-    if config.prices == BUILT_IN:
-        _LOG.warning("prices: the built-in estimates; name what you pay in a table, `prices`")
     source = DeviceSource.of(config)
-    _LOG.info("devices: %s", source.found.reason)
-    unused = unused_simulator(source.found, os.environ)
-    if unused is not None:
-        _LOG.warning("devices: %s", unused)
+    log_start(config, source.found, prices.currency, os.environ, _version())
     lock = LedgerLock.take(config.ledger_location)
     ledger = Ledger.open(
         config.ledger_location,

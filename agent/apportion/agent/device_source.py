@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from apportion.collectors.discovery import Discovery, discover
 from apportion.collectors.options import CollectorOptions
@@ -11,12 +11,7 @@ from apportion.collectors.registry import Registration, built_in
 from apportion.core.units import NS_PER_SECOND
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from apportion.agent.config import AgentConfig
-
-SIMULATOR_STATE: Final = "APPORTION_SIMULATOR_STATE"
-"""By this variable its library finds its GPUs; NVML is then that library."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +44,6 @@ class DeviceSource:
         period_ns = config.dcgm_interval.ns
         lateness_ns = max(config.lateness.ns, 2 * period_ns)
         return cls(found, period_ns, lateness_ns, numbered=config.mode == "node")
-
-
-def unused_simulator(found: Discovery, environment: Mapping[str, str]) -> str | None:
-    """What to say where a simulator runs, by its variable, and other devices are metered."""
-    state = environment.get(SIMULATOR_STATE)
-    if not state or found.collector == "nvml":
-        return None
-    return (
-        f"{SIMULATOR_STATE} is set ({state}), and its SIMULATED GPUs are not metered, but "
-        f"`{found.collector}`: for them say `--devices simulator`, else unset it"
-    )
 
 
 def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:

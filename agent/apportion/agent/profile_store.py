@@ -33,6 +33,7 @@ class ProfileRecord:
     """One attempt. kind: cpu or gpu. who: the user that asked. error: a word, None where it worked.
 
     file: the profile's name in the store, None of one that failed. cpu_s: the profiler's own.
+    samples are of CPUs, steps of devices; what was not measured, or failed, has None.
     """
 
     taken_unix_ns: int
@@ -40,11 +41,12 @@ class ProfileRecord:
     who: str
     pid: int | None
     workload: str | None
-    duration_s: float
-    samples: int
-    cpu_s: float
+    duration_s: float | None
+    samples: int | None
+    cpu_s: float | None
     file: str | None
     error: str | None = None
+    steps: int | None = None
 
 
 class ProfileStore:

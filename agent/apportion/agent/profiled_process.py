@@ -48,17 +48,23 @@ class ProfiledProcess:
         boot = boot_id.replace("-", "")
         found: list[ProfiledProcess] = []
         names: set[str] = set()
+        ranks: set[int] = set()
         for own_boot, identity, own_ring in known:
             said = json.loads(identity)
             name = said.get("workload")
             if own_boot.replace("-", "") != boot or said.get("pid") is None or name is None:
                 continue
             names.add(name)
-            if name == workload and rank in {None, said.get("rank") or 0}:
-                found.append(cls(said.get("rank") or 0, said["pid"], own_ring))
+            own_rank = said.get("rank") or 0
+            if name == workload:
+                ranks.add(own_rank)
+            if name == workload and rank in {None, own_rank}:
+                found.append(cls(own_rank, said["pid"], own_ring))
         if not found:
             which = "" if rank is None else f" of rank {rank}"
             others = f"; live ones: {', '.join(sorted(names))}" if names else ""
+            if ranks:
+                others = f"; its live ranks: {', '.join(map(str, sorted(ranks)))}"
             raise ProfilerError(
                 f"no live process{which} of workload {workload!r} is in ledger {ledger.name}"
                 f"{others}; give its --pid",

@@ -19,7 +19,7 @@ from apportion.collectors.child_process import ChildProcess
 from apportion.collectors.collector import Batch
 from apportion.collectors.options import CollectorOptions
 from apportion.core.clock import Clock
-from apportion.core.errors import CollectorError
+from apportion.core.errors import CollectorError, NotYet
 from apportion.core.sample import Sample
 from apportion.core.units import NS_PER_SECOND
 
@@ -27,6 +27,8 @@ PERIOD_NS: Final = 2 * NS_PER_SECOND
 LONGEST_BACKOFF: Final = 30
 """Periods between two starts, at most; one at first."""
 _END_NS: Final = 5 * NS_PER_SECOND
+_BEGIN_S: Final = 10
+"""So long a door may take until it listens: a Python with its imports on a busy machine."""
 _MOST_LINE: Final = 1 << 16
 _LOG: Final = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class Door:
         self._counts: Counter[str] = Counter()
         self._listening = False
         self._backoff = 1
-        self._start_ns = 0
+        self._start_ns = self._begun_ns = 0
 
     @property
     def name(self) -> str:
@@ -81,13 +83,15 @@ class Door:
                 f"the {self._title} door cannot be started: {error.strerror}"
             ) from error
         self._text, self._listening = b"", False
+        self._begun_ns = self._clock.monotonic_ns()
 
     def collect(self) -> Batch:
         """What has arrived by now.
 
         Raises:
-            CollectorError: the door does not listen yet, or has ended; another one is started,
-                later each time.
+            NotYet: the door was started just now, and does not listen yet.
+            CollectorError: it does not listen, or has ended; another one is started, later each
+                time.
         """
         if self._child is None:
             if self._clock.monotonic_ns() < self._start_ns:
@@ -99,7 +103,9 @@ class Door:
         if not is_open:
             self._ended(child)
         if not self._listening:
-            raise CollectorError(f"the {self._title} door has not said yet that it listens")
+            if self._clock.monotonic_ns() - self._begun_ns < _BEGIN_S * NS_PER_SECOND:
+                raise NotYet(f"the {self._title} door has not said yet that it listens")
+            raise CollectorError(f"the {self._title} door does not listen after {_BEGIN_S} s")
         self._backoff = 1
         total = self._before + self._counts
         return Batch(

@@ -9,7 +9,7 @@ from typing import Final
 
 from apportion.collectors.collector import Batch, Collector, FailureKind
 from apportion.core.clock import Clock
-from apportion.core.errors import CollectorError, NoData
+from apportion.core.errors import CollectorError, NoData, NotYet
 from apportion.core.units import MonotonicNs, Nanoseconds
 
 _LOG: Final = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Observed:
         self._clock = clock
         self._required = required
         self._status = CollectorStatus(collector.name)
+        self._is_starting = False
 
     @property
     def name(self) -> str:
@@ -96,7 +97,7 @@ class Observed:
             known = error.samples if isinstance(error, CollectorError) else ()
             return Batch(samples=known or None)
         now_ns = self._clock.monotonic_ns()
-        if self._status.error is not None:
+        if self._status.error is not None and not self._is_starting:
             _LOG.info("collector %s works again", self.name)
         self._status = CollectorStatus(
             self.name,
@@ -122,10 +123,11 @@ class Observed:
             kind=FailureKind.SILENT if kind is None else FailureKind(kind),
             consecutive_failures=before.consecutive_failures + 1,
         )
+        self._is_starting = isinstance(error, NotYet)
         if sentence != before.error:
-            level = logging.DEBUG if absent else logging.WARNING
+            quiet = absent or self._is_starting
             _LOG.log(
-                level,
+                logging.DEBUG if quiet else logging.WARNING,
                 "collector %s failed: %s",
                 self.name,
                 sentence,

@@ -88,6 +88,10 @@ class NoData(CollectorError):
     """The source is absent on this machine. Logged at debug level, never an alert."""
 
 
+class NotYet(CollectorError):
+    """The source was started just now. Logged at debug level; what lasts is another error."""
+
+
 class DeviceLost(CollectorError):
     """One device no longer answers; the others go on."""
 

@@ -23,6 +23,8 @@ MAX_PENDING_BYTES: Final = 1 << 26
 """No event is this long, and neither is what stands before the first one."""
 _OPENING: Final = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BETWEEN: Final = re.compile(rb"\}\s*,\s*\{")
+_BYTE: Final = re.compile(r" \(byte (\d+)\)")
+"""Where the decoder stopped, in what it was given."""
 _CUTS_TRIED: Final = 8
 _CUT_WINDOW_BYTES: Final = 1 << 16
 
@@ -130,7 +132,8 @@ class KinetoEvents:
                     f"{len(pending)} bytes that follow; record it again",
                     path=self._source,
                 )
-        ending = self._decoded(b'{"traceEvents":[' + pending, _Ending)
+        begin = b'{"traceEvents":['
+        ending = self._decoded(begin + pending, _Ending, self._consumed - len(begin))
         self._take_header(ending)
         yield ending.events
 
@@ -185,7 +188,8 @@ class KinetoEvents:
                 continue
         return 0, []
 
-    def _decoded(self, text: bytes, form: type[_Form]) -> _Form:
+    def _decoded(self, text: bytes, form: type[_Form], begin: int = 0) -> _Form:
+        """`text`, which stands in the file at `begin`, decoded."""
         try:
             return msgspec.json.decode(text, type=form)
         except msgspec.ValidationError as error:
@@ -199,8 +203,14 @@ class KinetoEvents:
                     "is incomplete; copy or record it again",
                     path=self._source,
                 ) from error
+            place = _BYTE.search(str(error))
+            where = (
+                f"behind byte {self._consumed}"
+                if place is None
+                else f"at byte {begin + int(place[1])}"
+            )
             raise ProfileTraceError(
-                f"is not valid JSON behind byte {self._consumed}: {error}; record the trace again",
+                f"is not valid JSON {where}: {_BYTE.sub('', str(error))}; record the trace again",
                 path=self._source,
             ) from error
 

@@ -64,6 +64,7 @@ class KinetoColumns:
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self.is_empty = True
         self._codes: dict[str, int] = {}
         self._annotations = _Spans()
         self._operators = _Spans()
@@ -85,6 +86,7 @@ class KinetoColumns:
         for event in events:
             if event.ph == "X":
                 kinds.setdefault(event.cat, []).append(event)
+        self.is_empty = self.is_empty and not kinds
         for kind, own in kinds.items():
             if kind in _LAUNCH:
                 self._add_launches(own)
@@ -190,13 +192,20 @@ def read_kineto(stream: ByteStream, source: str) -> DeviceTrace:
     try:
         for batch in events:
             columns.add(batch)
-        return columns.trace(events.headers)
+        trace = columns.trace(events.headers)
     except ValueError as error:
         raise ProfileTraceError(f"{error}", path=source) from error
     except OverflowError as error:
         raise ProfileTraceError(
             "has a number beyond 64 bits: the file is damaged; record it again", path=source
         ) from error
+    if columns.is_empty:
+        raise ProfileTraceError(
+            "has no events: nothing ran while it was recorded, or no step of the profiler's "
+            "schedule was an active one; record it again",
+            path=source,
+        )
+    return trace
 
 
 def _collective(row: int, event: Event) -> CollectiveFacts:

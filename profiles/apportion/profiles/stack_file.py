@@ -6,6 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles.folded_text import folded_stacks
@@ -13,6 +14,9 @@ from apportion.profiles.speedscope import read_speedscope
 from apportion.profiles.stack_stream import begun, opened
 from apportion.profiles.stacks import StackColumns, Stacks
 from apportion.profiles.weight import Weight
+
+_PICTURES: Final = (b"<?xml", b"<svg", b"<!doctype", b"<html")
+_LONGEST_BEGIN: Final = max(map(len, _PICTURES))
 
 
 def read_stacks(path: Path, weight: Weight) -> Stacks:
@@ -29,6 +33,12 @@ def read_stacks(path: Path, weight: Weight) -> Stacks:
             if text.startswith(b"["):
                 raise ProfileTraceError(
                     "is a list of JSON (py-spy's chrometrace or dump), which has no weights: "
+                    "record with py-spy record -f raw or -f speedscope",
+                    path=path,
+                )
+            if text[:_LONGEST_BEGIN].lower().startswith(_PICTURES):
+                raise ProfileTraceError(
+                    "is a picture or a page, which has no stacks: give what it was drawn from, or "
                     "record with py-spy record -f raw or -f speedscope",
                     path=path,
                 )

@@ -17,6 +17,11 @@ def of_steps(stacks: Stacks, key: str, steps: StepRange) -> Flags:
     return _chosen(stacks, key, np.array(inside, np.bool_))
 
 
+def steps_of(stacks: Stacks, key: str) -> set[int]:
+    """The numbers among the labels `key`."""
+    return {int(name) for name in set(stacks.label(key)) if name is not None and name.isdecimal()}
+
+
 def costliest(stacks: Stacks, row: int, key: str, percent: float) -> Flags:
     """Those of the `percent` % of labels `key` that weigh most by `row`, at least of one label.
 

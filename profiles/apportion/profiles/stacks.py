@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles.device_trace import Flags, Ints
-from apportion.profiles.weight import LARGEST, Weight, too_much
+from apportion.profiles.weight import COST, LARGEST, MONEY, Weight, too_much
 
 Codes = NDArray[np.int32]
 
@@ -68,9 +68,10 @@ class Stacks:
         if name is None:
             return 0
         if name not in known:
+            asked = MONEY if name == COST else name
             raise ProfileTraceError(
-                f"has no weight {name!r}, but {', '.join(known)}; money and energy come from a "
-                "ledger: apportion flamegraph build --ledger"
+                f"has no weight {asked!r}, but {', '.join(one.asked_as for one in self.weights)}; "
+                "money and energy come from a ledger: apportion flamegraph build --ledger"
             )
         return known.index(name)
 

@@ -21,5 +21,9 @@ class StepRange:
         if self.last < self.first:
             raise ValueError(f"the range {self.first} to {self.last} holds no step")
 
+    def __str__(self) -> str:
+        """As people write it."""
+        return f"{self.first}-{self.last}"
+
     def __contains__(self, number: int) -> bool:
         return self.first <= number <= self.last

@@ -56,7 +56,8 @@ def matched(traces: Sequence[RankCollectives]) -> Matched:
     keys = [_keys(trace) for trace in traces]
     warnings: list[str] = []
     has_groups = all(one.group is not None for trace in traces for one in trace.operations)
-    if len(traces) > 1 and not (has_groups or _is_one_group(traces)):
+    is_unknown = len(traces) > 1 and not (has_groups or _is_one_group(traces))
+    if is_unknown:
         warnings.append(
             "groups are not known, and these are not all ranks of one world in the same order of "
             "collectives: no wire time and no wait can be told; give all ranks, or record with "
@@ -74,6 +75,8 @@ def matched(traces: Sequence[RankCollectives]) -> Matched:
             f"{unequal} operations of one group and number differ in kind between ranks and were "
             "not compared: the traces are of different times or jobs"
         )
+    if not is_unknown:
+        warnings += _missing_ranks(traces, together.values())
     warnings += _clock_warnings(together.values())
     found = [
         _operation(trace, operation, together.get(key, []))
@@ -131,6 +134,23 @@ def _operation(trace: RankCollectives, own: Collective, members: Sequence[Collec
     if len(members) < 2:
         return Operation(trace, own, 1, None)
     return Operation(trace, own, len(members), min(one.duration_ns for one in members))
+
+
+def _missing_ranks(
+    traces: Sequence[RankCollectives], together: Iterable[Sequence[Collective]]
+) -> list[str]:
+    """Collectives of which not all ranks' traces are here."""
+    world = max((trace.world_size or 0 for trace in traces), default=0)
+    short = [members for members in together if len(members) < (members[0].group_size or world)]
+    if not short:
+        return []
+    return [
+        (
+            f"{sum(map(len, short))} operations are not here of all ranks of their group: with one "
+            "rank's trace wire time and wait are not known, with some ranks' traces the wire time "
+            "is an upper bound; give the traces of all ranks"
+        )
+    ]
 
 
 def _clock_warnings(together: Iterable[Sequence[Collective]]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import IO, Final
 
 from apportion.core.errors import ProfileTraceError
 from apportion.profiles.device_trace import DeviceTrace
-from apportion.profiles.kineto_events import ByteStream
+from apportion.profiles.kineto_events import CHUNK_BYTES, ByteStream
 from apportion.profiles.kineto_trace import read_kineto
 from apportion.profiles.nsys_trace import read_nsys
 
@@ -47,8 +47,10 @@ class TraceFile:
         return str(self.path) if self.member is None else f"{self.path}:{self.member}"
 
     def is_copy_of(self, other: TraceFile) -> bool:
-        """Whether both are the same trace, byte for byte."""
-        return self.member == other.member and filecmp.cmp(self.path, other.path, shallow=False)
+        """Whether both are the same trace, byte for byte once they are unpacked."""
+        if self.member != other.member:
+            return False
+        return filecmp.cmp(self.path, other.path, shallow=False) or _is_same(self.path, other.path)
 
     def read(self) -> tuple[DeviceTrace, ...]:
         """The traces in it: one, or of Nsight Systems one for each process and device.
@@ -97,6 +99,18 @@ def _members(path: Path) -> list[TraceFile]:
     if not members:
         raise ProfileTraceError("is an archive without any .json file", path=path)
     return members
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both have the same content, packed or not. It ends at the first difference."""
+    try:
+        with _opened(one) as first, _opened(other) as second:
+            while (piece := first.read(CHUNK_BYTES)) == second.read(CHUNK_BYTES):
+                if not piece:
+                    return True
+    except (ProfileTraceError, OSError, EOFError, zlib.error):
+        pass  # who reads the file says what is wrong with it
+    return False
 
 
 def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> ByteStream:

@@ -16,6 +16,8 @@ MONEY: Final = "money"
 UNITS: Final = (SAMPLES, NANOSECONDS, MILLIJOULES, MONEY)
 LARGEST: Final = (1 << 63) - 1
 """What all of a profile may weigh together."""
+COST: Final = "cost"
+"""The name of money among weights, as pprof knows it; people ask for `MONEY`."""
 _TIMES: Final = ((NS_PER_SECOND, "s"), (1_000_000, "ms"), (1_000, "us"))
 _DIGITS: Final = 4
 
@@ -27,6 +29,11 @@ class Weight:
     name: str
     unit: str
     currency: str | None = None
+
+    @property
+    def asked_as(self) -> str:
+        """What people call it, and `--weight` with them."""
+        return MONEY if self.name == COST else self.name
 
     def text(self, value: int) -> str:
         """`value` as a person reads it; money to the last unit."""
@@ -67,4 +74,4 @@ COUNT: Final = Weight("samples", SAMPLES)
 
 def cost(currency: str) -> Weight:
     """Money of a currency."""
-    return Weight("cost", MONEY, currency)
+    return Weight(COST, MONEY, currency)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
+
 from apportion.agent.pipeline.seen import SILENT_NS, Seen
 from apportion.collectors.collector import Batch, DeviceFailure, Ended, FailureKind
 from apportion.core.allocation import Allocation
@@ -84,3 +88,17 @@ def test_what_ended_is_forgotten_unless_another_device_has_its_id() -> None:
     assert list(seen.infos) == [rest]
     seen.take(Batch(devices=(smaller,), ended=(Ended(rest, MonotonicNs(2)),)))
     assert seen.infos == {rest: smaller}
+
+
+def test_each_device_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """When it is first shown; a simulated one as a warning that says SIMULATED."""
+    seen = Seen(PriceTable())
+    fake = DeviceInfo(DeviceId("GPU-2"), "NVIDIA H100 80GB HBM3", 4, "nvml", simulated=True)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            seen.take(SHOWN)
+            seen.take(Batch(devices=(fake,)))
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "device 3: NVIDIA H100 80GB HBM3, GPU-1"),
+        ("WARNING", "SIMULATED device 4: NVIDIA H100 80GB HBM3, GPU-2"),
+    ]

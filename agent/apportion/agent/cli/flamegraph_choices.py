@@ -11,12 +11,12 @@ from typing import Final
 from apportion.agent.cli.jobs_option import add_jobs
 from apportion.core.errors import ConfigError
 from apportion.profiles.step_range import StepRange
-from apportion.profiles.weight import COUNT, ENERGY, MONEY, TIME, Weight, cost
+from apportion.profiles.weight import COST, COUNT, ENERGY, MONEY, TIME, Weight, cost
 
 FILES: Final = (
     "folded text, py-spy's raw, speedscope's JSON, or a trace of torch.profiler or nsys, one a rank"
 )
-_NAMES: Final = {"money": "cost", "joules": "energy"}
+_NAMES: Final = {MONEY: COST, "joules": ENERGY.name}
 """Weights by what people call them, too."""
 _WEIGHTS: Final = {one.unit: one for one in (COUNT, TIME, ENERGY)}
 

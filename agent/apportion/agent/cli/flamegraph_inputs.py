@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from pathlib import Path
@@ -16,12 +16,13 @@ from apportion.core.errors import ConfigError, ProfileTraceError
 from apportion.profiles.rank_collectives import RankCollectives
 from apportion.profiles.rank_stacks import STEP, RankStacks
 from apportion.profiles.stack_file import read_stacks
-from apportion.profiles.stack_filter import costliest, of_steps
+from apportion.profiles.stack_filter import costliest, of_steps, steps_of
 from apportion.profiles.stack_stream import is_stack_file
 from apportion.profiles.stacks import Stacks
+from apportion.profiles.step_range import StepRange
 from apportion.profiles.stragglers import matched
 
-NEED_STEPS: Final = (
+_NEED_STEPS: Final = (
     "--steps and --costliest-steps need marked steps: a trace with steps, or, with --ledger, a "
     "profile of apportion profile cpu of a process whose steps the ledger has"
 )
@@ -63,8 +64,18 @@ def stacks_of(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks
     if not len(found.stacks):
         raise ConfigError("there is no stack in it: nothing ran while it was recorded")
     if not len(stacks):
-        raise ConfigError(f"no stack is left: {NEED_STEPS}")
+        raise nothing_left(steps_of(found.stacks, STEP), options.steps)
     return replace(found, stacks=stacks)
+
+
+def nothing_left(seen: Collection[int], asked: StepRange | None) -> ConfigError:
+    """Why no stack is of the steps that were asked for. seen: the steps that have stacks."""
+    if not seen or asked is None:
+        return ConfigError(f"no stack is left: {_NEED_STEPS}")
+    return ConfigError(
+        f"no stack is left: none is of --steps {asked}; {len(seen)} steps have stacks, from "
+        f"{min(seen)} to {max(seen)}"
+    )
 
 
 def read_files(options: argparse.Namespace, paths: Sequence[Path]) -> FoundStacks:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from apportion.agent.cli.flamegraph_filter import PHASES, WHOSE
-from apportion.agent.cli.flamegraph_inputs import NEED_STEPS, FoundStacks, read_files
+from apportion.agent.cli.flamegraph_inputs import FoundStacks, nothing_left, read_files
 from apportion.agent.cli.instant import unix_ns_of
 from apportion.agent.cli.ledger_option import ledgers_of
 from apportion.agent.cli.said import say
@@ -29,9 +29,10 @@ from apportion.cost.ledger.several import open_ledgers
 from apportion.cost.quantity import Quantity
 from apportion.profiles.py_spy_events import AT
 from apportion.profiles.rank_stacks import STEP
-from apportion.profiles.stack_filter import of_steps
+from apportion.profiles.stack_filter import of_steps, steps_of
 from apportion.profiles.stacks import Stacks
 from apportion.profiles.step_range import StepRange
+from apportion.profiles.weight import COST, ENERGY
 
 
 def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundStacks:
@@ -49,8 +50,10 @@ def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundSt
         else:
             steps = _Steps.of(options, stacks, ledger, chosen)
             stacks, spent, of_step = steps.stacks, steps.spent, steps.direct
+    weighed = priced(stacks, spent, of_step)
+    _hold_to_weight(options.weight, weighed, spent)
     say(_beside(spent))
-    return replace(found, stacks=priced(stacks, spent, of_step))
+    return replace(found, stacks=weighed)
 
 
 def whole_ledger(options: argparse.Namespace) -> FoundStacks:
@@ -74,9 +77,12 @@ def whole_ledger(options: argparse.Namespace) -> FoundStacks:
         profiles = {
             name: _of_filters(options, _joined(own.stacks, ledger)) for name, own in found.items()
         }
-    say(_beside(sum(spent.values(), NOTHING_SPENT), *spent.values()))
+    total = sum(spent.values(), NOTHING_SPENT)
+    weighed = priced_whole(profiles, spent)
+    _hold_to_weight(options.weight, weighed, total)
+    say(_beside(total, *spent.values()))
     complete = all(own.is_complete for own in found.values())
-    return FoundStacks(priced_whole(profiles, spent), complete)
+    return FoundStacks(weighed, complete)
 
 
 def _joined(stacks: Stacks, ledger: LedgerReader) -> Stacks:
@@ -131,11 +137,12 @@ class _Steps:
             ConfigError: no stack is of such a step.
         """
         asked: StepRange | None = options.steps
+        seen = steps_of(stacks, STEP)
+        known = {step for step in seen if asked is None or step in asked}
+        if (STEP in stacks.labels or options.costliest_steps is not None) and not known:
+            raise nothing_left(seen, asked)
         if asked is not None and STEP in stacks.labels:
             stacks = stacks.where(of_steps(stacks, STEP, asked))
-        known = {int(step) for step in stacks.label(STEP) if step is not None}
-        if (STEP in stacks.labels or options.costliest_steps is not None) and not known:
-            raise ConfigError(f"no stack is left: {NEED_STEPS}")
         if asked is None:
             asked = StepRange(min(known), max(known))
         costs = CostByCategory.by_step(ledger, replace(chosen, steps=[(asked.first, asked.last)]))
@@ -176,6 +183,26 @@ def _chosen(options: argparse.Namespace, clock: Clock) -> CostFilter:
         start_unix_ns=since_ns,
         end_unix_ns=until_ns,
     )
+
+
+def _hold_to_weight(name: str | None, stacks: Stacks, spent: CostByCategory) -> None:
+    """Hold the wish for a weight to what the ledger has figures of.
+
+    Raises:
+        ConfigError: it has none of it, and why.
+    """
+    if name is None or name in {weight.name for weight in stacks.weights}:
+        return
+    others = ", ".join(weight.asked_as for weight in stacks.weights)
+    if name == COST:
+        why = "has no money of it: no price is known; add one and run apportion prices apply"
+    elif name == ENERGY.name and spent.total.energy_mj is None:
+        why = "has no energy of it: no device that it ran on has an energy source"
+    elif name == ENERGY.name:
+        why = "has an energy below 0 in a category of it: take a longer period"
+    else:
+        why = f"knows nothing of {name!r}"
+    raise ConfigError(f"the ledger {why}; --weight can be: {others}")
 
 
 def _beside(spent: CostByCategory, *parts: CostByCategory) -> Iterator[str]:

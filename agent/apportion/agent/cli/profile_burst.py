@@ -32,7 +32,7 @@ MOST_HZ: Final = 100
 def add_burst(parser: argparse.ArgumentParser) -> None:
     """Whom to sample, and how."""
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--pid", type=int, help="this process")
+    whom.add_argument("--pid", type=_from_one, metavar="PID", help="this process")
     whom.add_argument("--workload", metavar="NAME", help="the live process of this workload")
     parser.add_argument("--rank", type=int, help="with --workload: of this rank (default: lowest)")
     normal = Burst()
@@ -173,9 +173,9 @@ class CpuBursts:
             who=who(),
             pid=pid,
             workload=self._options.workload,
-            duration_s=float(self.burst.duration_s),
-            samples=0 if found is None else found.samples,
-            cpu_s=0.0 if found is None else round(found.cpu_s, 3),
+            duration_s=None if found is None else float(self.burst.duration_s),
+            samples=None if found is None else found.samples,
+            cpu_s=None if found is None else round(found.cpu_s, 3),
             file=file,
             error=error,
         )

@@ -158,11 +158,12 @@ def _record(
         who=who(),
         pid=pid,
         workload=options.workload,
-        duration_s=0.0,
-        samples=0 if error else options.steps,
-        cpu_s=0.0,
+        duration_s=None,
+        samples=None,
+        cpu_s=None,
         file=file,
         error=error,
+        steps=None if error else options.steps,
     )
 
 

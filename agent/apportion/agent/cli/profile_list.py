@@ -21,6 +21,7 @@ COLUMNS: Final = (
     "pid",
     "duration_s",
     "samples",
+    "steps",
     "cpu_s",
     "file",
     "error",

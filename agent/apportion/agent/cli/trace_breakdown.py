@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -80,7 +80,7 @@ def configure_breakdown(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     add_inputs(parser)
     parser.add_argument(
-        "--list", choices=LISTS, default="steps", help="what --format csv prints (default: steps)"
+        "--list", choices=LISTS, help="print this list alone (csv: steps if not said)"
     )
     parser.add_argument(
         "--drop-last-step",
@@ -105,18 +105,22 @@ def run_breakdown(options: argparse.Namespace) -> int:
     )
     ranks, complete = reduced(options, reduce)
     if options.format == "json":
-        document = [_document(rank) for rank in ranks]
+        lists = LISTS if options.list is None else (options.list,)
+        document = [_document(rank, lists) for rank in ranks]
         sys.stdout.write(f"{json.dumps(document, indent=2)}\n")
     elif options.format == "csv":
-        rows = [row for rank in ranks for row in _LISTS[options.list](rank)]
-        columns = ("source", *_COLUMNS[options.list])
-        sys.stdout.write(render(rows, columns, "csv"))
+        name = options.list or LISTS[0]
+        rows = [row for rank in ranks for row in _LISTS[name](rank)]
+        sys.stdout.write(render(rows, ("source", *_COLUMNS[name]), "csv"))
+    elif options.list is not None:
+        rows = [named(row) for rank in ranks for row in _LISTS[options.list](rank)]
+        sys.stdout.write(render(rows, _COLUMNS[options.list], "table"))
     else:
         _print_tables(ranks)
     return 0 if complete else 1
 
 
-def _document(rank: RankBreakdown) -> Row:
+def _document(rank: RankBreakdown, lists: Sequence[str]) -> Row:
     return {
         "source": rank.source,
         "rank": rank.rank,
@@ -125,9 +129,9 @@ def _document(rank: RankBreakdown) -> Row:
         **{
             name: [
                 {key: value for key, value in row.items() if key not in {"source", "rank"}}
-                for row in rows(rank)
+                for row in _LISTS[name](rank)
             ]
-            for name, rows in _LISTS.items()
+            for name in lists
         },
         "warnings": list(rank.warnings),
         "unverified": rank.unverified,

@@ -38,6 +38,7 @@ COLUMNS: Final = (
     "mbu_pct",
 )
 SHOWN_NAME: Final = 50
+_POINT: Final = "--point"
 _LEAST, _MOST = 1e-30, 1e30
 
 
@@ -80,6 +81,7 @@ def run_roofline(options: argparse.Namespace) -> int:
             refused.append(error)
     if reports:
         say([UNVERIFIED])
+    works: list[RankWork] = []
     is_complete = True
     if options.files:
         works, is_complete = reduced(options, RankWork.of)
@@ -87,30 +89,55 @@ def run_roofline(options: argparse.Namespace) -> int:
     if refused and not measured:
         raise refused[0]
     say(map(str, refused))
+    unknown = {work.source: work.device_name for work in works if _facts_of(work, given) is None}
+    if points and given is None:
+        unknown[_POINT] = None
+    peaks = {source: _unknown_peaks(name) for source, name in unknown.items()}
+    say(f"{source}: {text}" for source, text in peaks.items())
+    doubts = {work.source: [*work.warnings, *filter(None, [work.unverified])] for work in works}
+    doubts |= {str(path): [UNVERIFIED] for path in reports}
+    for source, text in peaks.items():
+        doubts.setdefault(source, []).append(text)
     if options.svg is not None:
-        _draw(options.svg, measured)
-    rows = [_row(one) for one in measured]
+        is_complete = _draw(options.svg, measured) and is_complete
+    rows = [{**_row(one), "warnings": doubts.get(one.source, [])} for one in measured]
     if options.format == "table":
         rows = [{**row, "name": _short(str(row["name"]))} for row in rows]
-    sys.stdout.write(render(rows, COLUMNS, options.format))
+    columns = (*COLUMNS, "warnings") if options.format == "json" else COLUMNS
+    sys.stdout.write(render(rows, columns, options.format))
     return 0 if is_complete and not refused else 1
 
 
-def _draw(path: Path, measured: Sequence[Measured]) -> None:
+def _draw(path: Path, measured: Sequence[Measured]) -> bool:
+    """Write the picture; whether there is anything in it."""
+    if not any(one.intensity and one.flop_per_s for one in measured):
+        message = (
+            f"{path}: not written: nothing here has both operations and bytes, so there is no dot; "
+            "give a table of Nsight Compute, or a --point"
+        )
+        say([message])
+        return False
     try:
         path.write_text(roofline_svg(measured), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", path=path) from error
+    return True
+
+
+def _facts_of(work: RankWork, given: DeviceFacts | None) -> DeviceFacts | None:
+    """Of the device that was given, else of the one that the trace names."""
+    if given is not None or work.device_name is None:
+        return given
+    return DeviceFacts.named(work.device_name)
+
+
+def _unknown_peaks(device: str | None) -> str:
+    named = "names no device" if device is None else f"is of {device!r}"
+    known = ", ".join(DeviceFacts.names())
+    return f"{named}, so its peaks are unknown; give --device, one of {known}"
 
 
 def _run(work: RankWork, given: DeviceFacts | None) -> Measured:
-    found = given
-    if found is None and work.device_name is not None:
-        found = DeviceFacts.named(work.device_name)
-    if found is None:
-        known = ", ".join(DeviceFacts.names())
-        named = "names no device" if work.device_name is None else f"is of {work.device_name!r}"
-        say([f"{work.source}: {named}, so its peaks are unknown; give --device, one of {known}"])
     return Measured(
         source=work.source,
         name="the run" if work.rank is None else f"the run of rank {work.rank}",
@@ -118,7 +145,7 @@ def _run(work: RankWork, given: DeviceFacts | None) -> Measured:
         duration_ns=work.duration_ns,
         flop=work.flop,
         size_bytes=None,
-        roof=_roof(found, work.device_name),
+        roof=_roof(_facts_of(work, given), work.device_name),
     )
 
 
@@ -131,7 +158,7 @@ def _point(text: str, given: DeviceFacts | None) -> Measured:
     if not name or not all(_LEAST < figure < _MOST for figure in (flop, size_bytes, seconds)):
         raise ConfigError(f"--point {text!r} is not NAME=FLOP,BYTES,SECONDS with numbers above 0")
     return Measured(
-        source="--point",
+        source=_POINT,
         name=name,
         calls=1,
         duration_ns=round(seconds * NS_PER_SECOND),

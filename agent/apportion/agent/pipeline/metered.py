@@ -194,9 +194,7 @@ class MeteredDevices:
             target_ns = targets[device.key]
             energy = (device.accounted_mj(target_ns), device.energy_source)
             rows.append((device.key, target_ns, device.since_ns, *energy))
-            kept = [knot.time_ns for knot in device.knots if knot.time_ns <= target_ns]
-            if kept:
-                batch.readings_before[device.key] = kept[-1]
+            batch.readings_before[device.key] = device.needed_from_ns(target_ns)
             if idle[device.key].samples != device.idle.samples:
                 batch.replace("idle_power", idle[device.key].rows(device.key))
         batch.replace("watermark", rows)

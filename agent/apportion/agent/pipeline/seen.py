@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.pipeline.binding import Node
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.rate import PriceTable, Rate
 
+_LOG: Final = logging.getLogger(__name__)
 SILENT_NS: Final = 5 * NS_PER_MINUTE
 KUBELET: Final = "kubernetes"
 """The collector that asks it."""
@@ -44,6 +46,8 @@ class Seen:
             self.infos.pop(ended.device, None)
             self.latest.pop(ended.device, None)
         for info in batch.devices:
+            if info.device not in self.infos:
+                _say(info)
             self.infos[info.device] = info
         for sources in batch.sources:
             self._shares[sources.device] = sources.share
@@ -138,3 +142,8 @@ class Seen:
             processes.uid_of,
             numbered,
         )
+
+
+def _say(info: DeviceInfo) -> None:
+    level, which = (logging.WARNING, "SIMULATED ") if info.simulated else (logging.INFO, "")
+    _LOG.log(level, "%sdevice %d: %s, %s", which, info.index, info.name, info.device)
