@@ -64,6 +64,8 @@ def test_it_prices_what_was_unpriced(ledger: Path, capsys: pytest.CaptureFixture
         "left out the hour from 2023-11-15 00:00Z: it is not over in the ledger\n"
         "2.500 device-hours of GPU-2 (NVIDIA Unheard-of) stay as they are: the table has no price "
         "for it\n"
+        "an agent that runs goes on with the table that it was started with: restart it, so that "
+        "time from now on has these prices, too\n"
     )
     assert apply(ledger) == 0
     assert capsys.readouterr().out == "nothing to post\n"

@@ -215,6 +215,8 @@ class Snapshot:
     currency: str | None = None
     simulated: bool = False
     devices: tuple[DeviceState, ...] = ()
+    nameless: tuple[DeviceFailure, ...] = ()
+    """Of devices that cannot be read and have never said their names."""
     samples: tuple[Sample, ...] = ()
     """Of sources that are not about devices."""
     spend: Mapping[SpendKey, Spend] = field(default_factory=lambda: MappingProxyType({}))

@@ -34,6 +34,10 @@ COLUMNS: Final = (
 )
 RULE_COLUMNS: Final = ("device", "category", "change", "currency", "source", "as_of")
 EXACT: Final = 12
+_RESTART: Final = (
+    "an agent that runs goes on with the table that it was started with: restart it, so that time "
+    "from now on has these prices, too"
+)
 
 
 def configure_apply(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +113,8 @@ def _say(proposal: Proposal, *, form: str, dry_run: bool) -> None:
         sys.stdout.write(f"{verb} {lines}\n" if proposal.batch.inserted else "nothing to post\n")
     for line in _remarks(proposal):
         sys.stderr.write(f"{line}\n")
+    if not dry_run:
+        sys.stderr.write(f"{_RESTART}\n")
 
 
 def _shown(change: PriceChange) -> Mapping[str, object]:

@@ -72,6 +72,11 @@ def emit(snapshot: Snapshot, to: Emission) -> None:
     """Every sample of a snapshot."""
     for device in snapshot.devices:
         _device(device, to)
+    for failure in snapshot.nameless:
+        place = {"device": f"index:{failure.index}"}
+        to.put("device_up", 0, place, simulated=snapshot.simulated)
+        why = {**place, "reason": failure.kind.value}
+        to.put("device_failure", 1, why, simulated=snapshot.simulated)
     for sample in snapshot.samples:
         labels = dict(sample.labels)
         to.put(sample.name, sample.value, labels, simulated=snapshot.simulated)
