@@ -61,6 +61,22 @@ def test_breakdown_as_csv(ranks: list[str], capsys: pytest.CaptureFixture[str]) 
     ]
 
 
+def test_files_without_a_rank_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the shortest name that does: alone without its folder, else below the common one."""
+    paths: list[str] = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        events = [*EVENTS, launch(50, 3 if name == "a" else 4)]
+        paths.append(str(save(tmp_path / name / "run.json", document(events))))
+
+    for files, names in ((paths[:1], {"run.json"}), (paths, {"a/run.json", "b/run.json"})):
+        assert main(["trace", "breakdown", *files, "--list", "types", "--jobs", "1"]) == 0
+        lines = capsys.readouterr().out.splitlines()[1:]
+        assert {line.split()[0] for line in lines} == names
+
+
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_breakdown_of_one_list(
     ranks: list[str], form: str, capsys: pytest.CaptureFixture[str]

@@ -113,7 +113,7 @@ def run_breakdown(options: argparse.Namespace) -> int:
         rows = [row for rank in ranks for row in _LISTS[name](rank)]
         sys.stdout.write(render(rows, ("source", *_COLUMNS[name]), "csv"))
     elif options.list is not None:
-        rows = [named(row) for rank in ranks for row in _LISTS[options.list](rank)]
+        rows = named(row for rank in ranks for row in _LISTS[options.list](rank))
         sys.stdout.write(render(rows, _COLUMNS[options.list], "table"))
     else:
         _print_tables(ranks)
@@ -139,18 +139,18 @@ def _document(rank: RankBreakdown, lists: Sequence[str]) -> Row:
 
 
 def _print_tables(ranks: list[RankBreakdown]) -> None:
-    steps = [named(row) for rank in ranks for row in _steps(rank)]
+    steps = named(row for rank in ranks for row in _steps(rank))
     sys.stdout.write(render(steps, STEP_COLUMNS, "table"))
     sys.stdout.write(f"\n{render(steps, SHARE_COLUMNS, 'table')}")
-    types = [named(row) for rank in ranks for row in _types(rank)]
+    types = named(row for rank in ranks for row in _types(rank))
     sys.stdout.write(f"\n{render(types, TYPE_COLUMNS, 'table')}")
     kernels: list[Row] = []
     for rank in ranks:
         for row in list(_kernels(rank))[:SHOWN_KERNELS]:
             name = str(row["kernel"])
             short = name if len(name) <= SHOWN_NAME else f"{name[: SHOWN_NAME - 1]}…"
-            kernels.append(named({**row, "kernel": short}))
-    sys.stdout.write(f"\n{render(kernels, KERNEL_COLUMNS, 'table')}")
+            kernels.append({**row, "kernel": short})
+    sys.stdout.write(f"\n{render(named(kernels), KERNEL_COLUMNS, 'table')}")
 
 
 def _steps(rank: RankBreakdown) -> Iterator[Row]:

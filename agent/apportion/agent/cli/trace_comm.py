@@ -111,10 +111,7 @@ def run_comm(options: argparse.Namespace) -> int:
         sys.stdout.write(render(lists[name], ("source", *columns[name]), "csv"))
     else:
         shown_lists = LISTS[:2] if options.list is None else (options.list,)
-        tables = [
-            render([named(row) for row in lists[name]], columns[name], "table")
-            for name in shown_lists
-        ]
+        tables = [render(named(lists[name]), columns[name], "table") for name in shown_lists]
         sys.stdout.write("\n".join(tables))
     return 0 if complete else 1
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -122,10 +123,18 @@ def _same_ranks(results: Sequence[Summary]) -> Iterator[str]:
             )
 
 
-def named(row: Mapping[str, object]) -> dict[str, object]:
-    """A row for people: its trace by rank, else by file; three decimals."""
-    shown = {key: round(cell, 3) if isinstance(cell, float) else cell for key, cell in row.items()}
-    return {**shown, "rank": row["source"] if row["rank"] is None else row["rank"]}
+def named(rows: Iterable[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Rows for people: a trace by rank, else by file, below what all have in common."""
+    found = [
+        {key: round(cell, 3) if isinstance(cell, float) else cell for key, cell in row.items()}
+        for row in rows
+    ]
+    sources = {str(row["source"]) for row in found if row["rank"] is None}
+    folders = {Path(source).absolute().parent for source in sources}
+    for row in found:
+        if row["rank"] is None:
+            row["rank"] = os.path.relpath(str(row["source"]), os.path.commonpath(folders))
+    return found
 
 
 def _progress(done: int, total: int, label: str) -> None:
