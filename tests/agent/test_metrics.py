@@ -33,6 +33,7 @@ from apportion.agent.snapshot import (
     SpendKey,
 )
 from apportion.agent.testing import GPU, UNPRICED_GPU, full_snapshot
+from apportion.collectors.collector import DeviceFailure, FailureKind
 from apportion.core.category import Category
 from apportion.core.family import BOUNDS, Family
 from apportion.core.ids import DeviceId
@@ -171,6 +172,15 @@ def test_a_device_that_is_not_owned_has_telemetry_but_no_account() -> None:
     assert "apportion_device_power_watts" in names
     assert "apportion_settlement_lag_seconds" not in names
     assert "apportion_device_unpriced_seconds_total" not in names
+
+
+def test_a_device_without_a_name_is_shown_by_its_place() -> None:
+    """A GPU that was lost before anybody read it must not be silent."""
+    lost = DeviceFailure(None, 3, "GPU is lost", FailureKind.LOST)
+    snapshot = replace(full_snapshot(), nameless=(lost,))
+    place = "index:3"
+    assert _value(snapshot, "apportion_device_up", device=place) == 0
+    assert _value(snapshot, "apportion_device_failure", device=place, reason="lost") == 1
 
 
 def test_without_a_currency_there_is_no_money() -> None:

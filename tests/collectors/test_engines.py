@@ -10,6 +10,7 @@ from tests.collectors.metrics_server import MetricsServer, answer, unused_port
 
 from apportion.collectors.collector import Batch
 from apportion.collectors.engines import Engines
+from apportion.collectors.observed import Observed
 from apportion.collectors.once import collect_once
 from apportion.collectors.options import CollectorOptions
 from apportion.core.clock import ManualClock
@@ -79,11 +80,13 @@ def test_a_text_of_something_else_is_a_failure(server: MetricsServer) -> None:
 
 
 def test_all_that_fail_are_an_error() -> None:
-    """Then the collector has failed, with the reasons."""
+    """Then the collector has failed, with the reasons; each place still says that it failed."""
     ports = (unused_port(), unused_port())
-    engines, _ = made(*(f"http://127.0.0.1:{port}" for port in ports))
+    engines, clock = made(*(f"http://127.0.0.1:{port}" for port in ports))
     with pytest.raises(SourceLost, match=rf"127\.0\.0\.1:{ports[0]}: connection refused"):
         engines.collect()
+    told_of = told(Observed(engines, clock).collect(), "scrape_success")
+    assert told_of == {f"127.0.0.1:{port}": 0 for port in ports}
 
 
 def test_no_engine_is_named() -> None:

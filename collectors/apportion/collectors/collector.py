@@ -41,6 +41,12 @@ class DeviceFailure:
     reason: str
     kind: FailureKind = FailureKind.SILENT
 
+    def concerns(self, info: DeviceInfo) -> bool:
+        """Is it that of this device? One that never said its name is known by its place."""
+        if self.device is not None:
+            return self.device == info.device
+        return self.index == info.index
+
 
 class Ended(NamedTuple):
     """A device that does not exist, since MIG was changed; its last reading is of `time_ns`."""

@@ -104,7 +104,9 @@ class Dcgm:
         stale = self._stale(told)
         if not told or len(stale) == len(told):
             kind = FailureKind.STALE if told else None
-            raise self._complaints.all_of({**errors, **stale}, kind)
+            # Places that nobody has named are guesses: that nothing is there is no failure.
+            known = health if self._is_named else ()
+            raise self._complaints.all_of({**errors, **stale}, known, kind)
         if not self._is_named:
             self._scrapes = [each for each in self._scrapes if each.target.name not in errors][:1]
             errors = {}

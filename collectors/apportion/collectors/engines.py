@@ -57,7 +57,7 @@ class Engines:
             if scraped.error is not None:
                 errors[scrape.target.name] = scraped.error
         if len(errors) == len(self._scrapes):
-            raise self._complaints.all_of(errors)
+            raise self._complaints.all_of(errors, samples)
         self._complaints.say(errors)
         return Batch(samples=tuple(samples))
 

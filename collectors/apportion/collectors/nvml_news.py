@@ -152,7 +152,8 @@ class NvmlNews:
     @property
     def failing_kind(self) -> FailureKind | None:
         """Why no GPU is read, where that is the same of all; None where it is not, or some are."""
-        kinds = {self._failing.get(index) for index in self._places}
+        # Where none has ever said its name, those that fail are all that there are.
+        kinds = {self._failing.get(index) for index in self._places or self._failing}
         return kinds.pop() if len(kinds) == 1 else None
 
     def forget_places(self) -> None:

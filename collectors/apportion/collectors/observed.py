@@ -68,7 +68,7 @@ class Observed:
         self._measure(self._start)
 
     def collect(self) -> Batch:
-        """What is new; empty where the collection failed."""
+        """What is new; where the collection failed, what is known all the same."""
         return self._measure(self._collector.collect)
 
     def rest(self, reason: str) -> None:
@@ -94,7 +94,8 @@ class Observed:
             batch = call()
         except Exception as error:  # noqa: BLE001 - one source must never take the agent down
             self._failed(error, begun_ns)
-            return Batch()
+            known = error.samples if isinstance(error, CollectorError) else ()
+            return Batch(samples=known or None)
         now_ns = self._clock.monotonic_ns()
         if self._status.error is not None and not self._is_starting:
             _LOG.info("collector %s works again", self.name)

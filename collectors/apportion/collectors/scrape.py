@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -180,10 +180,16 @@ class Complaints:
             _LOG.info("collector %s: %s answers again", self._collector, target)
         self._errors = dict(errors)
 
-    def all_of(self, errors: Mapping[str, str], kind: str | None = None) -> SourceLost:
-        """All targets failed now: the error to raise, which whoever called says."""
+    def all_of(
+        self, errors: Mapping[str, str], samples: Iterable[Sample], kind: str | None = None
+    ) -> SourceLost:
+        """All targets failed now: the error to raise, which whoever called says.
+
+        `samples` are how each look went.
+        """
         self._errors = {}
-        return SourceLost("; ".join(list(errors.values())[:_SAID]), kind=kind)
+        sentence = "; ".join(list(errors.values())[:_SAID])
+        return SourceLost(sentence, kind=kind, samples=tuple(samples))
 
 
 def look_at_all(scrapes: Sequence[Scrape], clock: Clock, patience_ns: int) -> list[Scraped]:

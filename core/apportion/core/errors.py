@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from apportion.core.sample import Sample
+
 
 class ApportionError(Exception):
     """Base of every error that this project raises on purpose."""
@@ -70,12 +72,16 @@ class RingError(ApportionError):
 class CollectorError(ApportionError):
     """A source of facts failed; its series stop and a metric says so.
 
-    `kind` is why, in one word, of a source of devices that knows it.
+    `kind` is why, in one word, of a source of devices that knows it. `samples` are what is known
+    all the same: which of its places failed, and how.
     """
 
-    def __init__(self, message: str = "", *, kind: str | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, kind: str | None = None, samples: tuple[Sample, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.kind = kind
+        self.samples = samples
 
 
 class NoData(CollectorError):

@@ -151,7 +151,7 @@ def test_a_counter_that_did_not_begin_at_zero_charges_nothing() -> None:
     metered = device()
     metered.add(reading(9_000_000_000), 0, "boot")
     assert metered.add(reading(8_000_000_000), 30 * SECOND, "boot") == Knot(
-        30 * SECOND, 0, 0, None, {}, 8_000_000_000, "boot"
+        30 * SECOND, 0, 0, None, {}, 8_000_000_000, "boot", INFO.index
     )
     metered.add(reading(60_000), 60 * SECOND, "another boot")
     assert [knot.reset_mj for knot in metered.knots] == [0, 0, 60_000]

@@ -373,6 +373,29 @@ def test_records_lost_before_the_ring_is_bound_are_remembered(*, restarts: bool)
     assert [row["incomplete"] for row in lines if row["kind"] == ChargeKind.CHARGE] == [1]
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_moves_has_the_energy_that_was_posted(*, restarts: bool) -> None:
+    """A start-up that is learnt late takes the energy of its own time, not a mean of more."""
+    world = World([PRICE])
+    world.read_all(0.0)
+    world.run(10 * SECOND, utilization=0.0, used_mj=1_000)
+    started_ns = world.now_ns + 2 * SECOND
+    for used_mj in (1_000, 1_000, 90_000, 90_000, 90_000):
+        world.run(SECOND, utilization=0.0, used_mj=used_mj)
+    world.clock.advance(2 * SECOND)
+    world.tick()
+    if restarts:
+        world.boot_agent()
+    llm = world.process("llm", started_ns=started_ns)
+    span = llm.start(SpanKind.REQUEST, world.now_ns)
+    world.run(SECOND, utilization=0.9, used_mj=90_000)
+    llm.finish(span, world.now_ns)
+    world.settle()
+    moved = [row["energy_mj"] for row in world.rows("charge") if row["kind"] == 2]
+    assert sorted(moved) == [-270_000, 270_000]
+    assert all(energy_mj >= 0 for energy_mj in world.sums("energy_mj").values())
+
+
 def test_a_loss_is_remembered_while_its_devices_are_another_agents() -> None:
     """A restarted agent reads its ring before it owns the device: what runs is marked later."""
     world = World([PRICE])

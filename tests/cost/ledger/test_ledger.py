@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,18 @@ def test_full_disk_is_tried_again(small_disk: Path) -> None:
         filler.unlink()
         ledger.commit(batch)
         assert ledger.load_state(0).next_charge_key == 2_000
+
+
+def test_a_ledger_of_an_unreleased_build_says_so(path: Path) -> None:
+    """Its number is this release's and its tables are not: no migration helps."""
+    open_ledger(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("ALTER TABLE entity DROP COLUMN base_model")
+    with (
+        open_ledger(path) as ledger,
+        pytest.raises(SchemaMismatch, match=r"base_model.*unreleased.*make a new one"),
+    ):
+        ledger.load_state(0)
 
 
 def test_damaged_file_says_so(path: Path) -> None:

@@ -72,6 +72,11 @@ def emit(snapshot: Snapshot, to: Emission) -> None:
     """Every sample of a snapshot."""
     for device in snapshot.devices:
         _device(device, to)
+    for failure in snapshot.nameless:
+        place = {"device": f"index:{failure.index}"}
+        to.put("device_up", 0, place, simulated=snapshot.simulated)
+        why = {**place, "reason": failure.kind.value}
+        to.put("device_failure", 1, why, simulated=snapshot.simulated)
     for sample in snapshot.samples:
         labels = dict(sample.labels)
         to.put(sample.name, sample.value, labels, simulated=snapshot.simulated)
@@ -349,7 +354,7 @@ def _agent(snapshot: Snapshot, to: Emission) -> None:
         to.put("agent_cpu_seconds_total", seconds(process.cpu_ns), labels)
         to.put("agent_resident_memory_bytes", process.resident_bytes, labels)
     to.put("agent_start_timestamp_seconds", _seconds(snapshot.started_unix_ns))
-    to.put("agent_degraded", len(snapshot.degraded))
+    to.put("agent_degraded", len(snapshot.complaints))
 
 
 def _money(units: int | None) -> float | None:

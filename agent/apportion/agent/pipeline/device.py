@@ -13,7 +13,7 @@ from apportion.cost.idle_power import IdlePower
 from apportion.cost.settlement.evidence import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from apportion.core.reading import DeviceInfo, Reading
     from apportion.cost.settlement.work import RatePeriod
@@ -25,6 +25,9 @@ MOST_POWER_W: Final = 2_000
 begin at 0, so nobody knows what was used."""
 _NS_PER_MJ: Final = 1_000_000
 """At one watt."""
+PAST_NS: Final = 10 * NS_PER_MINUTE
+"""For so long it is remembered when within its settled time energy was used: what is learnt late
+moves what was posted, to the millijoule. Of older time a settlement's mean power is known."""
 SLACK_NS: Final = NS_PER_MINUTE
 """Counters lag behind their readings, and were reset some time before them."""
 
@@ -45,6 +48,8 @@ class Knot:
     raw_mj: int | None = None
     boot: str = ""
     """Counters of another boot started anew."""
+    index: int = -1
+    """The device's place in its source's order then; a lost GPU has no other name."""
 
     def to_json(self) -> str:
         """For the ledger's `reading` table."""
@@ -56,6 +61,7 @@ class Knot:
                 self.cpu_ns_by_pid,
                 self.raw_mj,
                 self.boot,
+                self.index,
             ],
             separators=(",", ":"),
         )
@@ -63,9 +69,9 @@ class Knot:
     @classmethod
     def of_json(cls, time_ns: int, text: str) -> Knot:
         """The inverse of `to_json`."""
-        total_mj, reset_mj, activity_ratio, by_pid, raw_mj, boot = json.loads(text)
+        total_mj, reset_mj, activity_ratio, by_pid, *others = json.loads(text)
         pids = {int(pid): int(cpu_ns) for pid, cpu_ns in by_pid.items()}
-        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, raw_mj, boot)
+        return cls(time_ns, total_mj, reset_mj, activity_ratio, pids, *others)
 
 
 @dataclass(slots=True)
@@ -73,9 +79,10 @@ class MeteredDevice:
     """The timeline of one device that this agent owns.
 
     `settled_ns` is its watermark; `settled_mj` the energy total that is accounted for up to it.
-    Knots before the watermark but one are dropped after each commit. `awaited_since_ns` is when
-    this process began to wait for its first reading of a device that the ledger knows. `ends_ns`
-    is from when on the device does not exist: it is settled to there and no further.
+    Of knots before the watermark but one only time and energy are kept after a commit, in `past`.
+    `awaited_since_ns` is when this process began to wait for its first reading of a device that
+    the ledger knows. `ends_ns` is from when on the device does not exist: it is settled to there
+    and no further.
     """
 
     key: int
@@ -88,6 +95,7 @@ class MeteredDevice:
     priced: bool = False
     """Whether `rates` are those of the price table, and not only those of the ledger."""
     knots: list[Knot] = field(default_factory=list[Knot])
+    past: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     energy_source: str | None = None
     awaited_since_ns: int | None = None
     idle: IdlePower = field(default_factory=IdlePower)
@@ -119,6 +127,7 @@ class MeteredDevice:
             dict(reading.cpu_ns_by_pid),
             reading.energy_mj,
             boot,
+            self.info.index,
         )
         self.knots.append(knot)
         self.awaited_since_ns = None
@@ -135,6 +144,7 @@ class MeteredDevice:
     def restore(self, knots: list[Knot]) -> None:
         """Go on from persisted readings."""
         self.knots = knots
+        self._let_go()
         for knot in knots:
             if knot.total_mj is not None:
                 self._total_mj, self._raw_mj, self._boot = knot.total_mj, knot.raw_mj, knot.boot
@@ -169,8 +179,12 @@ class MeteredDevice:
 
     def curve(self) -> EnergyCurve | None:
         """Energy as a function of time; None where the device reports none."""
-        knots = [(k.time_ns, k.total_mj) for k in self.knots if k.total_mj is not None]
+        knots = _energies(self.knots)
         return EnergyCurve.of(knots) if knots else None
+
+    def past_curve(self) -> EnergyCurve:
+        """The same with what this process remembers of settled time."""
+        return EnergyCurve.of([*self.past, *_energies(self.knots)])
 
     def is_gone(self, now_ns: int) -> bool:
         """Was it awaited in vain since this process started?"""
@@ -184,7 +198,7 @@ class MeteredDevice:
         """
         if target_ns <= self.settled_ns:
             return self.settled_mj
-        known = [(k.time_ns, k.total_mj) for k in self.knots if k.total_mj is not None]
+        known = _energies(self.knots)
         if not known or known[0][0] > target_ns:
             return self.settled_mj
         return max(self.settled_mj or 0, EnergyCurve.of(known).at(target_ns))
@@ -229,11 +243,23 @@ class MeteredDevice:
         """The settlement up to `target_ns` is committed."""
         self.settled_mj = self.accounted_mj(target_ns)
         self.settled_ns = target_ns
-        self.knots = self.knots[self.keep_from() :]
+        self._let_go()
 
-    def keep_from(self) -> int:
-        """Index of the last knot at or before the watermark: it and what follows are needed."""
-        return max(0, bisect_right(self.knots, self.settled_ns, key=lambda k: k.time_ns) - 1)
+    def needed_from_ns(self, target_ns: int) -> int:
+        """Readings before it have no use once the device is settled to `target_ns`."""
+        kept_ns = max((k.time_ns for k in self.knots if k.time_ns <= target_ns), default=target_ns)
+        return min(kept_ns, target_ns - PAST_NS)
+
+    def _let_go(self) -> None:
+        # The last knot at or before the watermark and what follows are needed whole.
+        first = max(0, bisect_right(self.knots, self.settled_ns, key=lambda k: k.time_ns) - 1)
+        self.past += _energies(self.knots[:first])
+        self.past = self.past[bisect_right(self.past, (self.settled_ns - PAST_NS, 0)) :]
+        self.knots = self.knots[first:]
+
+
+def _energies(knots: Sequence[Knot]) -> list[tuple[int, int]]:
+    return [(knot.time_ns, knot.total_mj) for knot in knots if knot.total_mj is not None]
 
 
 def _used_mj(before: Knot, knot: Knot, duration_ns: int) -> int | None:

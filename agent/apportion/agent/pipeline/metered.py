@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.registry import Registry
+    from apportion.collectors.collector import DeviceFailure
     from apportion.core.reading import Reading
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.rate import Rate
@@ -31,6 +32,11 @@ class _Remembered(NamedTuple):
     watermark: Row
     knots: list[Knot]
     idle: IdlePower
+
+    @property
+    def place(self) -> int:
+        """Its place in its source's order when it was last read; -1 where nothing says so."""
+        return self.knots[-1].index if self.knots else -1
 
 
 class MeteredDevices:
@@ -74,6 +80,8 @@ class MeteredDevices:
                 registry.devices.renewed(older.key)
             powers = IdlePower.of_rows(idle.get(row[0], []))
             self._remembered[value.device] = _Remembered(value, row, knots.get(row[0], []), powers)
+        # Sorted by watermark: of two devices at one place the later one is there.
+        self._places = {known.place: name for name, known in self._remembered.items()}
 
     @property
     def settling(self) -> list[MeteredDevice]:
@@ -94,10 +102,22 @@ class MeteredDevices:
         """Wait for the readings of a device that the ledger knows; does nothing for others."""
         known = self._remembered.get(device)
         if known is not None:
-            info = DeviceInfo(
-                DeviceId(device), known.key.name, -1, known.key.source, bool(known.key.simulated)
-            )
+            key = known.key
+            index = known.place if self._is_at(device, known.place) else -1
+            info = DeviceInfo(DeviceId(device), key.name, index, key.source, bool(key.simulated))
             self._begin(info, now_ns).awaited_since_ns = now_ns
+
+    def _is_at(self, device: str, index: int) -> bool:
+        """Was nothing else read at this place since? The parts of a GPU share its place."""
+        latest = self._places[index]
+        return latest == device or (is_part(latest) and is_part(device))
+
+    def failed(self, failure: DeviceFailure) -> None:
+        """A device that is awaited is there and cannot be read: its time goes on, unattributed."""
+        for device in self.devices.values():
+            if device.awaited_since_ns is not None and failure.concerns(device.info):
+                device.awaited_since_ns = None
+                self._price(device)
 
     def read(self, info: DeviceInfo, reading: Reading) -> Row | None:
         """Take a reading. Returns its row of `reading`; None where it is older than the last."""
@@ -174,9 +194,7 @@ class MeteredDevices:
             target_ns = targets[device.key]
             energy = (device.accounted_mj(target_ns), device.energy_source)
             rows.append((device.key, target_ns, device.since_ns, *energy))
-            kept = [knot.time_ns for knot in device.knots if knot.time_ns <= target_ns]
-            if kept:
-                batch.readings_before[device.key] = kept[-1]
+            batch.readings_before[device.key] = device.needed_from_ns(target_ns)
             if idle[device.key].samples != device.idle.samples:
                 batch.replace("idle_power", idle[device.key].rows(device.key))
         batch.replace("watermark", rows)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from apportion.agent.pipeline.unread import of_source, unread
 from apportion.agent.process_usage import UsageByPart
 from apportion.agent.recent import Recent
 from apportion.agent.snapshot import DeviceState, LedgerCounts, RingCounts, Snapshot
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.seen import Seen
     from apportion.agent.pipeline.settlement import Settlement
     from apportion.agent.shipping.shipper import Shipper
-    from apportion.collectors.observed import CollectorStatus
     from apportion.core.clock import Clock
     from apportion.core.ids import DeviceId
     from apportion.core.reading import DeviceInfo
@@ -60,6 +60,17 @@ class Facts:
     started_unix_ns: int | None = None
     degraded: dict[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def left_behind(self) -> str | None:
+        """A sentence for who stops now, where the ledger has not taken everything."""
+        if not self.ledger_waiting:
+            return None
+        return (
+            f"what {self.ledger_waiting} ticks have read is not in the ledger "
+            f"({self.ledger_reason}): the next start settles that time with the spans that rings "
+            "still hold, and without these readings"
+        )
+
 
 def publish(
     settlement: Settlement,
@@ -88,17 +99,28 @@ def publish(
     monotonic_ns, unix_ns = clock.monotonic_ns(), clock.realtime_ns()
     now_ns = time.of(monotonic_ns)
     totals = settlement.totals
-    gpus = {device.partition("/")[0] for device in infos}
     stale_ns = max(STALE_NS, STALE_PERIODS * sample_period_ns)
+    since_ns = monotonic_ns - stale_ns
+    source = samplers[0].status
+    missing = {
+        each.info.device: each
+        for each in unread(
+            settlement, seen, source, now_ns=now_ns, since_ns=since_ns, patience_ns=stale_ns
+        )
+    }
+    infos = {**infos, **{device: each.info for device, each in missing.items()}}
+    gpus = {device.partition("/")[0] for device in infos}
     devices: list[DeviceState] = []
     for device, info in sorted(infos.items(), key=lambda item: (item[1].source, item[1].index)):
         metered = settlement.devices.get(device)
         reading = seen.latest.get(device)
         age_ns = None if reading is None else monotonic_ns - reading.time_ns
-        failure = seen.failure_of(info, monotonic_ns - stale_ns)
+        failure = seen.failure_of(info, since_ns)
         up = failure is None and age_ns is not None and age_ns <= telemetry_gap_ns
-        if not up and failure is None:
-            failure = _of_source(samplers[0].status, info, seen.failure_of(info, 0))
+        if device in missing:
+            failure = missing[device].failure
+        elif not up and failure is None:
+            failure = of_source(source, info, seen.failure_of(info, 0))
         devices.append(
             DeviceState(
                 info,
@@ -113,6 +135,11 @@ def publish(
                 up=up,
             )
         )
+    failing = seen.failures(since_ns)
+    failing += (
+        each.failure for each in missing.values() if each.failure.kind is FailureKind.VANISHED
+    )
+    nameless = () if locks.is_by_ring else _nameless(failing, infos.values())
     usages = [facts.usage.read("agent", agent_pid)]
     usages += [
         facts.usage.read(sampler.name, sampler.child_pid)
@@ -145,6 +172,7 @@ def publish(
         currency=prices.currency,
         simulated=any(info.simulated for info in infos.values()),
         devices=tuple(devices),
+        nameless=nameless,
         samples=(
             *collected,
             *recent,
@@ -185,23 +213,11 @@ def publish(
         processes=tuple(usage for usage in usages if usage is not None),
         degraded=(
             *_degraded(facts, infos, locks, samplers, poll, prices, unix_ns),
-            *_failing(seen.failures(monotonic_ns - stale_ns), locks, infos),
+            *_failing(failing, locks, infos),
             *(() if shipper is None or shipper.complaint is None else [shipper.complaint]),
             *(() if budgets is None or budgets.complaint is None else [budgets.complaint]),
         ),
     )
-
-
-def _of_source(
-    status: CollectorStatus, info: DeviceInfo, known: DeviceFailure | None
-) -> DeviceFailure:
-    """Why a device that nothing is said of is not read: its source fails, or leaves it out.
-
-    `known` is what was last said of it, and it was not read since.
-    """
-    reason = status.error or f"collector {status.name} tells nothing of it"
-    kind = known.kind if known and status.kind is FailureKind.SILENT else status.kind
-    return DeviceFailure(info.device, info.index, reason, kind)
 
 
 def _concerns(sample: Sample, gpus: Collection[str]) -> bool:
@@ -210,14 +226,28 @@ def _concerns(sample: Sample, gpus: Collection[str]) -> bool:
     return device is None or device.partition("/")[0] in gpus
 
 
-def _failing(
-    failures: Iterable[DeviceFailure], locks: DeviceLocks, infos: Collection[str]
-) -> list[str]:
-    return sorted(
-        f"device {failure.device or failure.index} cannot be read: {failure.reason}"
-        for failure in failures
-        if not locks.is_by_ring or failure.device in infos
+def _nameless(
+    failures: Iterable[DeviceFailure], infos: Collection[DeviceInfo]
+) -> tuple[DeviceFailure, ...]:
+    """Those of devices that neither a source nor the ledger has a name for."""
+    return tuple(
+        failure
+        for failure in sorted(failures, key=lambda each: each.index)
+        if failure.device is None and not any(map(failure.concerns, infos))
     )
+
+
+def _failing(
+    failures: Iterable[DeviceFailure], locks: DeviceLocks, infos: Mapping[DeviceId, DeviceInfo]
+) -> list[str]:
+    sentences: set[str] = set()
+    for failure in failures:
+        at_place = (device for device, info in infos.items() if failure.concerns(info))
+        device = failure.device or next(at_place, None)
+        if not locks.is_by_ring or device in infos:
+            name = device or f"at index {failure.index}"
+            sentences.add(f"device {name} cannot be read: {failure.reason}")
+    return sorted(sentences)
 
 
 def _open_requests(intake: Intake, folder: LabelFolder) -> Counter[tuple[str, str]]:

@@ -34,3 +34,5 @@ def take_batch(
             del ends[device]
     for device in ends:
         settlement.end(device)
+    for failure in batch.failures:
+        settlement.failed(failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -166,7 +167,7 @@ class _Past:
         """The settled interval again, a work for each rate and power at rest, as they were."""
         device = self._device
         pieces = self._history.settlements(device.key, self.start_ns, self.end_ns)
-        curve = _energy(pieces)
+        curve = _energy(pieces, device.past_curve())
         rates = {period.rate: period for period in device.rates}
         works: list[DeviceWork] = []
         for piece in pieces:
@@ -242,14 +243,34 @@ def claim_of(ring: RingState, row: RootRow) -> int:
     return row.end_ns if admits and not row.first_token_ns else row.start_ns
 
 
-def _energy(pieces: Sequence[SettledPiece]) -> EnergyCurve | None:
-    """The energy of settled time; what came too late for its own time is left out."""
+def _energy(pieces: Sequence[SettledPiece], known: EnergyCurve) -> EnergyCurve | None:
+    """The energy of settled time; what came too late for its own time is left out.
+
+    Within a piece it is as the readings that are still `known` say, as it was when the piece was
+    settled: else a move could take more from somebody than was posted. Where they are forgotten it
+    grows evenly.
+    """
     total_mj, knots, metered = 0, list[tuple[int, int]](), False
     for piece in pieces:
         if not knots or knots[-1][0] < piece.start_ns:
             knots.append((piece.start_ns, total_mj))
         metered |= piece.energy_mj is not None
+        knots += [(at_ns, total_mj + used_mj) for at_ns, used_mj in _within(piece, known)]
         if piece.end_ns - piece.start_ns > LATE_ENERGY_NS:
             total_mj += piece.energy_mj or 0
         knots.append((piece.end_ns, total_mj))
     return EnergyCurve.of(knots) if metered else None
+
+
+def _within(piece: SettledPiece, known: EnergyCurve) -> list[tuple[int, int]]:
+    """The readings inside of a piece, as what it had used by then; none where they do not fit."""
+    times_ns = known.times_ns
+    if not times_ns or times_ns[0] > piece.start_ns or times_ns[-1] < piece.end_ns:
+        return []
+    start_mj = known.at(piece.start_ns)
+    if known.at(piece.end_ns) - start_mj != piece.energy_mj:
+        return []
+    first = bisect_right(times_ns, piece.start_ns)
+    last = bisect_left(times_ns, piece.end_ns)
+    pairs = zip(times_ns[first:last], known.energies_mj[first:last], strict=True)
+    return [(time_ns, energy_mj - start_mj) for time_ns, energy_mj in pairs]

@@ -71,12 +71,9 @@ class Seen:
         return next((each for each in failures if self._concerns(each, info)), None)
 
     def _concerns(self, failure: DeviceFailure, info: DeviceInfo) -> bool:
-        if failure.device is not None and (
-            failure.device in self.infos or not is_part(info.device)
-        ):
-            return failure.device == info.device
-        # By its place: a GPU that never said its name, or one that MIG has cut.
-        return failure.index == info.index
+        if failure.device not in self.infos and is_part(info.device):
+            return failure.index == info.index  # that of a GPU that MIG has cut
+        return failure.concerns(info)
 
     def share_of(self, device_name: str) -> Fraction:
         """The container's share of a device by that name; 1 outside of one."""

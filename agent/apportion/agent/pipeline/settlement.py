@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.agent.pipeline.open_root import OpenRoot
     from apportion.agent.pipeline.ring_state import RingState
+    from apportion.collectors.collector import DeviceFailure
     from apportion.core.allocation import Pod
     from apportion.core.interval import Interval
     from apportion.core.reading import DeviceInfo, Reading
@@ -123,6 +124,10 @@ class Settlement:
         row = self.metered.read(info, reading)
         if row is not None:
             self._unsaved.readings.append(row)
+
+    def failed(self, failure: DeviceFailure) -> None:
+        """A device cannot be read: nothing waits for its first reading any more."""
+        self.metered.failed(failure)
 
     def end(self, device: str) -> None:
         """The device exists no longer; whatever of its time was read is still settled."""

@@ -14,7 +14,7 @@ from sqlalchemy import URL, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from apportion.core.errors import LedgerError, LedgerUnavailable
+from apportion.core.errors import LedgerError, LedgerUnavailable, SchemaMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -38,6 +38,15 @@ _REMEDIES: Final = (
     ("unable to open", "see that its directory exists and that the agent may use it"),
 )
 """What SQLite says when a ledger is out of reach for now, and what to do about it."""
+
+_UNRELEASED: Final = re.compile(
+    r"no such (column|table)|has no column named|(column|relation) .* does not exist"
+)
+_START_ANEW: Final = (
+    "its tables are those of no release, an unreleased build made it, and `apportion ledger "
+    "migrate` cannot know them: report or export with that build what you need, then move the "
+    "ledger away and let the agent make a new one"
+)
 
 _SECRET_PARAMETER: Final = re.compile(r"(?i)pass|secret|token|key")
 _POSTGRES: Final = "postgresql"
@@ -227,13 +236,20 @@ def ledger_errors(name: str, doing: str) -> Generator[None]:
         yield
     except DBAPIError as error:
         cause = " ".join(str(error.orig).split())
-        judged = _of_sqlite if isinstance(error.orig, sqlite3.Error) else _of_postgres
-        kind, remedy = judged(cause, getattr(error.orig, "sqlstate", None))
+        kind, remedy = _judged(cause, error.orig)
         message = f"ledger {name} could not {doing} ({cause})"
         raise kind(f"{message}: {remedy}" if remedy else message) from error
 
 
-def _of_sqlite(cause: str, _state: None) -> tuple[type[LedgerError], str]:
+def _judged(cause: str, error: BaseException | None) -> tuple[type[LedgerError], str]:
+    if _UNRELEASED.search(cause):
+        return SchemaMismatch, _START_ANEW
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(cause)
+    return _of_postgres(cause, getattr(error, "sqlstate", None))
+
+
+def _of_sqlite(cause: str) -> tuple[type[LedgerError], str]:
     for sign, remedy in _REMEDIES:
         if sign in cause.lower():
             return LedgerUnavailable, remedy
