@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from apportion.agent.http import Health, HttpService, create_app
 from apportion.agent.metrics.exposition import Exposition
 from apportion.agent.metrics.rendering import MetricsText, Rendered
+from apportion.agent.pipeline.publisher import Facts
 from apportion.agent.snapshot import LedgerCounts, Snapshot, SnapshotBoard
 from apportion.agent.testing import full_snapshot
 from apportion.core.clock import ManualClock
@@ -160,7 +161,15 @@ def test_what_is_degraded_is_said_and_served(doors: Doors) -> None:
     ]
     text = doors.get("/metrics").text
     assert "apportion_ledger_up 0.0" in text
+    assert "apportion_agent_degraded 2.0" in text
     assert 'apportion_collector_success{collector="host"} 0.0' in text
+
+
+def test_an_agent_that_stops_says_what_it_leaves_behind() -> None:
+    """With a full disk the last tick fails like those before it, and nobody would know."""
+    assert Facts().left_behind is None
+    said = Facts(ledger_waiting=3, ledger_reason="disk full").left_behind or ""
+    assert said.startswith("what 3 ticks have read is not in the ledger (disk full): ")
 
 
 def test_a_ledger_that_never_worked_is_not_ready(doors: Doors) -> None:

@@ -36,6 +36,7 @@ def test_locked_for_longer_than_a_commit_waits(node: Node) -> None:
         assert "another process holds its write lock" in agent.door.says()
         assert (agent.door.value("apportion_ledger_waiting_ticks") or 0) >= 1
         assert (agent.door.value("apportion_ledger_failures_total") or 0) >= 1
+        assert (agent.door.value("apportion_agent_degraded") or 0) >= 1
         assert agent.door.ready()
         assert agent.book.count("span") == SPANS
         writer.say(SPANS)

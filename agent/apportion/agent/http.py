@@ -78,15 +78,9 @@ class Health:
         snapshot = self._board.latest
         if snapshot is None:
             return False, ["the first settlement has not been made yet"]
-        degraded = [f"degraded: {sentence}" for sentence in snapshot.degraded]
-        ledger = snapshot.ledger
-        if not ledger.up:
-            reason = ledger.reason or "no reason was given"
-            degraded.insert(
-                0, f"degraded: the ledger is unavailable, {ledger.waiting} ticks wait: {reason}"
-            )
-            if not ledger.commits:
-                return False, degraded
+        degraded = [f"degraded: {sentence}" for sentence in snapshot.complaints]
+        if not snapshot.ledger.up and not snapshot.ledger.commits:
+            return False, degraded
         return True, ["ok", *degraded]
 
 

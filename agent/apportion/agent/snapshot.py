@@ -198,6 +198,14 @@ class LedgerCounts:
     reason: str | None = None
     """Why it is not up."""
 
+    @property
+    def complaint(self) -> str | None:
+        """A sentence where it is not up."""
+        if self.up:
+            return None
+        reason = self.reason or "no reason was given"
+        return f"the ledger is unavailable, {self.waiting} ticks wait: {reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -206,7 +214,7 @@ class Snapshot:
     The process began at `started_unix_ns`. `monotonic_ns` and `unix_ns` are the same instant.
     `simulated` is true where a simulator is behind the devices. `residual_units` and `residual_mj`
     are what settlement failed to place: they are 0, or there is a fault. `degraded` says in
-    sentences what does not work as asked.
+    sentences what beside the ledger does not work as asked.
     """
 
     monotonic_ns: int
@@ -258,6 +266,12 @@ class Snapshot:
     """How late the last tick began."""
     processes: tuple[ProcessUsage, ...] = ()
     degraded: tuple[str, ...] = ()
+
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """What does not work as asked, the ledger before all."""
+        ledger = self.ledger.complaint
+        return self.degraded if ledger is None else (ledger, *self.degraded)
 
     def unix_of(self, monotonic_ns: int) -> int:
         """The unix time of a host-monotonic instant, by this snapshot's pair of clocks."""

@@ -354,7 +354,7 @@ def _agent(snapshot: Snapshot, to: Emission) -> None:
         to.put("agent_cpu_seconds_total", seconds(process.cpu_ns), labels)
         to.put("agent_resident_memory_bytes", process.resident_bytes, labels)
     to.put("agent_start_timestamp_seconds", _seconds(snapshot.started_unix_ns))
-    to.put("agent_degraded", len(snapshot.degraded))
+    to.put("agent_degraded", len(snapshot.complaints))
 
 
 def _money(units: int | None) -> float | None:

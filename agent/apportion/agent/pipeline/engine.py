@@ -192,6 +192,8 @@ class Engine:
         self._bind()
         self.tick()
         self.publish()
+        if self._facts.left_behind is not None:
+            _LOG.error("%s", self._facts.left_behind)
 
     # -- what comes in ---------------------------------------------------------------------------
     def _read_rings(self) -> None:

@@ -60,6 +60,17 @@ class Facts:
     started_unix_ns: int | None = None
     degraded: dict[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def left_behind(self) -> str | None:
+        """A sentence for who stops now, where the ledger has not taken everything."""
+        if not self.ledger_waiting:
+            return None
+        return (
+            f"what {self.ledger_waiting} ticks have read is not in the ledger "
+            f"({self.ledger_reason}): the next start settles that time with the spans that rings "
+            "still hold, and without these readings"
+        )
+
 
 def publish(
     settlement: Settlement,
