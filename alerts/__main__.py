@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = output / name
         if options.check:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
-                sys.stderr.write(f"{name} is not in step; run: make alerts\n")
+                sys.stderr.write(f"{name} is not in step; run it without --check\n")
                 stale = 1
             continue
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from tests.profiles.written import document, kernel, launch, save, step
 from apportion.agent.cli.command import main
 from apportion.agent.priced_stacks import frame, priced
 from apportion.agent.sample_spans import CATEGORY
-from apportion.core.category import Category, SpanKind
+from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.core.errors import ConfigError
 from apportion.core.units import UNITS_PER_CURRENCY
 from apportion.cost.cost_by_category import CostByCategory, CostFilter
@@ -281,6 +281,11 @@ def test_samples_of_a_process_are_found_by_step_and_phase(
     for number, first in ((1, 0), (2, 10)):
         interval = seconds(first, first + 8)
         builder.span(9, number, interval, SpanKind.STEP, entity=4, step=number)
+    # it ends 5 ms behind one of its two samples
+    begin_ns, end_ns = seconds(10, 12).start_ns, seconds(10, 12).end_ns + 5_000_000
+    head = (9, 3, 3, 2, int(SpanKind.PHASE), int(SpanStatus.OK), int(Phase.BACKWARD), 0, 4, None)
+    rest = (*[None] * 11, 0, end_ns)
+    builder.batch.insert("span", [(*head, begin_ns, None, None, end_ns, *rest)])
     path = tmp_path / "ledger.db"
     builder.ledger(path).close()
     stacks = stacks_of([("first", 1), ("second;x", 1), ("second;y", 1), ("between", 1)])
@@ -307,8 +312,16 @@ def test_samples_of_a_process_are_found_by_step_and_phase(
     rows = dict(line.rsplit(" ", 1) for line in capsys.readouterr().out.splitlines())
     assert sum(map(int, rows.values())) == 30 * CENT
     assert not any("between;" in stack or stack.endswith(";between") for stack in rows)
+    assert main([*money, "--phase", "backward"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        f"[direct];second;x {4 * CENT}",
+        f"[direct];second;y {4 * CENT}",
+        f"[lost] {4 * CENT}",
+    ]
+    assert "50.0 % of the samples below phase 'backward' would be of another" in said.err
     assert main([*money, "--steps", "3"]) == 2
-    assert "no stack is left" in capsys.readouterr().err
+    assert "of --steps 3; 2 steps have stacks, from 1 to 2" in capsys.readouterr().err
     stacks = stacks.labelled(PROCESS, [f"{'0f' * 16}/12"] * 4)
     profile.write_bytes(speedscope_json(stacks, ""))
     assert main(money) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_a_burst_is_kept_drawn_and_written_down(
 
     assert main(["profile", "cpu", "--pid", str(worker), *how, "-o", str(page)]) == 0
 
-    assert "samples" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"cpu\.html: \d+ samples in all\n", said)
+    assert "kept as" in said
     assert page.read_text().startswith("<!doctype html>")
     (file,) = ProfileStore(kept).files()
     assert main(["flamegraph", "build", str(file)]) == 0

@@ -189,6 +189,19 @@ def test_grafana_says_the_same(repository: Path, folder: Path) -> None:
         } == rule["annotations"]
 
 
+def test_what_is_held_back_exists(repository: Path, source: Source) -> None:
+    """Alertmanager takes a label that both alerts lack for equal: it would hold back everything."""
+    config = yaml.safe_load((repository / "alerts" / "alertmanager.yaml").read_text())
+    labels = {alert.alert: set(alert.labels_then()) for alert in source.alerts}
+    for rule in config["inhibit_rules"]:
+        (cause,), (effects,) = (
+            re.findall(r'^alertname=~?"(.+)"$', rule[key][0])
+            for key in ("source_matchers", "target_matchers")
+        )
+        for name in {cause, *effects.split("|")} - {"Apportion.*"}:
+            assert set(rule["equal"]) <= labels[name], name
+
+
 def test_grafana_has_no_id_too_long() -> None:
     """Grafana refuses a file with an id of more than 40 characters."""
     assert grafana.uid("ApportionRingLoss") == "apportion-ring-loss"

@@ -166,7 +166,7 @@ def write(logs: Path, *texts: bytes, hour: int = 10) -> None:
 
 def test_from_the_log_to_the_ring(logs: Path) -> None:
     """Tokens, tenant, adapter and the service's model; of prompts and outputs nothing, anywhere."""
-    write(logs, line(1), b"{broken\n", line(2, request_finished_ts=NOW_S + 60))
+    write(logs, line(1), b"{broken\n", line(2, request_finished_ts=NOW_S + 86_400))
     rings, read = opened(logs)
     read.look()
     write(logs, line(3), hour=11)

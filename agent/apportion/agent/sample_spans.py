@@ -82,8 +82,10 @@ class _Span:
         }
 
 
-def with_spans(stacks: Stacks, ledger: LedgerReader) -> Stacks:
+def with_spans(stacks: Stacks, ledger: LedgerReader, shift_ns: int = 0) -> Stacks:
     """`stacks` labelled with the step, request, tenant, model, phase and category of each.
+
+    shift_ns: as if each sample had been taken so much later.
 
     Stacks that do not say when and in which process they were seen stay as they are, and so do
     those of processes that the ledger does not know, or whose spans have not ended yet.
@@ -94,7 +96,7 @@ def with_spans(stacks: Stacks, ledger: LedgerReader) -> Stacks:
         zip(*(stacks.label(key) for key in keys), strict=True)
     ):
         if process is not None and at is not None:
-            sample = _Sample(int(at), int(seen or at), row, thread)
+            sample = _Sample(int(at) + shift_ns, int(seen or at) + shift_ns, row, thread)
             samples.setdefault(process, []).append(sample)
     told: list[Told] = [{}] * len(stacks)
     with ledger.read() as connection:

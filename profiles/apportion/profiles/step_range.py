@@ -23,7 +23,7 @@ class StepRange:
 
     def __str__(self) -> str:
         """As people write it."""
-        return f"{self.first}-{self.last}"
+        return f"{self.first}-{self.last}" if self.first < self.last else f"{self.first}"
 
     def __contains__(self, number: int) -> bool:
         return self.first <= number <= self.last

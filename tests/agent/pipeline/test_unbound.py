@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 from tests.agent.pipeline.test_intake import RING, Feed
 from tests.agent.pipeline.world import SECOND
 
 from apportion.agent.pipeline.unbound import PATIENCE_NS, UnboundRings
+from apportion.client import layout
 
 
 def _look(feed: Feed, unbound: UnboundRings) -> dict[str, str]:
@@ -51,3 +53,15 @@ def test_a_ring_that_ended_is_no_longer_told_of() -> None:
     feed.poll(alive=False, finished=True)
     assert _look(feed, unbound) == {}
     assert unbound.complaint is None
+
+
+def test_a_door_with_nothing_of_its_own_needs_no_devices() -> None:
+    """Its requests are those of servers, which have theirs; until it tells of more."""
+    feed, unbound = Feed(), UnboundRings()
+    feed.poll(attach=True)
+    ring = feed.intake.followed[RING]
+    ring.identity = replace(ring.identity, said=replace(ring.identity.said, kind=layout.DOOR))
+    feed.world.clock.advance(PATIENCE_NS)
+    assert _look(feed, unbound) == {}
+    ring.speaks = True
+    assert _look(feed, unbound)

@@ -33,6 +33,11 @@ class Graph:
         """In a form of `flamegraph_output.checked_out`."""
         return _FORMS[form](self)
 
+    @property
+    def amount(self) -> str:
+        """What the root weighs, as a person reads it."""
+        return self.stacks.weights[self.row].text(self.stacks.total(self.row))
+
     def svg(self) -> bytes:
         """The picture."""
         tree = self._tree(".svg")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from apportion.profiles.stacks import Stacks
 from apportion.profiles.step_range import StepRange
 from apportion.profiles.weight import COST, ENERGY
 
+CLOCKS_APART_NS: Final = 10_000_000
+"""By how much samples may be beside the spans that they were taken in, on an overloaded machine."""
+
 
 def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundStacks:
     """The stacks of files in money, energy and device time of what was chosen.
@@ -44,7 +48,7 @@ def priced_by_ledger(options: argparse.Namespace, found: FoundStacks) -> FoundSt
     clock = SystemClock()
     chosen = _chosen(options, clock)
     with open_ledgers(ledgers_of(options), clock) as ledger:
-        stacks = _of_filters(options, _joined(found.stacks, ledger))
+        stacks = _of_filters(options, found.stacks, ledger)
         if options.steps is None and options.costliest_steps is None:
             spent, of_step = CostByCategory.of(ledger, chosen), NO_STEPS
         else:
@@ -74,9 +78,7 @@ def whole_ledger(options: argparse.Namespace) -> FoundStacks:
     clock = SystemClock()
     with open_ledgers(ledgers_of(options), clock) as ledger:
         spent = CostByCategory.by_workload(ledger, _chosen(options, clock))
-        profiles = {
-            name: _of_filters(options, _joined(own.stacks, ledger)) for name, own in found.items()
-        }
+        profiles = {name: _of_filters(options, own.stacks, ledger) for name, own in found.items()}
     total = sum(spent.values(), NOTHING_SPENT)
     weighed = priced_whole(profiles, spent)
     _hold_to_weight(options.weight, weighed, total)
@@ -98,7 +100,7 @@ def _joined(stacks: Stacks, ledger: LedgerReader) -> Stacks:
     return found
 
 
-def _of_filters(options: argparse.Namespace, stacks: Stacks) -> Stacks:
+def _of_filters(options: argparse.Namespace, found: Stacks, ledger: LedgerReader) -> Stacks:
     """The stacks of the tenant, model, request and phase that are asked for.
 
     Stacks that nobody told it stand for all: they are a sample of everybody's work.
@@ -106,6 +108,9 @@ def _of_filters(options: argparse.Namespace, stacks: Stacks) -> Stacks:
     Raises:
         ConfigError: others were seen, but not this one.
     """
+    stacks = _joined(found, ledger)
+    if options.phase is not None and AT in found.labels and PHASE in stacks.labels:
+        say(_misplaced(options.phase, found, stacks, ledger))
     for key in (TENANT, MODEL, REQUEST, PHASE):
         wanted = getattr(options, key)
         if wanted is None or key not in stacks.labels:
@@ -117,6 +122,24 @@ def _of_filters(options: argparse.Namespace, stacks: Stacks) -> Stacks:
                 "without that filter"
             )
     return stacks
+
+
+def _misplaced(phase: str, found: Stacks, joined: Stacks, ledger: LedgerReader) -> Iterator[str]:
+    """How many samples of a phase would be another's, were they as far off as they may be."""
+    is_own = np.array([one == phase for one in joined.label(PHASE)])
+    if not is_own.any():
+        return
+    worst = 0.0
+    for shift_ns in (-CLOCKS_APART_NS, CLOCKS_APART_NS):
+        shifted = np.array(
+            [one == phase for one in with_spans(found, ledger, shift_ns).label(PHASE)]
+        )
+        worst = max(worst, float(np.mean(~shifted[is_own])))
+    yield (
+        "the instants of samples are good to a millisecond or two, on an overloaded machine to "
+        f"{CLOCKS_APART_NS // 1_000_000}: were all of them that far off, {100 * worst:.1f} % of "
+        f"the samples below phase {phase!r} would be of another one"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import sys
 from apportion.agent.cli.flamegraph_graph import Graph
 from apportion.agent.cli.flamegraph_output import add_output, checked_out, write
 from apportion.agent.cli.profile_burst import CpuBursts, add_burst
+from apportion.agent.cli.said import say
 from apportion.core.clock import SystemClock
 from apportion.profiles.py_spy import PySpy
 
@@ -30,6 +31,7 @@ def run_cpu(options: argparse.Namespace) -> int:
     if form is not None:
         graph = Graph(profile.stacks, 0, options.title, options.min_width)
         write(options, graph.written(form))
+        say([f"{options.out}: {graph.amount} in all"])
     late = ", late: the process or this machine is too busy for the rate" if profile.late else ""
     sys.stderr.write(
         f"process {taken.pid}: {profile.samples} samples, {profile.errors} torn{late}; py-spy used "

@@ -20,6 +20,7 @@ from apportion.agent.cli.profile_burst import (
     who,
 )
 from apportion.agent.cli.profile_drawing import drawn
+from apportion.agent.cli.said import say
 from apportion.agent.duration import Duration
 from apportion.agent.left_trace import LeftTrace
 from apportion.agent.pipeline.node_time import boot_id
@@ -90,6 +91,7 @@ def run_gpu(options: argparse.Namespace) -> int:
     graph = _drawn(options, store, clock, path, process)
     if form is not None:
         write(options, graph.written(form))
+        say([f"{options.out}: {graph.amount} in all"])
     return 0
 
 

@@ -69,6 +69,11 @@ class FollowedRing:
         return self.is_door and not self.speaks and not self.state.bindings
 
     @property
+    def is_unbound(self) -> bool:
+        """It may have work of its own, and no source names its devices."""
+        return not self.state.bindings and not self.holds_nothing
+
+    @property
     def says(self) -> RingSays:
         """What it says about its devices."""
         identity = self.identity

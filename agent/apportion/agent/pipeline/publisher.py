@@ -274,7 +274,7 @@ def _ring_counts(intake: Intake, folder: LabelFolder, poll: DirectoryPoll | None
     for followed in intake.followed.values():
         state = followed.state
         open_spans[folder.workload(followed.identity.said.workload)] += len(state.open)
-        if state.group is None:
+        if followed.is_unbound:
             unbound += 1
     refused: Counter[str] = Counter()
     if poll is not None:

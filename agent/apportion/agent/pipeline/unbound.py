@@ -46,7 +46,7 @@ class UnboundRings:
 
 
 def _is_due(ring: FollowedRing, now_ns: int) -> bool:
-    if ring.state.bindings or ring.holds_nothing or ring.finished or ring.since_ns is None:
+    if not ring.is_unbound or ring.finished or ring.since_ns is None:
         return False
     return now_ns - ring.since_ns >= PATIENCE_NS
 
