@@ -7,9 +7,10 @@ from dataclasses import replace
 from tests.agent.pipeline.world import DOLLARS, SECOND, World, rate
 
 from apportion.agent.pipeline.device import GIVE_UP_NS
+from apportion.agent.pipeline.processes import Processes
 from apportion.agent.pipeline.readings import take_batch
 from apportion.agent.pipeline.seen import Seen
-from apportion.agent.pipeline.unread import of_source, unread
+from apportion.agent.pipeline.unread import in_place, of_source, unread
 from apportion.collectors.collector import Batch, DeviceFailure, FailureKind
 from apportion.collectors.observed import CollectorStatus
 from apportion.core.category import Category
@@ -81,6 +82,15 @@ def test_a_lost_gpu_keeps_its_name_and_its_time_is_settled() -> None:
     assert audit(agent.world.ledger).holds
     agent.take(agent.healthy, agent.lost)
     assert agent.missing() == {}
+
+
+def test_numbers_of_devices_do_not_shift_where_one_is_lost() -> None:
+    """A trainer's device 1 is the second GPU, although the first does not answer."""
+    agent = Restarted()
+    agent.take(agent.lost, failures=(replace(LOST, index=0),))
+    unread = in_place(agent.world.settlement, agent.seen)
+    node = agent.seen.node(Processes(), numbered=True, unread=unread)
+    assert node.devices == ["GPU-0", "GPU-1"]
 
 
 def test_a_gpu_that_is_not_listed_has_vanished_until_it_is_given_up() -> None:

@@ -22,6 +22,7 @@ from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.totals import Who
 from apportion.agent.pipeline.unbound import UnboundRings
+from apportion.agent.pipeline.unread import in_place
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
@@ -259,7 +260,8 @@ class Engine:
         return [self._settlement.entity(EntityKey(owner=owner)) for owner in sorted(owners)]
 
     def _bind(self) -> None:
-        node = self._seen.node(self._processes, numbered=self._numbered)
+        unread = in_place(self._settlement, self._seen)
+        node = self._seen.node(self._processes, numbered=self._numbered, unread=unread)
         followed = self._intake.followed.values()
         for ring in followed:
             if ring.holds_nothing:
@@ -275,7 +277,8 @@ class Engine:
             sampler.watch([ring.state.pid for ring in followed])
 
     def _device_key(self, device: DeviceId) -> int:
-        return self._settlement.metered.key(self._seen.infos[device])
+        info = self._seen.infos.get(device) or self._settlement.devices[device].info
+        return self._settlement.metered.key(info)
 
     # -- the tick --------------------------------------------------------------------------------
     def tick(self) -> TickOutcome | None:

@@ -12,6 +12,7 @@ from apportion.core.ids import is_part
 from apportion.core.units import NS_PER_MINUTE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from fractions import Fraction
 
     from apportion.agent.pipeline.processes import Processes
@@ -126,10 +127,15 @@ class Seen:
             for allocation in allocations
         ]
 
-    def node(self, processes: Processes, *, numbered: bool) -> Node:
-        """What binding needs to know of the host. `numbered`: see `Node`."""
+    def node(
+        self, processes: Processes, *, numbered: bool, unread: Iterable[DeviceInfo] = ()
+    ) -> Node:
+        """What binding needs to know of the host. `numbered`: see `Node`.
+
+        `unread` devices have their places although they were never read.
+        """
         gpus = sorted(
-            (info for info in self.infos.values() if info.source != "cpu"),
+            (info for info in (*self.infos.values(), *unread) if info.source != "cpu"),
             key=lambda info: info.index,
         )
         cpu = next((info.device for info in self.infos.values() if info.source == "cpu"), None)

@@ -96,3 +96,12 @@ def _missed(
         "or fell off the bus"
     )
     return DeviceFailure(info.device, info.index, reason, FailureKind.VANISHED)
+
+
+def in_place(settlement: Settlement, seen: Seen) -> list[DeviceInfo]:
+    """Those of which a failure says that they are where they were: numbers count them, too."""
+    return [
+        device.info
+        for device in settlement.devices.values()
+        if device.awaited_since_ns is None and device.info.device not in seen.infos
+    ]
