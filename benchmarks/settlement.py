@@ -122,8 +122,8 @@ def spans_per_second(kind: SpanKind, folder: Path, model: str | None = None) -> 
     ]
 
     @cache
-    def entity(tenant: int, _model: int) -> int:
-        """As intake does: asked once for each pair of words of a ring."""
+    def entity(tenant: int, _model: int, _adapter: int) -> int:
+        """As intake does: asked once for each three words of a ring."""
         return settlement.entity(EntityKey(workload="llm", model=model, tenant=f"tenant {tenant}"))
 
     def read() -> None:
