@@ -12,7 +12,7 @@ from apportion.client import layout
 from apportion.cost.methods.trace import IterationCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from apportion.cost.methods.trace import Column
 
@@ -38,14 +38,25 @@ _RESTART: Final = 64
 may tell in another order, but not by so many."""
 
 
-def iterations_of(records: NDArray[np.void], anchor_ns: int) -> Iterations:
-    """Ring records (type `RECORD`) of iterations; times are moved by `anchor_ns`."""
-    rows = np.zeros(records.size, ITERATION)
+def told(
+    records: NDArray[np.void], anchor_ns: int, kind: np.dtype[np.void], fields: Mapping[str, str]
+) -> NDArray[np.void]:
+    """Ring records (type `RECORD`) of what an engine did, as rows of type `kind`.
+
+    Times are moved by `anchor_ns`; `fields` are the columns that the record has by another name.
+    """
+    rows = np.zeros(records.size, kind)
     for name in ("start_ns", "end_ns"):
         rows[name] = records[name] + anchor_ns
-    for name, field in layout.ITERATION_FIELDS.items():
+    for name, field in fields.items():
         rows[name] = np.maximum(records[field], 0)
     rows["engine"] = records["engine"]
+    return rows
+
+
+def iterations_of(records: NDArray[np.void], anchor_ns: int) -> Iterations:
+    """Ring records (type `RECORD`) of iterations; times are moved by `anchor_ns`."""
+    rows = told(records, anchor_ns, ITERATION, layout.ITERATION_FIELDS)
     rows["exact"] = records["packed"] >> (layout.FLAGS_SHIFT + 1) & 1
     return rows
 

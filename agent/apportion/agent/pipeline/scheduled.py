@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from apportion.agent.pipeline.merged_iterations import told
 from apportion.client import layout
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ _LATER_NS: Final = 60_000_000_000
 
 def turns_of(records: NDArray[np.void], anchor_ns: int) -> Turns:
     """Ring records (type `RECORD`) of kind `scheduled`; times are moved by `anchor_ns`."""
-    rows = np.zeros(records.size, SCHEDULED)
-    for name in ("start_ns", "end_ns"):
-        rows[name] = records[name] + anchor_ns
-    for name, field in layout.SCHEDULED_FIELDS.items():
-        rows[name] = np.maximum(records[field], 0)
-    rows["engine"] = records["engine"]
+    rows = told(records, anchor_ns, SCHEDULED, layout.SCHEDULED_FIELDS)
     rows["request_id"] = request_ids(records)
     return rows
 
