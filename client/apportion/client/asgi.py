@@ -54,6 +54,8 @@ _REQUEST_ID: Final = "x-request-id"
 _TURNS: Final = 3
 _OK: Final = 200
 _CLIENT_ERROR: Final = 400
+_MOST_NAMES: Final = 512
+"""More than a ring has room for."""
 
 
 class RequestMiddleware:
@@ -79,7 +81,8 @@ class RequestMiddleware:
         Args:
             app: An ASGI 3 application.
             paths: Regular expressions; a POST whose whole path matches one is a request. What a
-                group of it matches is the model.
+                group of it matches is the model, once the app has answered for it: anybody can
+                invent a name, and a process has room for so many.
             model: The model of all other requests; else $APPORTION_MODEL, else what the engine in
                 this process says that it serves.
             adapters: Names of LoRA adapters, beside those that vLLM has loaded and those in
@@ -99,6 +102,8 @@ class RequestMiddleware:
         wants = os.environ.get(COST_HEADER) == "1" if cost_header is None else cost_header
         self._costs = CostEstimates() if wants else None
         self._has_served = False
+        self._answered: set[str] = set()
+        """Names in paths that are models: the app has answered for them."""
         problem = hashed_ids.problem() if hashed_ids.on else None
         if problem is not None:
             server_logger().warning("apportion: requests have no ids: %s", problem)
@@ -115,18 +120,23 @@ class RequestMiddleware:
             self._has_served = True
             warn_where_missing()
         named = next((name for name in found.groups() if name), None)
-        model = named or self._model or engine_requests.model
+        if named in self._answered:
+            model, named = named, None
+        else:
+            model = self._model or engine_requests.model
         scope, request_id, span = self._begun(scope, model)
         with span as running:
             announced = _announce(request_id, scope["path"], running)
             adapters = (self._adapters, loaded_adapters(scope.get("app")))
             exchange = _Exchange(
-                running, request_id, receive, send, announced, adapters, self._costs
+                running, request_id, receive, send, announced, adapters, self._costs, named
             )
             try:
                 await self._app(scope, exchange.receive, exchange.send)
                 await exchange.settle()
             finally:
+                if exchange.is_named and named is not None and len(self._answered) < _MOST_NAMES:
+                    self._answered.add(named)
                 if announced is not None:
                     engine_requests.forget(request_id, announced)
 
@@ -210,8 +220,11 @@ class _Exchange:
         announced: Announced | None,
         adapters: Iterable[Collection[str]],
         costs: CostEstimates | None,
+        named: str | None,
     ) -> None:
-        self._costs = costs
+        self._costs, self._named = costs, named
+        self.is_named = False
+        """The app has answered for the model `named`, of which nobody knew."""
         self._held: Message | None = None
         """The beginning of an answer, until its whole body is there."""
         self._adapters = [names for names in adapters if names]
@@ -310,6 +323,10 @@ class _Exchange:
         ]
         said = dict(headers)
         self._status = message["status"]
+        if self._named is not None and self._status < _CLIENT_ERROR:
+            self.is_named = True
+            if isinstance(self._span, Request):
+                self._span.answered_by(model=self._named)
         kind = said.get(b"content-type", b"").partition(b";")[0].strip()
         self._streams = kind in {b"text/event-stream", b"application/x-ndjson"}
         readable = kind == b"application/json" or self._streams

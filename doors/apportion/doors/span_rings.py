@@ -52,7 +52,7 @@ class SpanRings:
         """
         ring = self._rings.get(told.service)
         if ring is None:
-            if len(self._rings) >= MOST_SERVICES:
+            if not self._has_room(told.service):
                 return False
             ring = self._rings[told.service] = self._make(told.service)
         offset_ns = time.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)
@@ -101,6 +101,14 @@ class SpanRings:
         for ring in self._rings.values():
             ring.close(time.monotonic_ns())
         self._rings.clear()
+
+    def _has_room(self, service: str) -> bool:
+        """Anybody may invent a service: those that were named keep their places."""
+        named = self._devices.keys() | self._models.keys()
+        if service in named:
+            return True
+        strangers = sum(each not in named for each in self._rings)
+        return strangers < MOST_SERVICES - len(named)
 
     def _make(self, service: str) -> Ring:
         # A service has begun before its first span; that the door's process had is not its startup.

@@ -61,7 +61,8 @@ def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
                 check,
                 Level.WARN,
                 f"{found}: anybody may replace anybody's ring",
-                "chmod 3770 and share a group with the workloads",
+                "chmod 3770 and share a group with the workloads; a pod's own volume is always "
+                "so, and only its containers see it",
             )
         )
     elif not os.access(path, os.W_OK):
@@ -73,9 +74,18 @@ def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
                 f"let uid {uid} write it",
             )
         )
+    elif not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        findings.append(
+            Finding(
+                check,
+                Level.WARN,
+                f"{found}: nobody but uid {state.st_uid} can make a ring",
+                "chmod 3770 and share a group with the workloads",
+            )
+        )
     else:
         findings.append(Finding(check, Level.OK, found))
-    return [*findings, _rings(path, names)]
+    return [*findings, _rings([path / name for name in names], uid)]
 
 
 def examine_pods(path: Path | None) -> list[Finding]:
@@ -90,12 +100,29 @@ def examine_pods(path: Path | None) -> list[Finding]:
         text = f"pods_dir: {path}: {error.strerror}"
         return [Finding("pods", Level.FAIL, text, remedy)]
     found = f"{len(volumes)} of {len(pods)} pods have a volume apportion-rings"
-    return [Finding("pods", Level.OK if volumes else Level.WARN, found, "" if volumes else _ADD)]
+    findings = [Finding("pods", Level.OK if volumes else Level.WARN, found, "" if volumes else _ADD)]
+    for pod in volumes:
+        with suppress(OSError):
+            rings = _rings(sorted((pod / VOLUME).iterdir()), os.geteuid())
+            if rings.level is not Level.OK:
+                findings.append(replace(rings, found=f"pod {pod.name}: {rings.found}"))
+    return findings
 
 
-def _rings(directory: Path, names: list[str]) -> Finding:
-    rings = [name for name in names if name.endswith(layout.FILE_SUFFIX)]
-    whole = sum(1 for name in rings if _is_ring(directory / name))
+def _rings(paths: list[Path], uid: int) -> Finding:
+    rings = [path for path in paths if path.name.endswith(layout.FILE_SUFFIX)]
+    closed = [path for path in rings if not os.access(path, os.R_OK, follow_symlinks=False)]
+    whole = sum(1 for path in rings if _is_ring(path))
+    if closed:
+        owner = closed[0].lstat()
+        return Finding(
+            "rings",
+            Level.WARN,
+            f"uid {uid} may not read {len(closed)} of {len(rings)} rings, such as "
+            f"{closed[0].name[:8]} of {owner.st_uid}:{owner.st_gid}, mode "
+            f"{stat.S_IMODE(owner.st_mode):04o}",
+            "give agent and workloads one group, in a pod by `fsGroup`",
+        )
     if not rings:
         return Finding(
             "rings",

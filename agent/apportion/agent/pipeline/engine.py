@@ -23,6 +23,7 @@ from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.totals import Who
 from apportion.agent.pipeline.unbound import UnboundRings
 from apportion.agent.pipeline.unread import in_place
+from apportion.agent.pipeline.unread_files import UnreadFiles
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
@@ -121,7 +122,7 @@ class Engine:
         )
         self._intake = Intake(self._settlement, time)
         self._ended = EndedSeries(self._settlement.totals, folder)
-        self._unbound = UnboundRings()
+        self._unbound, self._unread = UnboundRings(), UnreadFiles()
         self._polls: deque[int] = deque(maxlen=LOOKS)
         self._facts = Facts(started_unix_ns=clock.realtime_ns())
         self._poll: DirectoryPoll | None = None
@@ -389,7 +390,12 @@ class Engine:
 
     def _heartbeat(self) -> None:
         unbound = self._unbound.look(self._intake.followed, self._time.now(self._clock))
-        problems = {"heartbeat": self._heart.beat(unbound), "unbound": self._unbound.complaint}
+        unread = self._unread.look(self._directory.refused)
+        problems = {
+            "heartbeat": self._heart.beat(unbound, unread),
+            "unbound": self._unbound.complaint,
+            "unread": self._unread.complaint,
+        }
         for what, problem in problems.items():
             if problem is None:
                 self._facts.degraded.pop(what, None)
