@@ -118,6 +118,11 @@ class AgentConfig(BaseSettings):
         description="SGLang servers and where each writes its request log "
         "(--export-metrics-to-file-dir): SERVICE=DIR.",
     )
+    sglang_forward_passes: Words = Field(
+        (),
+        description="SGLang servers of `sglang_logs` and where their ranks publish forward passes "
+        "(--enable-forward-pass-metrics, --forward-pass-metrics-ipc-name): SERVICE=ipc://PATH.",
+    )
     sglang_tenant_label: str | None = Field(
         None,
         max_length=128,
