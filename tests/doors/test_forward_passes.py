@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.client.decoded import only
 
 from apportion.client import layout
 from apportion.client.iterations import Iteration
-from apportion.doors.span_rings import SpanRings
-
-msgspec = pytest.importorskip("msgspec")
-zmq = pytest.importorskip("zmq")
-from apportion.doors.forward_passes import (  # noqa: E402 - where its extra is not installed
+from apportion.doors.forward_passes import (
     MOST_BYTES,
     ForwardPasses,
     ranks_of,
     told_iteration,
 )
+from apportion.doors.span_rings import SpanRings
 
 HEARD_NS = 5_000_000_000
 
@@ -58,7 +58,7 @@ class Metrics(msgspec.Struct):
     queued_requests: Queued = msgspec.field(default_factory=Queued)
 
 
-def message(number: int, scheduled: Scheduled | None = None, **said: object) -> list[bytes]:
+def message(number: int, scheduled: Scheduled | None = None, **said: Any) -> list[bytes]:
     """The three frames of one."""
     metrics = Metrics(
         worker_id="w", counter_id=number, scheduled_requests=scheduled or Scheduled(), **said
@@ -113,7 +113,9 @@ def test_what_cannot_be_is_counted_by_its_reason(frames: list[bytes], outcome: s
     assert told_iteration(frames, HEARD_NS) == outcome
 
 
-@given(st.one_of(st.binary(max_size=64), st.integers(0, 700).map(lambda n: message(9, BATCH)[2][:n])))
+@given(
+    st.one_of(st.binary(max_size=64), st.integers(0, 700).map(lambda n: message(9, BATCH)[2][:n]))
+)
 def test_any_bytes_are_a_message_or_none(payload: bytes) -> None:
     """Cut short or made up: an answer, and never an exception."""
     found = told_iteration([b"", bytes(8), payload], HEARD_NS)
@@ -126,7 +128,9 @@ class Rank:
 
     def __init__(self, path: Path, rank: int) -> None:
         self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.XPUB)  # a PUB that tells when somebody listens
+        self.socket: zmq.Socket[bytes] = self.context.socket(
+            zmq.XPUB
+        )  # a PUB that tells when somebody listens
         self.socket.bind(f"ipc://{path}.{rank}")
 
     def listened_to(self, passes: ForwardPasses) -> None:
@@ -172,7 +176,7 @@ def test_ranks_are_found_when_they_bind_and_when_they_come_again(
 ) -> None:
     """Two data-parallel ranks, and one of them restarted; nonsense in between costs itself."""
     assert not list(passes.hear(0))
-    passes._look_ns = 0  # noqa: SLF001 - not a second later
+    passes._look_ns = 0
     ranks = [Rank(path, 0), Rank(path, 1)]
     path.with_name("fpm.lock").touch()
     for rank in ranks:

@@ -9,11 +9,11 @@ Counts are all that is in them.
 
 from __future__ import annotations
 
-import glob
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -144,18 +144,25 @@ class ForwardPasses:
 
 def ranks_of(name: str) -> list[str]:
     """The endpoints of a server's ranks that are bound, or were: `ipc://<path>.<rank>`."""
-    path = name.removeprefix(SCHEME)
-    found = glob.glob(f"{glob.escape(path)}.*")
-    ranks = [each for each in found if each[len(path) + 1 :].isdecimal()]
-    # ZeroMQ does not shorten a path that no socket can have: it refuses the address.
-    return [f"{SCHEME}{each}" for each in sorted(ranks) if len(os.fsencode(each)) <= _LONGEST_PATH]
+    path = Path(name.removeprefix(SCHEME))
+    begin = f"{path.name}."
+    try:
+        found = sorted(each.name for each in path.parent.iterdir() if each.name.startswith(begin))
+    except OSError:  # it is not there yet
+        return []
+    ranks = [f"{path}.{each.removeprefix(begin)}" for each in found]
+    ranks = [each for each in ranks if each.rpartition(".")[2].isdecimal()]
+    # What no socket's path can be ZeroMQ refuses.
+    return [f"{SCHEME}{each}" for each in ranks if len(os.fsencode(each)) <= _LONGEST_PATH]
 
 
 _LONGEST_PATH: Final = 107
 _AGAIN: Final = (zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX)
 
 
-def told_iteration(frames: Sequence[bytes], heard_ns: int) -> Iteration | Literal["broken", "foreign"]:
+def told_iteration(
+    frames: Sequence[bytes], heard_ns: int
+) -> Iteration | Literal["broken", "foreign"]:
     """What a message says that was heard at this time (`time.monotonic_ns`), or why it is none."""
     if len(frames) != FRAMES or len(frames[-1]) > MOST_BYTES:
         return "broken"

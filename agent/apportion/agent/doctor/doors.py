@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import glob
 import http.client
 import os
 import socket
@@ -68,7 +67,8 @@ def _log(service: str, text: str) -> Finding:
 
 
 def _passes(service: str, name: str) -> Finding:
-    check, path = f"sglang {service} forward passes", name.removeprefix(PASSES_SCHEME)
+    check = f"sglang {service} forward passes"
+    path = Path(name.removeprefix(PASSES_SCHEME))
     if not can_hear():
         remedy = "pip install 'apportion[sglang]'"
         return Finding(check, Level.FAIL, "what they need is not installed", remedy)
@@ -76,7 +76,11 @@ def _passes(service: str, name: str) -> Finding:
         f"start SGLang with --enable-forward-pass-metrics --forward-pass-metrics-ipc-name {name}, "
         "share that directory with the agent, and let its user write to the sockets there"
     )
-    ranks = [each for each in glob.glob(f"{glob.escape(path)}.*") if Path(each).is_socket()]
+    try:
+        ranks = [each for each in path.parent.iterdir() if each.stem == path.name]
+        ranks = [each for each in ranks if each.suffix[1:].isdecimal() and each.is_socket()]
+    except OSError as error:
+        return Finding(check, Level.FAIL, f"{path.parent}: {error.strerror}", remedy)
     if not ranks:
         return Finding(check, Level.WARN, f"there is no socket {path}.0", remedy)
     closed = [each for each in ranks if not os.access(each, os.W_OK)]

@@ -12,6 +12,7 @@ from apportion.agent.pipeline.merged_iterations import MergedIterations
 from apportion.agent.pipeline.reapportion import MAX_ROOTS, charged_roots
 from apportion.agent.pipeline.ring_state import NO_ROOTS
 from apportion.agent.pipeline.scheduled import NO_TURNS, members_of, request_ids
+from apportion.agent.pipeline.untold_requests import UntoldRequests
 from apportion.core.category import Category, SpanKind
 from apportion.cost.methods.counts import rebuilt_beside
 from apportion.cost.methods.iteration_share import PART_BITS, Batches
@@ -75,6 +76,7 @@ class EngineIterations:
         self._done: dict[int, int] = {}
         self._methods: dict[str | None, Method] = {}
         self._unsaved: dict[int, list[tuple[int, EngineRecords]]] = {}
+        self._untold = UntoldRequests()
         self._exact = False
         self._ids: dict[int, bytes] = {}
         for ring, _, _, values in state.tables.get("iteration", []):
@@ -84,13 +86,15 @@ class EngineIterations:
         """Ring records of engines; node time is the ring's plus `anchor_ns`."""
         part = EngineRecords.of(records, anchor_ns)
         self._keep(ring, part)
+        self._untold.iterated(ring, part.iterations)
         self._unsaved.setdefault(ring, []).append((int(records["sequence"].min()), part))
         late = int((part.iterations["end_ns"] <= self._settled.get(ring, 0)).sum())
         self.counters.in_time += part.iterations.size - late
         self.counters.late += late
 
-    def name(self, ring: int, records: NDArray[np.void]) -> None:
-        """Ring records of spans: their ids, by which engines in exact mode know them."""
+    def told(self, ring: int, records: NDArray[np.void], anchor_ns: int) -> None:
+        """Ring records of spans; engines in exact mode know them by their ids."""
+        self._untold.told(ring, records, anchor_ns)
         if self._exact:
             names = names_of(ring, records["number"]).tolist()
             self._ids.update(zip(names, request_ids(records).tolist(), strict=True))
@@ -98,6 +102,15 @@ class EngineIterations:
     def _keep(self, ring: int, part: EngineRecords) -> None:
         self._parts.setdefault(ring, []).append(part)
         self._exact |= bool(part.iterations["exact"].any())
+
+    def untold_since_ns(self, ring: RingState, limit_ns: int) -> int | None:
+        """Since when a request of the ring may run that is told of at its end; None: none can.
+
+        Only where requests are divided by need: else its tokens change nothing.
+        """
+        if self._workload(ring) not in self._methods:
+            return None
+        return self._untold.since_ns(ring.key, limit_ns)
 
     def servers(self, rings: Sequence[RingState]) -> dict[str, int]:
         """How many workloads of `rings` there are by the method that their requests have."""
@@ -239,6 +252,7 @@ class EngineIterations:
             return
         for gone in self._parts.keys() - {ring.key for ring in rings}:
             self._done[gone] = _EVER_NS
+            self._untold.forget(gone)
             del self._parts[gone]
         needed: set[int] = set()
         for server, mine in self._servers(rings).items():
