@@ -29,3 +29,7 @@ compile --generate-hashes --constraint requirements/dev.txt \
     --output-file requirements/build.txt requirements/build.in
 compile "$@" --constraint requirements/dev.txt \
     --output-file requirements/torch-constraints.txt requirements/torch.in
+# Only what those and PyTorch leave open: it is installed beside them.
+compile "$@" --generate-hashes --excludes requirements/dev.txt \
+    --excludes requirements/torch-constraints.txt --excludes requirements/torch.txt \
+    --output-file requirements/trainers.txt requirements/trainers.in
