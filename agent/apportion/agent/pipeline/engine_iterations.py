@@ -76,7 +76,7 @@ class EngineIterations:
         self._done: dict[int, int] = {}
         self._methods: dict[str | None, Method] = {}
         self._unsaved: dict[int, list[tuple[int, EngineRecords]]] = {}
-        self._untold = UntoldRequests()
+        self.untold = UntoldRequests()
         self._exact = False
         self._ids: dict[int, bytes] = {}
         for ring, _, _, values in state.tables.get("iteration", []):
@@ -86,15 +86,14 @@ class EngineIterations:
         """Ring records of engines; node time is the ring's plus `anchor_ns`."""
         part = EngineRecords.of(records, anchor_ns)
         self._keep(ring, part)
-        self._untold.iterated(ring, part.iterations)
+        self.untold.iterated(ring, part.iterations)
         self._unsaved.setdefault(ring, []).append((int(records["sequence"].min()), part))
         late = int((part.iterations["end_ns"] <= self._settled.get(ring, 0)).sum())
         self.counters.in_time += part.iterations.size - late
         self.counters.late += late
 
-    def told(self, ring: int, records: NDArray[np.void], anchor_ns: int) -> None:
-        """Ring records of spans; engines in exact mode know them by their ids."""
-        self._untold.told(ring, records, anchor_ns)
+    def name(self, ring: int, records: NDArray[np.void]) -> None:
+        """Ring records of spans: their ids, by which engines in exact mode know them."""
         if self._exact:
             names = names_of(ring, records["number"]).tolist()
             self._ids.update(zip(names, request_ids(records).tolist(), strict=True))
@@ -102,15 +101,6 @@ class EngineIterations:
     def _keep(self, ring: int, part: EngineRecords) -> None:
         self._parts.setdefault(ring, []).append(part)
         self._exact |= bool(part.iterations["exact"].any())
-
-    def untold_since_ns(self, ring: RingState, limit_ns: int) -> int | None:
-        """Since when a request of the ring may run that is told of at its end; None: none can.
-
-        Only where requests are divided by need: else its tokens change nothing.
-        """
-        if self._workload(ring) not in self._methods:
-            return None
-        return self._untold.since_ns(ring.key, limit_ns)
 
     def servers(self, rings: Sequence[RingState]) -> dict[str, int]:
         """How many workloads of `rings` there are by the method that their requests have."""
@@ -252,7 +242,7 @@ class EngineIterations:
             return
         for gone in self._parts.keys() - {ring.key for ring in rings}:
             self._done[gone] = _EVER_NS
-            self._untold.forget(gone)
+            self.untold.forget(gone)
             del self._parts[gone]
         needed: set[int] = set()
         for server, mine in self._servers(rings).items():

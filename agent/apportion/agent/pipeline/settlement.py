@@ -166,7 +166,8 @@ class Settlement:
             records, late = records[~engines], late[~engines]
             if not records.size:
                 return
-        self.iterations.told(ring.key, records, self._time.anchor_ns)
+        self.iterations.name(ring.key, records)
+        self.iterations.untold.told(ring.key, records, self._time.anchor_ns)
         decoded = decode(records, late, self._time.anchor_ns, entity_of)
         ring.absorb(decoded)
         self._unsaved.absorb(ring.key, decoded)

@@ -217,7 +217,7 @@ def _limit_ns(
     ]
     for ring in rings:
         if ring.group is not None and device.key in groups[ring.group]:
-            since_ns = tick.iterations.untold_since_ns(ring, tick.limit_ns)
+            since_ns = tick.iterations.untold.since_ns(ring.key, tick.limit_ns)
             starts += [] if since_ns is None else [since_ns]
     oldest_ns = max(min(starts, default=tick.limit_ns), tick.limit_ns - OPEN_BOUND_NS)
     return min(tick.limit_ns, oldest_ns)
