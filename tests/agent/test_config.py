@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.agent.config import AgentConfig, mask_url
+from apportion.agent.config import AgentConfig
 from apportion.agent.config_layers import LoadedConfig, flag, keys, load_config, variable
 from apportion.agent.config_problems import config_problems, load_prices
+from apportion.agent.config_secrets import mask_url
 from apportion.agent.duration import Duration
 from apportion.core.errors import ConfigError, PriceTableError
 
