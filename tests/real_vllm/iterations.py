@@ -18,7 +18,7 @@ from tests.real_vllm.traffic import Answer
 from apportion.client import layout
 
 _LISTENING: Final = re.compile(r"listening on (http://[\d.]+:\d+)")
-_FAMILY: Final = "apportion_engine_iterations"
+_SERIES: Final = "apportion_engine_iterations_total"
 
 
 class Tokens(NamedTuple):
@@ -97,6 +97,6 @@ def heard(agents_log: Path) -> dict[str, int]:
     return {
         sample.labels["outcome"]: int(sample.value)
         for family in text_string_to_metric_families(text)
-        if family.name == _FAMILY
         for sample in family.samples
+        if sample.name == _SERIES
     }
