@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from apportion.agent.config import mask_url
 from apportion.agent.config_layers import LoadedConfig
 from apportion.agent.config_problems import config_problems
+from apportion.agent.config_secrets import mask_url
 from apportion.agent.doctor.devices import examine_devices, examine_price
 from apportion.agent.doctor.doors import examine_doors
 from apportion.agent.doctor.finding import Finding, Level
@@ -32,7 +32,7 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
     agent_runs = heartbeat.level is Level.OK
     return [
         *_config(loaded),
-        *examine_ring_directory(config.ring_dir, uid),
+        *examine_ring_directory(config.ring_dir, uid, has_pods=config.pods_dir is not None),
         *examine_pods(config.pods_dir),
         heartbeat,
         *(examine_unbound(config.ring_dir, config.pods_dir) if agent_runs else []),

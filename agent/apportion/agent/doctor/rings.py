@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +22,16 @@ _ADD: Final = "give the workload's pod an emptyDir of that name: docs/kubernetes
 _MAX_AGENT_FILE_BYTES: Final = 64 << 10
 _MOST: Final = 20
 _NAME_THEM: Final = (
-    "name them, `client.init(devices=[...])`; docs/instrument.md, How a ring gets its devices"
+    "name them, `client.init(devices=[...])`, or of a service whose spans or log are read "
+    "`service_devices`; docs/instrument.md, How a ring gets its devices"
 )
 
 
-def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
-    """Whether user `uid` can read rings in the directory, write to it, and which rings it has."""
+def examine_ring_directory(path: Path, uid: int, *, has_pods: bool = False) -> list[Finding]:
+    """Whether user `uid` can read rings in the directory, write to it, and which rings it has.
+
+    Where pods have directories of their own (`has_pods`), this one may well have none.
+    """
     check = "ring directory"
     try:
         state = path.stat()
@@ -85,7 +90,10 @@ def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
         )
     else:
         findings.append(Finding(check, Level.OK, found))
-    return [*findings, _rings([path / name for name in names], uid)]
+    paths = [path / name for name in names if name.endswith(layout.FILE_SUFFIX)]
+    if has_pods and not paths:
+        return [*findings, Finding("rings", Level.OK, "none outside of pods")]
+    return [*findings, _rings(paths, uid)]
 
 
 def examine_pods(path: Path | None) -> list[Finding]:
@@ -100,11 +108,13 @@ def examine_pods(path: Path | None) -> list[Finding]:
         text = f"pods_dir: {path}: {error.strerror}"
         return [Finding("pods", Level.FAIL, text, remedy)]
     found = f"{len(volumes)} of {len(pods)} pods have a volume apportion-rings"
-    findings = [Finding("pods", Level.OK if volumes else Level.WARN, found, "" if volumes else _ADD)]
+    level, remedy = (Level.OK, "") if volumes else (Level.WARN, _ADD)
+    findings = [Finding("pods", level, found, remedy)]
     for pod in volumes:
         with suppress(OSError):
-            rings = _rings(sorted((pod / VOLUME).iterdir()), os.geteuid())
-            if rings.level is not Level.OK:
+            paths = sorted((pod / VOLUME).glob(f"*{layout.FILE_SUFFIX}"))
+            rings = _rings(paths, os.geteuid())
+            if paths and rings.level is not Level.OK:
                 findings.append(replace(rings, found=f"pod {pod.name}: {rings.found}"))
     return findings
 

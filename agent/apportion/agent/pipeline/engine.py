@@ -391,13 +391,6 @@ class Engine:
     def _heartbeat(self) -> None:
         unbound = self._unbound.look(self._intake.followed, self._time.now(self._clock))
         unread = self._unread.look(self._directory.refused)
-        problems = {
-            "heartbeat": self._heart.beat(unbound, unread),
-            "unbound": self._unbound.complaint,
-            "unread": self._unread.complaint,
-        }
-        for what, problem in problems.items():
-            if problem is None:
-                self._facts.degraded.pop(what, None)
-            else:
-                self._facts.degraded[what] = problem
+        self._facts.complain("heartbeat", self._heart.beat(unbound, unread))
+        self._facts.complain("unbound", self._unbound.complaint)
+        self._facts.complain("unread", self._unread.complaint)
