@@ -2,7 +2,7 @@
 # newer, a C compiler and the package registries.
 #   PYTHON=python3.12   the interpreter for the virtual environment (.venv)
 #   ARGS="-k ring -x"   more arguments for pytest
-#   WORKERS=2           pytest's processes
+#   WORKERS=3           pytest's processes: more than cores, for many tests wait
 #   REQUESTS=200        how many test-vllm sends, BY=middleware or otlp instead of the plugin,
 #                       ENGINE=windows or exact instead of counts, and
 #                       VLLM_FLAGS="--api-server-count 2" for the server
@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 
 VENV := .venv
@@ -47,7 +47,7 @@ demo: packages $(VENV)/.stamp-dev $(VENV)/.stamp-torch ## A real trainer and ser
 .PHONY: test
 test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch build/trainers/.stamp ## Build the wheel and test it (ARGS="-k ring")
 	APPORTION_TEST_WHEEL=1 APPORTION_WHEEL=$(CURDIR)/$(WHEEL) \
-	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-vllm
 test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigabytes of it, beside what it answers (REQUESTS=200)
