@@ -20,10 +20,10 @@ compile() {
 
 # dev.txt is the whole; each other file is a part of it, so that no two can disagree.
 compile "$@" --generate-hashes --extra agent --extra bench --extra demo --extra dev \
-    --extra export --extra kubernetes --extra otlp --extra postgresql --extra profiles \
+    --extra export --extra kubernetes --extra otlp --extra postgresql --extra profiles --extra sglang \
     --output-file requirements/dev.txt pyproject.toml
-compile --generate-hashes --extra agent --extra kubernetes --extra otlp --extra postgresql --extra profiles \
-    --constraint requirements/dev.txt \
+compile --generate-hashes --extra agent --extra kubernetes --extra otlp --extra postgresql \
+    --extra profiles --extra sglang --constraint requirements/dev.txt \
     --output-file requirements/agent.txt pyproject.toml
 compile --generate-hashes --constraint requirements/dev.txt \
     --output-file requirements/build.txt requirements/build.in

@@ -53,7 +53,7 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("agent.txt", ["agent", "kubernetes", "otlp", "postgresql", "profiles"]),
+        ("agent.txt", ["agent", "kubernetes", "otlp", "postgresql", "profiles", "sglang"]),
         (
             "dev.txt",
             [
@@ -66,6 +66,7 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
                 "otlp",
                 "postgresql",
                 "profiles",
+                "sglang",
             ],
         ),
     ],

@@ -96,8 +96,7 @@ class AgentConfig(BaseSettings):
     )
     otlp_http: Annotated[str | None, BeforeValidator(checked_address)] = Field(
         None,
-        description="Host and port on which OpenTelemetry spans are taken over HTTP, such as "
-        "127.0.0.1:4318. Unset: none.",
+        description="Where OpenTelemetry spans are taken over HTTP, such as 127.0.0.1:4318.",
     )
     otlp_grpc: Annotated[str | None, BeforeValidator(checked_address)] = Field(
         None, description="The same over gRPC, such as 127.0.0.1:4317."
@@ -109,19 +108,20 @@ class AgentConfig(BaseSettings):
     )
     sglang_logs: Words = Field(
         (),
-        description="SGLang servers and where each writes its request log "
-        "(--export-metrics-to-file-dir): SERVICE=DIR.",
+        description="SGLang servers and their --export-metrics-to-file-dir: SERVICE=DIR.",
+    )
+    sglang_forward_passes: Words = Field(
+        (),
+        description="Where those servers publish their forward passes: SERVICE=ipc://PATH.",
     )
     sglang_tenant_label: str | None = Field(
         None,
         max_length=128,
-        description="The custom label (`x-custom-labels`) of SGLang's requests that names the "
-        "tenant.",
+        description="The custom label (`x-custom-labels`) of theirs that names the tenant.",
     )
     service_devices: Words = Field(
         (),
-        description="On which devices a service runs whose requests come as spans or by a log: "
-        "SERVICE=ID, or SERVICE=ID+ID. Unset for a service: the host's only GPU.",
+        description="Devices of services that doors tell of: SERVICE=ID+ID. Unset: the only GPU.",
     )
     service_models: ByName = Field(
         default_factory=dict[str, str],

@@ -12,6 +12,7 @@ from apportion.agent.pipeline.merged_iterations import MergedIterations
 from apportion.agent.pipeline.reapportion import MAX_ROOTS, charged_roots
 from apportion.agent.pipeline.ring_state import NO_ROOTS
 from apportion.agent.pipeline.scheduled import NO_TURNS, members_of, request_ids
+from apportion.agent.pipeline.untold_requests import UntoldRequests
 from apportion.core.category import Category, SpanKind
 from apportion.cost.methods.counts import rebuilt_beside
 from apportion.cost.methods.iteration_share import PART_BITS, Batches
@@ -75,6 +76,7 @@ class EngineIterations:
         self._done: dict[int, int] = {}
         self._methods: dict[str | None, Method] = {}
         self._unsaved: dict[int, list[tuple[int, EngineRecords]]] = {}
+        self.untold = UntoldRequests()
         self._exact = False
         self._ids: dict[int, bytes] = {}
         for ring, _, _, values in state.tables.get("iteration", []):
@@ -84,6 +86,7 @@ class EngineIterations:
         """Ring records of engines; node time is the ring's plus `anchor_ns`."""
         part = EngineRecords.of(records, anchor_ns)
         self._keep(ring, part)
+        self.untold.iterated(ring, part.iterations)
         self._unsaved.setdefault(ring, []).append((int(records["sequence"].min()), part))
         late = int((part.iterations["end_ns"] <= self._settled.get(ring, 0)).sum())
         self.counters.in_time += part.iterations.size - late
@@ -239,6 +242,7 @@ class EngineIterations:
             return
         for gone in self._parts.keys() - {ring.key for ring in rings}:
             self._done[gone] = _EVER_NS
+            self.untold.forget(gone)
             del self._parts[gone]
         needed: set[int] = set()
         for server, mine in self._servers(rings).items():

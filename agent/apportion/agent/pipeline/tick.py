@@ -132,7 +132,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
     outcome = TickOutcome(
         {
             device.key: device.target_ns(
-                _limit_ns(tick, device, spans, groups), patience_ns=tick.patience_ns
+                _limit_ns(tick, device, rings, spans, groups), patience_ns=tick.patience_ns
             )
             for device in tick.devices
         },
@@ -198,12 +198,16 @@ def _committed(tick: TickInput) -> Callable[[int], int]:
 
 
 def _limit_ns(
-    tick: TickInput, device: MeteredDevice, spans: Roots, groups: Mapping[int, Sequence[int]]
+    tick: TickInput,
+    device: MeteredDevice,
+    rings: Sequence[RingState],
+    spans: Roots,
+    groups: Mapping[int, Sequence[int]],
 ) -> int:
     """How far the device may be settled: to its oldest request that runs, whose tokens come last.
 
-    Or that may turn out to have run, since its admission is told with its end. A request that runs
-    for longer than `OPEN_BOUND_NS` is settled by its presence.
+    Or that may turn out to have run, since its admission, or all of it, is told with its end. A
+    request that runs for longer than `OPEN_BOUND_NS` is settled by its presence.
     """
     waiting = spans["open"] & (spans["method"] == int(Method.ROOFLINE_WINDOWS))
     starts = [
@@ -211,6 +215,10 @@ def _limit_ns(
         for index in np.flatnonzero(waiting).tolist()
         if device.key in groups[int(spans["group"][index])]
     ]
+    for ring in rings:
+        if ring.group is not None and device.key in groups[ring.group]:
+            since_ns = tick.iterations.untold.since_ns(ring.key, tick.limit_ns)
+            starts += [] if since_ns is None else [since_ns]
     oldest_ns = max(min(starts, default=tick.limit_ns), tick.limit_ns - OPEN_BOUND_NS)
     return min(tick.limit_ns, oldest_ns)
 
