@@ -2,7 +2,7 @@
 # newer, a C compiler and the package registries.
 #   PYTHON=python3.12   the interpreter for the virtual environment (.venv)
 #   ARGS="-k ring -x"   more arguments for pytest
-#   WORKERS=2           pytest's processes
+#   WORKERS=3           pytest's processes: more than cores, for many tests wait
 #   REQUESTS=200        how many test-vllm sends in each of its runs; RUN="counts exact" are some
 #                       of them, VLLM_FLAGS="--no-enable-prefix-caching" more for the servers
 #   MODE=counts         or windows or exact: what bench-vllm measures, for MINUTES=15 at most
@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 
 VENV := .venv
@@ -48,7 +48,7 @@ demo: packages $(VENV)/.stamp-dev $(VENV)/.stamp-torch ## A real trainer and ser
 .PHONY: test
 test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch build/trainers/.stamp ## Build the wheel and test it (ARGS="-k ring")
 	APPORTION_TEST_WHEEL=1 APPORTION_WHEEL=$(CURDIR)/$(WHEEL) \
-	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-vllm
 test-vllm: vllm ## A real vLLM, gigabytes of it, in nine ways beside what it answers (RUN="counts exact")
