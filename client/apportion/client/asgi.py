@@ -191,8 +191,9 @@ class _Exchange:
         self._span, self._request_id, self._announced = span, request_id, announced
         self._receive, self._send = receive, send
         self._status = 0
-        self._streams = self._awaits_token = False
-        self._is_left = self._is_whole = self._has_ended = False
+        self._streams = self._is_left = self._is_whole = self._has_ended = False
+        self._flows = False
+        """Whether the first token of a stream has passed."""
         self._listens = True
         """Whether the next message, or one that the app waits for, may be more of the request."""
         self._usage: UsageReader | None = None
@@ -222,17 +223,21 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """The app's next message, passed on at once."""
+        flows = self._flows and message.get("more_body", False)  # as nearly all of a stream do
         try:
-            message = self._seen(message)
-            if message["type"] == "http.response.start" and not (self._streams or self._listens):
-                self._is_left = self._is_left or await _has_left(self._receive)
+            if flows:
+                self._read(message)
+            else:
+                message = await self._seen(message)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
+        if flows:
+            await self._send(message)
+            return
         if self._costs is not None and self._holds(message):
             self._held = message
             return
-        if self._held is not None:
-            await self._send_held()
+        await self._send_held()
         await self._send(message)
         if self._is_whole and self._announced is None:
             self._end()
@@ -265,18 +270,23 @@ class _Exchange:
             return message
         return {**message, "headers": [*message.get("headers", ()), (_COST, said.encode())]}
 
-    def _seen(self, message: Message) -> Message:
+    async def _seen(self, message: Message) -> Message:
         if message["type"] == "http.response.start":
-            return self._started(message)
-        if message["type"] == "http.response.body":
-            body: bytes = message.get("body", b"")
-            if body and self._awaits_token:
-                self._awaits_token = False
+            message = self._started(message)
+            if not (self._streams or self._listens):
+                self._is_left = self._is_left or await _has_left(self._receive)
+        elif message["type"] == "http.response.body":
+            if self._streams and message.get("body"):
                 self._span.first_token()
-            if body and self._usage is not None:
-                self._usage.feed(body)
+                self._flows = True
+            self._read(message)
             self._is_whole = not message.get("more_body", False)
         return message
+
+    def _read(self, message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        if body and self._usage is not None:
+            self._usage.feed(body)
 
     def _started(self, message: Message) -> Message:
         headers = [
@@ -291,7 +301,6 @@ class _Exchange:
                 self._span.answered_by(model=self._named)
         kind = said.get(b"content-type", b"").partition(b";")[0].strip()
         self._streams = kind in {b"text/event-stream", b"application/x-ndjson"}
-        self._awaits_token = self._streams
         readable = kind == b"application/json" or self._streams
         if readable and said.get(b"content-encoding", b"identity") == b"identity":
             self._usage = UsageReader()
