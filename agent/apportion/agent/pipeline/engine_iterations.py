@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from apportion.agent.pipeline.engine_batches import EngineBatches, joined, trace_of
 from apportion.agent.pipeline.engine_records import EngineRecords
 from apportion.agent.pipeline.merged_iterations import MergedIterations
 from apportion.agent.pipeline.reapportion import MAX_ROOTS, charged_roots
@@ -14,10 +15,7 @@ from apportion.agent.pipeline.ring_state import NO_ROOTS
 from apportion.agent.pipeline.scheduled import NO_TURNS, members_of, request_ids
 from apportion.core.category import Category, SpanKind
 from apportion.cost.methods.counts import rebuilt_beside
-from apportion.cost.methods.iteration_share import PART_BITS, Batches
 from apportion.cost.methods.names import BY_NEED, Method
-from apportion.cost.methods.trace import Trace
-from apportion.cost.methods.two_part import two_part_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +27,9 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.ring_state import RingState
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.ledger.history import History, RootRow
+    from apportion.cost.methods.iteration_share import Batches
     from apportion.cost.methods.roofline import Roofline
-    from apportion.cost.methods.trace import Iterations
+    from apportion.cost.methods.trace import Trace
     from apportion.cost.settlement.work import Roots
 
     Column = NDArray[np.int64]
@@ -119,21 +118,7 @@ class EngineIterations:
             if any(ring.key in self._parts for ring in mine)
             and (batches := self._of_server(server, mine, roots, needs, history)) is not None
         ]
-        if not found:
-            return None
-        columns = zip(*found, strict=True)
-        engine, begun, end, owner, key, part, prefill, known = (list(each) for each in columns)
-        sizes = np.cumsum([0, *(each.size for each in begun)])[:-1].tolist()
-        return Batches(
-            np.repeat(np.arange(len(engine)), [each.size for each in begun]),
-            np.concatenate(begun),
-            np.concatenate(end),
-            np.concatenate([each + size for each, size in zip(owner, sizes, strict=True)]),
-            np.concatenate(key),
-            np.concatenate(part),
-            np.concatenate(prefill),
-            np.sort(np.concatenate(known)),
-        )
+        return joined(found) if found else None
 
     def _of_server(
         self,
@@ -142,7 +127,7 @@ class EngineIterations:
         roots: Roots,
         needs: RequestNeeds,
         history: History,
-    ) -> _Columns | None:
+    ) -> EngineBatches | None:
         engines = self._engines(rings)
         here = _requests(roots, server, rings)
         closed = here[~roots["open"][here] & ~roots["held"][here]]
@@ -158,7 +143,7 @@ class EngineIterations:
         rows = np.concatenate([beside, roots[closed]])
         places = np.concatenate([np.full(beside.size, -1), closed])
         order = np.lexsort((rows["number"], rows["ring"], rows["start_ns"]))
-        trace, places = _trace(rows[order]), places[order]
+        trace, places = trace_of(rows[order]), places[order]
         ends_ns = merged.counts.end_ns
         charged_ns = min(self._settled.get(ring.key, 0) for ring in rings)
         since = int(np.searchsorted(ends_ns, charged_ns, side="right"))
@@ -177,7 +162,7 @@ class EngineIterations:
         exact = np.isin(np.arange(trace.size), known[:, 1])
         roots["method"][places[covered]] = int(Method.ROOFLINE_COUNTS)
         roots["method"][places[covered & exact]] = int(Method.ROOFLINE_TWO_PART)
-        return _shared(merged, iterations, trace, places, roofline)
+        return EngineBatches.of(merged, iterations, trace, places, roofline)
 
     def _ids_of(
         self, names: Column, rings: Sequence[RingState], trace: Trace, history: History
@@ -294,46 +279,6 @@ class EngineIterations:
             self._done[ring] = kept.first_needed_ns() - 1
 
 
-class _Columns(NamedTuple):
-    """What one engine adds to `Batches`."""
-
-    engine: int
-    begun_ns: Column
-    end_ns: Column
-    owner: Column
-    key: Column
-    part: Column
-    is_prefill: NDArray[np.bool_]
-    known: Column
-
-
-def _shared(
-    merged: MergedIterations,
-    iterations: Iterations,
-    trace: Trace,
-    places: Column,
-    roofline: Roofline,
-) -> _Columns:
-    """The batch of each iteration, divided as by `roofline-two-part/1`; `places` are -1 beside."""
-    owner, request = iterations.owner, iterations.request
-    parts = two_part_s(iterations, roofline)
-    total = np.bincount(owner, parts, minlength=merged.size)
-    fixed = np.rint(parts / total[owner] * (1 << PART_BITS)).astype(np.int64)
-    middle_ns = iterations.start_ns + (iterations.end_ns - iterations.start_ns) // 2
-    is_prefill = middle_ns[owner] < trace.first_token_ns[request]
-    mine = places[request] >= 0
-    return _Columns(
-        0,
-        merged.begun_ns,
-        merged.counts.end_ns,
-        owner[mine],
-        places[request][mine],
-        np.maximum(fixed, 1)[mine],
-        is_prefill[mine],
-        places[places >= 0],
-    )
-
-
 def _requests(roots: Roots, server: Server, rings: Sequence[RingState]) -> Column:
     """Places of the server's requests that are divided by need."""
     chosen = np.isin(roots["ring"], [ring.key for ring in rings])
@@ -364,21 +309,6 @@ def _roofline(requests: Roots, needs: RequestNeeds) -> Roofline | None:
     pairs = np.unique(requests["group"].astype(np.int64) << 32 | requests["entity"])
     found = {needs.roofline(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()}
     return found.pop() if len(found) == 1 else None
-
-
-def _trace(rows: Roots) -> Trace:
-    told = rows["first_token_ns"] > 0
-    start_ns, end_ns = rows["start_ns"], rows["end_ns"]
-    token_ns = np.clip(np.where(told, rows["first_token_ns"], end_ns), start_ns, end_ns)
-    return Trace(
-        ("",) * rows.size,
-        start_ns.copy(),
-        token_ns,
-        end_ns.copy(),
-        rows["input_tokens"].copy(),
-        np.minimum(rows["cached_input_tokens"], rows["input_tokens"]),
-        rows["output_tokens"].copy(),
-    )
 
 
 def _names(roots: Roots) -> Column:
