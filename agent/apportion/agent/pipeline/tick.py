@@ -132,7 +132,7 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
     outcome = TickOutcome(
         {
             device.key: device.target_ns(
-                _limit_ns(tick, device, spans, groups), patience_ns=tick.patience_ns
+                _limit_ns(tick, device, rings, spans, groups), patience_ns=tick.patience_ns
             )
             for device in tick.devices
         },
@@ -198,14 +198,21 @@ def _committed(tick: TickInput) -> Callable[[int], int]:
 
 
 def _limit_ns(
-    tick: TickInput, device: MeteredDevice, spans: Roots, groups: Mapping[int, Sequence[int]]
+    tick: TickInput,
+    device: MeteredDevice,
+    rings: Sequence[RingState],
+    spans: Roots,
+    groups: Mapping[int, Sequence[int]],
 ) -> int:
     """How far the device may be settled: to its oldest request that runs, whose tokens come last.
 
-    Or that may turn out to have run, since its admission is told with its end. A request that runs
-    for longer than `OPEN_BOUND_NS` is settled by its presence.
+    Or that may turn out to have run, since its admission is told with its end; or to have run on
+    other devices of its server. A request that runs for longer than `OPEN_BOUND_NS` is settled by
+    its presence.
     """
-    waiting = spans["open"] & (spans["method"] == int(Method.ROOFLINE_WINDOWS))
+    unplaced = [ring.key for ring in rings if ring.waits_for_engines]
+    by_need = spans["method"] == int(Method.ROOFLINE_WINDOWS)
+    waiting = spans["open"] & (by_need | (spans["engine"] < 0) & np.isin(spans["ring"], unplaced))
     starts = [
         int(spans["begun_ns"][index])
         for index in np.flatnonzero(waiting).tolist()
