@@ -43,5 +43,6 @@ def seconds_by_engine(runs: Sequence[EngineRun], roofline: Roofline) -> list[Flo
         owner, parts = run.iterations.owner, two_part_s(run.iterations, roofline)
         sums = np.bincount(owner, parts, minlength=given.size)
         each = given[owner] * parts / sums[owner] / 1e9
-        found.append(np.bincount(run.iterations.request, each, minlength=run.trace.size))
+        sums = np.bincount(run.iterations.request, each, minlength=run.trace.size)
+        found.append(sums.astype(np.float64))
     return found

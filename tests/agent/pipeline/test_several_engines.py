@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.agent.pipeline.engines_oracle import EngineRun, seconds_by_engine
 from tests.agent.pipeline.test_iterations import (
+    Chooser,
     Run,
+    Says,
     all_played,
     charged,
     due,
@@ -34,6 +36,7 @@ from apportion.cost.methods.model_catalogue import named_model
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.roofline import Roofline
 from apportion.cost.methods.shares import Busy
+from apportion.cost.methods.trace import Iterations
 from apportion.cost.methods.two_part import roofline_two_part
 
 
@@ -139,7 +142,7 @@ def test_engines_on_the_same_device_share_each_instant(*, exact: bool) -> None:
         for k in range(2)
     ]
     servers = server_of(world, 1, (0,), parallel())
-    who = (lambda _, s: s[:0]) if exact else (lambda _, s: s[:1])
+    who: Chooser = (lambda _, s: s[:0]) if exact else (lambda _, s: s[:1])
     numbers = all_played(world, servers, runs, who, cores if exact else (), says=says_engine)
     method = Method.ROOFLINE_TWO_PART if exact else Method.ROOFLINE_COUNTS
     assert methods(world) == {int(method)}
@@ -150,7 +153,7 @@ def test_engines_on_the_same_device_share_each_instant(*, exact: bool) -> None:
     assert audit(world.ledger).holds
 
 
-def _batches(run: Run, *, exact: bool):  # noqa: ANN202 - as it is
+def _batches(run: Run, *, exact: bool) -> Iterations:
     if not exact:
         return rebuilt(run.trace, run.counts)
     assert run.iterations is not None
@@ -250,7 +253,7 @@ def test_who_was_in_no_engine_pays_nothing_beside_those_that_were() -> None:
     assert audit(world.ledger).holds
 
 
-def _finishing(server: Process, span: Span):  # noqa: ANN202 - `Says`
+def _finishing(server: Process, span: Span) -> Says:
     """The caller of `span` hangs up when the twelfth request has ended."""
     ended = [0]
 
