@@ -45,13 +45,9 @@ demo: packages $(VENV)/.stamp-dev $(VENV)/.stamp-torch ## A real trainer and ser
 	$(VENV)/bin/python examples/demo.py
 
 .PHONY: test
-test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch ## Build the wheel and test it (ARGS="-k ring")
+test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch build/trainers/.stamp ## Build the wheel and test it (ARGS="-k ring")
 	APPORTION_TEST_WHEEL=1 APPORTION_WHEEL=$(CURDIR)/$(WHEEL) \
 	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
-
-.PHONY: test-trainers
-test-trainers: $(VENV)/.stamp-dev $(VENV)/.stamp-torch build/trainers/.stamp ## A real Hugging Face Trainer and a real Lightning (installs 270 MB)
-	PYTHONPATH=$(CURDIR)/build/trainers $(VENV)/bin/python -m pytest tests/client/test_trainers.py $(ARGS)
 
 .PHONY: test-vllm
 test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigabytes of it, beside what it answers (REQUESTS=200)
@@ -155,7 +151,9 @@ $(VENV)/.stamp-torch: requirements/torch.txt requirements/torch-constraints.txt 
 	@touch $@
 
 build/trainers/.stamp: requirements/trainers.txt $(VENV)/.stamp-locked
-	$(PIP) install --no-deps --target build/trainers --requirement requirements/trainers.txt
+	rm -rf build/trainers
+	$(PIP) install --no-deps --no-compile --only-binary :all: --require-hashes \
+	    --target build/trainers --requirement requirements/trainers.txt
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml README.md LICENSE $(VENV)/.stamp-locked

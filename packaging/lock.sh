@@ -20,12 +20,16 @@ compile() {
 
 # dev.txt is the whole; each other file is a part of it, so that no two can disagree.
 compile "$@" --generate-hashes --extra agent --extra bench --extra demo --extra dev \
-    --extra export --extra kubernetes --extra otlp --extra postgresql --extra profiles \
+    --extra export --extra kubernetes --extra otlp --extra postgresql --extra profiles --extra sglang \
     --output-file requirements/dev.txt pyproject.toml
-compile --generate-hashes --extra agent --extra kubernetes --extra otlp --extra postgresql --extra profiles \
-    --constraint requirements/dev.txt \
+compile --generate-hashes --extra agent --extra kubernetes --extra otlp --extra postgresql \
+    --extra profiles --extra sglang --constraint requirements/dev.txt \
     --output-file requirements/agent.txt pyproject.toml
 compile --generate-hashes --constraint requirements/dev.txt \
     --output-file requirements/build.txt requirements/build.in
 compile "$@" --constraint requirements/dev.txt \
     --output-file requirements/torch-constraints.txt requirements/torch.in
+# Only what those and PyTorch leave open: it is installed beside them.
+compile "$@" --generate-hashes --excludes requirements/dev.txt \
+    --excludes requirements/torch-constraints.txt --excludes requirements/torch.txt \
+    --output-file requirements/trainers.txt requirements/trainers.in

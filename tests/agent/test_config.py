@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.agent.config import AgentConfig, mask_url
+from apportion.agent.config import AgentConfig
 from apportion.agent.config_layers import LoadedConfig, flag, keys, load_config, variable
 from apportion.agent.config_problems import config_problems, load_prices
+from apportion.agent.config_secrets import mask_url
 from apportion.agent.duration import Duration
 from apportion.core.errors import ConfigError, PriceTableError
 
@@ -336,6 +337,12 @@ def test_a_model_that_nobody_knows_is_a_problem_where_it_was_named(tmp_path: Pat
     [
         ("pods_dir", "pods", f"pods depends on where the agent is started: give {Path.cwd()}/pods"),
         ("sglang_logs", "chat", "'chat': say SERVICE=DIR"),
+        ("sglang_forward_passes", "chat=/run/fpm", "'chat=/run/fpm': say SERVICE=ipc:///PATH"),
+        (
+            "sglang_forward_passes",
+            "chat=ipc:///run/fpm",
+            "'chat' has no log in sglang_logs: nothing says its requests",
+        ),
         ("id_key_file", "/missing/key", "/missing/key: No such file or directory"),
     ],
 )

@@ -406,6 +406,25 @@ def test_the_doctor_asks_the_door(tmp_path: Path) -> None:
         door.close()
 
 
+def test_the_doctor_looks_for_ranks(tmp_path: Path) -> None:
+    """A server that was started without the flag, and one whose directory is not shared."""
+    name = f"ipc://{tmp_path}/run/fpm"
+    config = _load(tmp_path, sglang_forward_passes=f"chat={name}").config
+    (finding,) = examine_doors(config, agent_runs=True)
+    assert (finding.level, finding.check) == (Level.FAIL, "sglang chat forward passes")
+    (tmp_path / "run").mkdir()
+    (finding,) = examine_doors(config, agent_runs=True)
+    assert (finding.level, finding.found) == (
+        Level.WARN,
+        f"there is no socket {tmp_path}/run/fpm.0",
+    )
+    assert f"--forward-pass-metrics-ipc-name {name}" in (finding.remedy or "")
+    with socket.socket(socket.AF_UNIX) as rank:
+        rank.bind(f"{tmp_path}/run/fpm.0")
+        (finding,) = examine_doors(config, agent_runs=True)
+    assert (finding.level, finding.found) == (Level.OK, f"1 ranks at {tmp_path}/run/fpm.*")
+
+
 def test_the_doctor_looks_for_logs(tmp_path: Path) -> None:
     """A directory that is not there is a failure, one without logs may be a server without work."""
     config = _load(tmp_path, sglang_logs=f"chat={tmp_path / 'logs'}").config

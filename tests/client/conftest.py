@@ -62,6 +62,7 @@ def own_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     hashed_ids.configure({})
     in_context.set(None)
     surroundings.__init__()  # type: ignore[misc] # as new
+    surroundings.devices = True  # whatever is in this machine
     yield
     session.forget()
     hashed_ids.configure({})

@@ -1,4 +1,4 @@
-"""A trace that somebody asked for. Of the real PyTorch: tests/profiles/test_torch.py."""
+"""A trace that somebody asked for. Of the real PyTorch: tests/faults/test_capture.py."""
 
 from __future__ import annotations
 

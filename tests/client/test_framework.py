@@ -16,7 +16,9 @@ from tests.client.decoded import only, read, rings
 
 from apportion import client
 from apportion.client import layout, tracing
+from apportion.client.devices_here import devices_here
 from apportion.client.ring import NUMBER_BLOCK
+from apportion.client.session import session
 from apportion.client.surroundings import surroundings
 
 UUID = "00000000-1111-2222-3333-444444444444"
@@ -181,6 +183,42 @@ def test_torch_imported_later_is_noticed(directory: Path, monkeypatch: pytest.Mo
             pass
     (new,) = (ring for ring in map(read, rings(directory)) if len(ring.records) > 4)
     assert launch == new.records[-1]["clock"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        ({}, False),
+        ({"sys/bus/pci/devices/0000:00:01.0/vendor": "0x8086\n"}, False),
+        ({"sys/bus/pci/devices/0000:00:01.0/other": ""}, False),
+        ({"sys/bus/pci/devices/0000:3b:00.0/vendor": "0x10de\n"}, True),
+        ({"sys/bus/pci/devices/0000:3b:00.0/vendor": "0x1002\n"}, True),
+        ({"dev/nvidiactl": ""}, True),
+        ({"dev/kfd": ""}, True),
+    ],
+)
+def test_devices_by_their_files(tmp_path: Path, paths: dict[str, str], found: bool) -> None:
+    """No driver is asked: a process whose CUDA was touched cannot fork ranks that use it."""
+    for name, text in paths.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert devices_here(f"{tmp_path}/") is found
+
+
+@pytest.mark.parametrize("devices", [False, True])
+def test_a_pytorch_for_cuda_on_a_machine_without(
+    directory: Path, use: Callable[[Torch], Torch], devices: bool
+) -> None:
+    """It is decided once, and spans take the short way; with a device they look for it."""
+    surroundings.devices = devices
+    torch = use(Torch())
+    for number in range(2):
+        with client.step(number) as step, step.phase("forward"):
+            pass
+    assert (session.short is None) is surroundings.cuda is devices
+    assert not torch.initialised
+    assert [layout.CLOCK_HOST] * 4 == clocks(directory)
 
 
 def test_the_client_imports_no_framework() -> None:

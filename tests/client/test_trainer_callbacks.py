@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.client.decoded import read, rings
+from tests.client.test_model_size import module, parameter
 from tests.client.test_optimizer_steps import ended, opened, steps
 
 from apportion import client
@@ -47,6 +49,9 @@ class Model:
         self.training = True
         self.hooks: list[Any] = []
 
+    def modules(self) -> list[Any]:
+        return [module(parameter(7))]
+
     def register_forward_pre_hook(self, hook: Any, *, with_kwargs: bool) -> Any:
         assert with_kwargs
         self.hooks.append(hook)
@@ -64,6 +69,7 @@ def test_huggingface(frameworks: None, directory: Path) -> None:
     trainer, model = callback("huggingface"), Model()
     args, state = SimpleNamespace(torch_compile=False), SimpleNamespace(global_step=6)
     control = SimpleNamespace(should_evaluate=False, should_save=False)
+    trainer.on_init_end(args, state, control, model=model)
     trainer.on_train_begin(args, state, control, model=model)
     assert session.opener is not torch_hook
     for _ in range(3):
@@ -83,17 +89,25 @@ def test_huggingface(frameworks: None, directory: Path) -> None:
     assert [*steps(7, 8), ("evaluation", -1), ("checkpoint", 8), *steps(9)] == ended(directory)
     assert [] == opened(directory) == model.hooks
     assert (6, {}) == (session.resumed_step, client.counts())
+    (ring,) = map(read, rings(directory))
+    assert 42 == ring.identity["flops_per_token"]
 
 
 def test_lightning(frameworks: None, directory: Path) -> None:
     """A step is as many batches as the optimizer takes; a save in the middle of one is in it."""
     callback_ = callback("lightning")
     saved: list[str] = []
-    trainer = SimpleNamespace(global_step=0, sanity_checking=True, save_checkpoint=saved.append)
+    trainer = SimpleNamespace(
+        global_step=0,
+        sanity_checking=True,
+        save_checkpoint=saved.append,
+        global_rank=1,
+        world_size=2,
+    )
     callback_.on_validation_start(trainer, None)
     callback_.on_validation_end(trainer, None)
     trainer.sanity_checking = False
-    callback_.on_train_start(trainer, None)
+    callback_.on_train_start(trainer, Model())
     for batch in range(4):
         callback_.on_train_batch_start(trainer, None, BATCH, batch)
         trainer.save_checkpoint("inside")
@@ -110,6 +124,9 @@ def test_lightning(frameworks: None, directory: Path) -> None:
     assert [*steps(1), ("checkpoint", 1), ("evaluation", -1), *steps(2, 3)] == roots
     assert 5 == len(saved)
     assert {} == client.counts()
+    (ring,) = map(read, rings(directory))
+    said = [ring.identity[key] for key in ("rank", "world_size", "flops_per_token")]
+    assert [1, 2, 42] == said
 
 
 def test_what_is_in_a_batch() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.client.decoded import labels, only, request_id
+from tests.doors.test_forward_passes import BATCH, Rank, message
 
 from apportion.client import layout
 from apportion.client.id_hashing import HashedIds
@@ -241,6 +242,9 @@ def test_the_command(logs: Path) -> None:
     write(logs, line())
     command = [sys.executable, "-m", "apportion.doors", "sglang", "--counts", "--ring-dir"]
     command += [str(logs.parent / "rings"), "--log", f"chat={logs}"]
+    command += ["--forward-passes", f"chat=ipc://{logs.parent}/fpm"]
+    rank = Rank(logs.parent / "fpm", 0)
+    names = ("accepted", "heard")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ}
     ) as door:
@@ -248,11 +252,17 @@ def test_the_command(logs: Path) -> None:
         assert door.stdin is not None
         assert json.loads(door.stdout.readline()) == {"listening": {"chat": str(logs)}}
         deadline = time.monotonic() + 60
-        while not json.loads(door.stdout.readline())["counts"].get("accepted"):
+        assert rank.socket.recv() == b"\x01"  # it has subscribed
+        rank.socket.send_multipart(message(7, BATCH))
+        while [json.loads(door.stdout.readline())["counts"].get(n) for n in names] != [1, 1]:
             assert time.monotonic() < deadline
         door.send_signal(signal.SIGTERM)
         assert door.wait(60) == 0
-    assert only(logs.parent / "rings").header["closed_ns"] > 0
+    rank.close()
+    found = only(logs.parent / "rings")
+    assert found.header["closed_ns"] > 0
+    kinds = [layout.KINDS["iteration"], layout.KINDS["request"]]
+    assert sorted(record["kind"] for record in found.records) == sorted(kinds)
 
 
 def test_the_command_refuses_what_cannot_be(

@@ -41,7 +41,7 @@ def required(*extras: str) -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["agent.txt", "build.txt", "dev.txt"])
+@pytest.mark.parametrize("name", ["agent.txt", "build.txt", "dev.txt", "trainers.txt"])
 def test_every_pin_has_hashes(repository: Path, name: str) -> None:
     """pip refuses a file that was changed on its way only if its hash is here."""
     lines = entries(repository / "requirements" / name)
@@ -53,7 +53,7 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "extras"),
     [
-        ("agent.txt", ["agent", "kubernetes", "otlp", "postgresql", "profiles"]),
+        ("agent.txt", ["agent", "kubernetes", "otlp", "postgresql", "profiles", "sglang"]),
         (
             "dev.txt",
             [
@@ -66,6 +66,7 @@ def test_every_pin_has_hashes(repository: Path, name: str) -> None:
                 "otlp",
                 "postgresql",
                 "profiles",
+                "sglang",
             ],
         ),
     ],
@@ -88,12 +89,21 @@ def test_locks_agree(repository: Path, name: str) -> None:
     }
 
 
+def test_trainers_are_beside_the_rest(repository: Path) -> None:
+    """What build/trainers holds comes first on the path: it hides nothing that is installed."""
+    requirements = repository / "requirements"
+    trainers = pins(requirements / "trainers.txt").keys()
+
+    for name in ("dev.txt", "torch-constraints.txt"):
+        assert frozenset() == trainers & pins(requirements / name).keys()
+
+
 def test_torch_stays_apart(repository: Path) -> None:
     """PyTorch's build depends on the machine: one exact version, in no hashed lock."""
     requirements = repository / "requirements"
 
     assert "torch==2.13.0" in (requirements / "torch.txt").read_text().splitlines()
-    for name in ("agent.txt", "dev.txt", "torch-constraints.txt"):
+    for name in ("agent.txt", "dev.txt", "torch-constraints.txt", "trainers.txt"):
         assert frozenset() == NOT_LOCKED & pins(requirements / name).keys()
 
 

@@ -6,7 +6,6 @@ are read and merged is in `config_layers`.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -19,7 +18,9 @@ from pydantic_settings import (
 )
 
 from apportion.agent.config_budgets import MOST, Budgets
+from apportion.agent.config_checks import BOUNDS_NS, check_keeping, check_period, check_placement
 from apportion.agent.config_labels import LabelLimits
+from apportion.agent.config_secrets import mask_http_url, mask_url
 from apportion.agent.config_values import (
     HOST_PORT,
     ByName,
@@ -36,19 +37,12 @@ from apportion.agent.config_values import (
 from apportion.agent.duration import Duration
 from apportion.client.layout import DEFAULT_DIRECTORY, USER_DIRECTORY
 from apportion.collectors.registry import DEFAULT
-from apportion.core.errors import LedgerError
-from apportion.cost.keeping import LEAST_NS
-from apportion.cost.ledger.engine import ledger_url, shown
-from apportion.cost.price_row import CAPACITIES, LABEL, MATCHED
 
 PREFIX: Final = "APPORTION_"
-LEAST_KEPT: Final = Duration(LEAST_NS)
 DEFAULT_FILE: Final = Path("/etc/apportion/apportion.yaml")
 
 _CURRENCY: Final = r"^[A-Z]{3}$"
 _NAME: Final = r"^[^\s\x00-\x1f\x7f]+$"
-_SECRET_OF_URL: Final = re.compile(r"(?<=//).*@|(?<=\?).*")
-"""User and password, whatever they are made of, and the query."""
 
 
 class AgentConfig(BaseSettings):
@@ -102,8 +96,7 @@ class AgentConfig(BaseSettings):
     )
     otlp_http: Annotated[str | None, BeforeValidator(checked_address)] = Field(
         None,
-        description="Host and port on which OpenTelemetry spans are taken over HTTP, such as "
-        "127.0.0.1:4318. Unset: none.",
+        description="Where OpenTelemetry spans are taken over HTTP, such as 127.0.0.1:4318.",
     )
     otlp_grpc: Annotated[str | None, BeforeValidator(checked_address)] = Field(
         None, description="The same over gRPC, such as 127.0.0.1:4317."
@@ -115,19 +108,20 @@ class AgentConfig(BaseSettings):
     )
     sglang_logs: Words = Field(
         (),
-        description="SGLang servers and where each writes its request log "
-        "(--export-metrics-to-file-dir): SERVICE=DIR.",
+        description="SGLang servers and their --export-metrics-to-file-dir: SERVICE=DIR.",
+    )
+    sglang_forward_passes: Words = Field(
+        (),
+        description="Where those servers publish their forward passes: SERVICE=ipc://PATH.",
     )
     sglang_tenant_label: str | None = Field(
         None,
         max_length=128,
-        description="The custom label (`x-custom-labels`) of SGLang's requests that names the "
-        "tenant.",
+        description="The custom label (`x-custom-labels`) of theirs that names the tenant.",
     )
     service_devices: Words = Field(
         (),
-        description="On which devices a service runs whose requests come as spans or by a log: "
-        "SERVICE=ID, or SERVICE=ID+ID. Unset for a service: the host's only GPU.",
+        description="Devices of services that doors tell of: SERVICE=ID+ID. Unset: the only GPU.",
     )
     service_models: ByName = Field(
         default_factory=dict[str, str],
@@ -309,45 +303,11 @@ class AgentConfig(BaseSettings):
         return (init_settings,)
 
     @model_validator(mode="after")
-    def _periods_make_sense(self) -> AgentConfig:
-        bounds = {
-            "sample_period": (50_000_000, 60_000_000_000),
-            "dcgm_interval": (100_000_000, 600_000_000_000),
-            "telemetry_gap": (100_000_000, 600_000_000_000),
-            "tick_period": (50_000_000, 600_000_000_000),
-            "lateness": (0, 600_000_000_000),
-            "drain": (100_000_000, 600_000_000_000),
-            "lease": (1_000_000_000, 3_600_000_000_000),
-        }
-        for key, (least_ns, most_ns) in bounds.items():
-            value: Duration = getattr(self, key)
-            if not least_ns <= value.ns <= most_ns:
-                raise ValueError(
-                    f"{key} is {value}; it must be from {Duration(least_ns)} to {Duration(most_ns)}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _keeping_makes_sense(self) -> AgentConfig:
-        lines, rollups = self.keep_lines, self.keep_rollups
-        if lines is not None and lines < LEAST_KEPT:
-            raise ValueError(f"keep_lines is {lines}; it must be {LEAST_KEPT} or more")
-        if rollups is not None and (lines is None or rollups < lines):
-            raise ValueError(
-                f"keep_rollups is {rollups}; sums are kept at least as long as their lines, and "
-                f"keep_lines is {lines or 'unset'}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _placement_is_known(self) -> AgentConfig:
-        for name in self.placement:
-            if name not in MATCHED and not name.startswith(LABEL):
-                raise ValueError(
-                    f"placement has {name!r}; it takes {', '.join(MATCHED)}, labels.NAME"
-                )
-        if self.placement.get("capacity", CAPACITIES[0]) not in CAPACITIES:
-            raise ValueError(f"placement: capacity must be one of {', '.join(CAPACITIES)}")
+    def _makes_sense(self) -> AgentConfig:
+        for key in BOUNDS_NS:
+            check_period(key, getattr(self, key))
+        check_keeping(self.keep_lines, self.keep_rollups)
+        check_placement(self.placement)
         return self
 
     @property
@@ -378,23 +338,9 @@ class AgentConfig(BaseSettings):
         values.update({f"labels.{key}": limit for key, limit in limits.items()})
         values["ledger"] = self.masked_ledger
         for key in ("dcgm_urls", "engine_urls"):
-            values[key] = [_SECRET_OF_URL.sub(_masked, url) for url in getattr(self, key)]
+            values[key] = [mask_http_url(url) for url in getattr(self, key)]
         if self.kubernetes_url is not None:
-            values["kubernetes_url"] = _SECRET_OF_URL.sub(_masked, self.kubernetes_url)
+            values["kubernetes_url"] = mask_http_url(self.kubernetes_url)
         if self.shared_ledger is not None:
             values["shared_ledger"] = mask_url(self.shared_ledger)
         return values
-
-
-def _masked(secret: re.Match[str]) -> str:
-    return "***@" if secret[0].endswith("@") else "***"
-
-
-def mask_url(location: str) -> str:
-    """A path or URL without its password, nor anything in its query that may be one."""
-    if "://" not in location:
-        return location
-    try:
-        return shown(ledger_url(location))
-    except LedgerError:
-        return f"{location.partition('://')[0]}://***"

@@ -9,6 +9,7 @@ from pathlib import Path
 from apportion.agent.config import AgentConfig
 from apportion.agent.config_budgets import made_of
 from apportion.agent.config_layers import LoadedConfig
+from apportion.collectors.sglang import PASSES_SCHEME
 from apportion.collectors.target import parse_targets
 from apportion.core.errors import ConfigError, PriceTableError
 from apportion.cost.methods.model_catalogue import model_facts
@@ -40,6 +41,7 @@ def config_problems(loaded: LoadedConfig) -> list[str]:
         "service_devices", lambda: _check_services(config.service_devices), loaded
     )
     problems += _problem_of("sglang_logs", lambda: _check_logs(config.sglang_logs), loaded)
+    problems += _problem_of("sglang_forward_passes", lambda: _check_passes(config), loaded)
     problems += _problem_of("id_key_file", lambda: _check_key(config), loaded)
     problems += _problem_of("pods_dir", lambda: _check_absolute(config.pods_dir), loaded)
     problems += _problem_of("models", lambda: load_models(config), loaded)
@@ -64,6 +66,18 @@ def _check_logs(texts: Sequence[str]) -> None:
         service, _, path = text.partition("=")
         if not service or not path:
             raise ConfigError(f"{text!r}: say SERVICE=DIR")
+
+
+def _check_passes(config: AgentConfig) -> None:
+    services = [text.partition("=")[0] for text in config.sglang_forward_passes]
+    known = {text.partition("=")[0] for text in config.sglang_logs}
+    for service, text in zip(services, config.sglang_forward_passes, strict=True):
+        if not service or not text.removeprefix(f"{service}=").startswith(PASSES_SCHEME):
+            raise ConfigError(f"{text!r}: say SERVICE={PASSES_SCHEME}/PATH")
+        if service not in known:
+            raise ConfigError(f"{service!r} has no log in sglang_logs: nothing says its requests")
+        if services.count(service) > 1:
+            raise ConfigError(f"{service!r} is there twice: give each server a name of its own")
 
 
 def _check_key(config: AgentConfig) -> None:

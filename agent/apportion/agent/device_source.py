@@ -74,6 +74,7 @@ def collector_options(config: AgentConfig, period_ns: int) -> CollectorOptions:
         service_devices=config.service_devices,
         otlp_tenant_attribute=config.otlp_tenant_attribute,
         sglang_logs=config.sglang_logs,
+        sglang_forward_passes=config.sglang_forward_passes,
         sglang_tenant_label=config.sglang_tenant_label,
         service_models=config.service_models,
         id_key_file=config.id_key_file,

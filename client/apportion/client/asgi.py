@@ -14,23 +14,23 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import Final
 
 from apportion.client.announced import Announced
+from apportion.client.arrival import REQUEST_ID, Arrivals, Message
 from apportion.client.asked_model import AskedModel
-from apportion.client.caller import Callers, Headers
+from apportion.client.caller import Callers
 from apportion.client.cost_estimate import CostEstimates
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
 from apportion.client.id_hashing import hashed_ids
-from apportion.client.serving import Request, request
+from apportion.client.serving import Request
 from apportion.client.span import Span
 from apportion.client.usage import Usage, UsageReader
 from apportion.client.vllm.adapters import loaded_adapters
 from apportion.client.vllm.installed import server_logger, warn_where_missing
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
@@ -50,7 +50,6 @@ MODEL: Final = "APPORTION_MODEL"
 ADAPTERS: Final = "APPORTION_ADAPTERS"
 COST_HEADER: Final = "APPORTION_COST_HEADER"
 _COST: Final = b"x-apportion-cost-estimate"
-_REQUEST_ID: Final = "x-request-id"
 _TURNS: Final = 3
 _OK: Final = 200
 _CLIENT_ERROR: Final = 400
@@ -93,7 +92,7 @@ class RequestMiddleware:
         self._app = app
         self._paths = re.compile("|".join(f"(?:{path})" for path in paths))
         self._model = model if model is not None else os.environ.get(MODEL) or None
-        self._callers = _callers() if callers is None else callers
+        self._arrivals = Arrivals(callers)
         named = [each.strip() for each in os.environ.get(ADAPTERS, "").split(",")]
         self._adapters: frozenset[str] = frozenset(each for each in (*adapters, *named) if each)
         wants = os.environ.get(COST_HEADER) == "1" if cost_header is None else cost_header
@@ -116,7 +115,7 @@ class RequestMiddleware:
             warn_where_missing()
         named = next((name for name in found.groups() if name), None)
         model = named or self._model or engine_requests.model
-        scope, request_id, span = self._begun(scope, model)
+        scope, request_id, span = self._arrivals.begun(scope, model)
         with span as running:
             announced = _announce(request_id, scope["path"], running)
             adapters = (self._adapters, loaded_adapters(scope.get("app")))
@@ -129,46 +128,6 @@ class RequestMiddleware:
             finally:
                 if announced is not None:
                     engine_requests.forget(request_id, announced)
-
-    def _begun(self, scope: Message, model: str | None) -> tuple[Message, str, Span]:
-        """What the app is given, and the span, which has not begun."""
-        headers = {
-            name.decode("latin-1").lower(): _text(value)
-            for name, value in reversed(scope["headers"])
-        }
-        request_id = headers.get(_REQUEST_ID)
-        if not request_id:
-            request_id = os.urandom(16).hex()
-            id_name = _REQUEST_ID.encode()
-            others = [each for each in scope["headers"] if bytes(each[0]).lower() != id_name]
-            scope = {**scope, "headers": [*others, (id_name, request_id.encode())]}
-        return scope, request_id, self._span(request_id, model, headers, scope.get("client"))
-
-    def _span(self, request_id: str, model: str | None, headers: Headers, peer: Any) -> Span:
-        tenant = None
-        try:
-            tenant = self._callers.tenant(headers, peer[0] if peer else None)
-        except Exception:  # noqa: BLE001 - an observer never raises into the workload
-            count("internal_error")
-        traceparent = headers.get("traceparent")
-        return request(request_id, tenant=tenant, model=model, traceparent=traceparent)
-
-
-def _text(value: bytes) -> str:
-    """As clients write names; a header may be any bytes."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _callers() -> Callers:
-    try:
-        return Callers.of(os.environ)
-    except (ValueError, OSError) as error:
-        count("tenants_unknown")
-        server_logger().warning("apportion: requests have no tenant: %s", error)
-        return Callers()
 
 
 def _announce(request_id: str, path: str, span: Span) -> Announced | None:
@@ -315,9 +274,9 @@ class _Exchange:
         readable = kind == b"application/json" or self._streams
         if readable and said.get(b"content-encoding", b"identity") == b"identity":
             self._usage = UsageReader()
-        if _REQUEST_ID.encode() in said:
+        if REQUEST_ID in said:
             return message
-        added = (_REQUEST_ID.encode(), self._request_id.encode())
+        added = (REQUEST_ID, self._request_id.encode())
         return {**message, "headers": [*message.get("headers", ()), added]}
 
     async def settle(self) -> None:

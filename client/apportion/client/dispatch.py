@@ -35,6 +35,8 @@ _OWN: Final = {
     "simulator": "apportion.simulator.cli",
 }
 """Commands that are no part of the agent, by their first word."""
+_EXTRAS: Final = frozenset({"otlp", "sglang"})
+"""Commands whose extra is called as they are."""
 _OF_PROFILES: Final = frozenset({"trace", "flamegraph"})
 _PROFILES: Final = frozenset({"msgspec", "numpy"})
 """What the extra `profiles` brings to them; with a ledger `flamegraph` needs `agent`, too."""
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _extra(command: str, missing: str) -> str:
-    if command == "otlp":
+    if command in _EXTRAS:
         return command
     if command in _OF_PROFILES and missing.partition(".")[0] in _PROFILES:
         return "profiles"

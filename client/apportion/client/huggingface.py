@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from apportion.client.batches import samples_in, tokens_in
 from apportion.client.counting import count
+from apportion.client.model_size import flops_per_token
 from apportion.client.opened_steps import OpenedSteps
-from apportion.client.session import resumed
+from apportion.client.session import declare, resumed
 from apportion.client.span import Span
 from apportion.client.training import checkpoint, evaluation
 
@@ -38,6 +39,14 @@ class ApportionCallback(TrainerCallback):
         self._steps = OpenedSteps()
         self._aside: Span | None = None
         self._counting: Any = None
+        self._flops_per_token: int | None = None
+        """Of the model when it was whole."""
+
+    def on_init_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, **others: Any
+    ) -> None:
+        """The model is there, and whole: FSDP leaves each rank a part of it."""
+        self._flops_per_token = flops_per_token(model)
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **others: Any
@@ -46,6 +55,7 @@ class ApportionCallback(TrainerCallback):
         if state.global_step:
             resumed(state.global_step)
         self._steps.start()
+        declare(flops_per_token=flops_per_token(model) or self._flops_per_token)
         compiled = args.torch_compile or getattr(model, "_compiled_call_impl", None) is not None
         if model is not None and self._counting is None and not compiled:
             self._counting = model.register_forward_pre_hook(self._count, with_kwargs=True)

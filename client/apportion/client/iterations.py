@@ -10,6 +10,7 @@ from apportion.client.counting import count
 from apportion.client.encoding import request_id_field
 from apportion.client.id_hashing import hashed_ids
 from apportion.client.records import ABSENT_BYTES, ITERATION, SCHEDULED, threads
+from apportion.client.ring import Ring
 from apportion.client.session import session
 from apportion.client.status import OK
 
@@ -90,25 +91,34 @@ def record(iteration: Iteration, *, exact: bool = False) -> None:
         ring = session.ring or session.acquire()
         if ring is None:
             return
-        end_ns = iteration.end_ns
-        ring.write(
-            ITERATION,
-            ring.number(),
-            _EXACT if exact else _ITERATION,
-            max(1, end_ns - max(0, iteration.elapsed_ns)),
-            end_ns,
-            iteration.number,
-            iteration.prefill_tokens,
-            ABSENT_BYTES,
-            iteration.decode_tokens,
-            ABSENT_BYTES,
-            iteration.prefill_requests,
-            iteration.decode_requests,
-            ABSENT_BYTES,
-            iteration.engine,
-            threads.facts.native_id,
-        )
+        write(ring, iteration, exact=exact)
     except ValueError:
         count("ring_gone")
     except Exception:  # noqa: BLE001 - an observer never raises into the workload
         count("internal_error")
+
+
+def write(ring: Ring, iteration: Iteration, *, exact: bool = False) -> None:
+    """Write it into a ring; see `record`.
+
+    Raises:
+        ValueError: the ring is closed.
+    """
+    end_ns = iteration.end_ns
+    ring.write(
+        ITERATION,
+        ring.number(),
+        _EXACT if exact else _ITERATION,
+        max(1, end_ns - max(0, iteration.elapsed_ns)),
+        end_ns,
+        iteration.number,
+        iteration.prefill_tokens,
+        ABSENT_BYTES,
+        iteration.decode_tokens,
+        ABSENT_BYTES,
+        iteration.prefill_requests,
+        iteration.decode_requests,
+        ABSENT_BYTES,
+        iteration.engine,
+        threads.facts.native_id,
+    )

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apportion.client.batches import samples_in, tokens_in
 from apportion.client.counting import count
+from apportion.client.model_size import flops_per_token
 from apportion.client.opened_steps import OpenedSteps
-from apportion.client.session import resumed
+from apportion.client.session import declare, resumed
 from apportion.client.span import Span
 from apportion.client.training import checkpoint, evaluation
 
@@ -55,6 +56,9 @@ class ApportionCallback(Callback):
         if trainer.global_step:
             resumed(trainer.global_step)
         self._steps.start()
+        # Its own launchers name neither in the environment.
+        whose: dict[str, int] = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        declare(flops_per_token=flops_per_token(pl_module), **whose)
         self._steps.last = trainer.global_step
         _measure_saves(trainer)
 

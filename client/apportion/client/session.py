@@ -90,6 +90,8 @@ class Session:
         """What resumed() said last, or init()."""
         self.resumed_ns = 0
         """When resumed() said it; 0 where it did not."""
+        self._declared: dict[str, int] = {}
+        """What an integration knows of the identity, unless the user or a launcher says it."""
         self._rings: list[Ring] = []
         self._ended = False
         self._renew()
@@ -124,12 +126,15 @@ class Session:
                 count("opentelemetry_missing")
             self.retry_ns = 0
             self.problem = None
-            replaced = self.ring
-            self._use(None)
-            # One with open spans stays for them, and ends with the process.
-            if replaced is not None and replaced.idle:
-                self._rings.remove(replaced)
-                replaced.close(time.monotonic_ns())
+            self._end_ring()
+
+    def _end_ring(self) -> None:
+        """The next span makes another one. One with open spans stays for them until the end."""
+        replaced = self.ring
+        self._use(None)
+        if replaced is not None and replaced.idle:
+            self._rings.remove(replaced)
+            replaced.close(time.monotonic_ns())
 
     def _resolve(self, process: Process) -> Names:
         return names_of(self._arguments, os.environ, process, os.uname().nodename)
@@ -188,6 +193,7 @@ class Session:
         identity = identity_of(
             self._names, self._arguments, os.environ, client_version(), manifest()
         )
+        identity = {**self._declared, **identity}
         if self._is_member:
             identity["kind"] = MEMBER
         if self._parallel:
@@ -225,6 +231,16 @@ class Session:
         self.resumed_step, self.resumed_ns = step, time.monotonic_ns()
         if self.ring is not None:
             self.ring.set_resumed(step, self.resumed_ns)
+
+    def declare(self, facts: dict[str, int]) -> None:
+        """Say what an integration knows of the identity, where neither user nor launcher does.
+
+        A ring that is there ends here, if that is new: one process may train several models.
+        """
+        with self._lock:
+            if facts != self._declared:
+                self._declared = facts
+                self._end_ring()
 
     def set_member(self) -> None:
         """This process has no spans of its own; its ring is made now, to say so."""
@@ -360,5 +376,17 @@ def resumed(step: int) -> None:
         session.set_resumed(step)
     except ValueError:
         count("ring_gone")
+    except Exception:  # noqa: BLE001 - an observer never raises into the workload
+        count("internal_error")
+
+
+def declare(**facts: int | None) -> None:
+    """Say what an integration knows of the identity, where neither user nor launcher does.
+
+    Args:
+        facts: By keys of `layout.IDENTITY_KEYS`, plain ints; None is not known.
+    """
+    try:
+        session.declare({key: fact for key, fact in facts.items() if fact is not None})
     except Exception:  # noqa: BLE001 - an observer never raises into the workload
         count("internal_error")

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from apportion.client.devices_here import devices_here
+
 _modules: Final = sys.modules
 
 
@@ -44,7 +46,7 @@ def _was_built_for_devices(torch: Any) -> bool:
 class Surroundings:
     """What is loaded, as of the last `look()`."""
 
-    __slots__ = ("cuda", "modules", "running_loop", "torch")
+    __slots__ = ("cuda", "devices", "modules", "running_loop", "torch")
 
     def __init__(self) -> None:
         self.modules = 0
@@ -53,6 +55,8 @@ class Surroundings:
         """Whether PyTorch is loaded."""
         self.cuda = False
         """Whether it can use CUDA (or ROCm), so that this may become initialised."""
+        self.devices: bool | None = None
+        """Whether there is a device for it; None until a PyTorch that can use some is seen."""
         self.running_loop: Callable[[], object | None] = _asyncio_is_loaded
         """Gives None where no tasks can take turns on the calling thread."""
 
@@ -63,7 +67,7 @@ class Surroundings:
         self.modules = len(_modules)
         torch = _modules.get("torch")
         self.torch = torch is not None
-        self.cuda = torch is not None and _was_built_for_devices(torch)
+        self.cuda = torch is not None and _was_built_for_devices(torch) and self._has_devices()
         if "gevent" in _modules or "eventlet" in _modules:  # whose tasks do not say that they run
             self.running_loop = _always_runs
         elif "trio" in _modules:
@@ -72,6 +76,11 @@ class Surroundings:
             # While asyncio is being imported its name is there and its functions are not.
             asyncio: Any = _modules.get("asyncio")
             self.running_loop = getattr(asyncio, "_get_running_loop", _asyncio_is_loaded)
+
+    def _has_devices(self) -> bool:
+        if self.devices is None:
+            self.devices = devices_here()
+        return self.devices
 
 
 surroundings: Final = Surroundings()

@@ -23,9 +23,10 @@ class CollectorOptions:
     `kubernetes_url` and `service_account_dir` are None where they are as a pod finds them,
     `kubelet_socket` and `kmsg` where they are on most hosts: nobody has asked for them, so that
     they may be absent. `otlp_http` and `otlp_grpc` are addresses to listen on, `sglang_logs` are
-    SERVICE=DIR. `service_devices` says SERVICE=ID+ID, on which devices a service runs whose
-    requests come through a door, `service_models` the model of those that name none. With an
-    `id_key_file` doors store `hashed_ids` (both kinds where it is empty) as keyed hashes.
+    SERVICE=DIR, `sglang_forward_passes` SERVICE=ipc://PATH. `service_devices` says SERVICE=ID+ID,
+    on which devices a service runs whose requests come through a door, `service_models` the model
+    of those that name none. With an `id_key_file` doors store `hashed_ids` (both kinds where it is
+    empty) as keyed hashes.
     """
 
     proc_root: Path = Path("/proc")
@@ -51,6 +52,7 @@ class CollectorOptions:
     service_devices: tuple[str, ...] = ()
     otlp_tenant_attribute: str | None = None
     sglang_logs: tuple[str, ...] = ()
+    sglang_forward_passes: tuple[str, ...] = ()
     sglang_tenant_label: str | None = None
     service_models: Mapping[str, str] = field(default_factory=dict[str, str])
     id_key_file: Path | None = None
@@ -99,6 +101,7 @@ _LISTS: Final = (
     "pod_labels",
     "service_devices",
     "sglang_logs",
+    "sglang_forward_passes",
     "hashed_ids",
 )
 _TEXTS: Final = (

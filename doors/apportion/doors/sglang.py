@@ -4,20 +4,23 @@ r"""`apportion sglang`: requests of SGLang servers, by the log that each of them
         --export-metrics-to-file --export-metrics-to-file-dir /var/log/sglang
     apportion sglang --log chat-api=/var/log/sglang --devices chat-api=GPU-8f3a...
 
-Standard library only: it also runs beside the server, where its directory is.
+Standard library only: it also runs beside the server, where its directory is. `--forward-passes`,
+by which requests are divided as they shared the engine's batches, needs the extra `sglang`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from apportion.doors.log_tail import LogTail
 from apportion.doors.process import (
@@ -32,6 +35,9 @@ from apportion.doors.process import (
 from apportion.doors.sglang_line import told_request
 from apportion.doors.span_rings import SpanRings
 from apportion.doors.told_request import Malformed
+
+if TYPE_CHECKING:
+    from apportion.doors.forward_passes import ForwardPasses
 
 PREFIX: Final = "sglang-request-metrics-"
 MOST_AT_ONCE: Final = 2_000
@@ -140,11 +146,16 @@ def main(argv: Sequence[str]) -> int:
         return 2
     logs = [(service, Path(path)) for service, path in options.log]
     try:
-        with until_stopped(with_input=options.counts) as stop:
+        with (
+            until_stopped(with_input=options.counts) as stop,
+            _forward_passes(options.forward_passes) as passes,
+        ):
             read = SglangLogs(rings, logs, tenant_label=options.tenant_label, state=options.state)
             say_listening({service: str(path) for service, path in logs})
             said_s, told = 0.0, dict[str, str]()
-            while not stop.wait(LOOK_S):
+            while not stop.wait(0 if passes else LOOK_S):
+                for service, iteration in passes.hear(LOOK_S) if passes else ():
+                    rings.write_iteration(service, iteration)
                 read.look()
                 if read.problems != told:
                     told = dict(read.problems)
@@ -152,13 +163,28 @@ def main(argv: Sequence[str]) -> int:
                         sys.stderr.write(f"apportion sglang: {service}: {problem}\n")
                 if options.counts and time.monotonic() - said_s >= REPORT_S:
                     said_s = time.monotonic()
-                    say_counts(lambda: read.counts)
+                    say_counts(lambda: {**read.counts, **(passes.counts if passes else {})})
     except OSError as error:
         sys.stderr.write(f"apportion sglang: {error.filename}: {error.strerror}\n")
         return 2
     finally:
         rings.close()
     return 0
+
+
+def _forward_passes(
+    names: Sequence[tuple[str, str]],
+) -> AbstractContextManager[ForwardPasses | None]:
+    """Loaded where somebody asks for it: it needs ZeroMQ.
+
+    Raises:
+        ModuleNotFoundError: that is not installed.
+    """
+    if not names:
+        return nullcontext()
+    module = importlib.import_module("apportion.doors.forward_passes")
+    passes: ForwardPasses = module.ForwardPasses(names)
+    return closing(passes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,6 +200,14 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         metavar="SERVICE=DIR",
         help="a service, and its --export-metrics-to-file-dir",
+    )
+    parser.add_argument(
+        "--forward-passes",
+        type=pair,
+        action="append",
+        default=[],
+        metavar="SERVICE=ipc://PATH",
+        help="a service, and its --forward-pass-metrics-ipc-name",
     )
     parser.add_argument(
         "--tenant-label", metavar="NAME", help="who asked: a label of x-custom-labels"

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from apportion.client import layout
+from apportion.client import iterations, layout
 from apportion.client.encoding import request_id_field
 from apportion.client.id_hashing import HashedIds
 from apportion.client.identity import Arguments, identity_json, identity_of, names_of
+from apportion.client.iterations import Iteration
 from apportion.client.process import read_process
 from apportion.client.ring import Facts, Ring
 from apportion.client.session import client_version
@@ -50,11 +51,9 @@ class SpanRings:
         Raises:
             OSError: no ring can be made.
         """
-        ring = self._rings.get(told.service)
+        ring = self._ring_of(told.service)
         if ring is None:
-            if len(self._rings) >= MOST_SERVICES:
-                return False
-            ring = self._rings[told.service] = self._make(told.service)
+            return False
         offset_ns = time.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_REALTIME)
         tenant, request_id = told.tenant, told.request_id
         if self._ids.on:
@@ -96,11 +95,28 @@ class SpanRings:
         ring.words[guard] = sequence
         return True
 
+    def write_iteration(self, service: str, iteration: Iteration) -> bool:
+        """Write what the service's engine did; False where there is no room for another service.
+
+        Raises:
+            OSError: no ring can be made.
+        """
+        ring = self._ring_of(service)
+        if ring is not None:
+            iterations.write(ring, iteration)
+        return ring is not None
+
     def close(self) -> None:
         """End all rings cleanly: the agent reads what is left."""
         for ring in self._rings.values():
             ring.close(time.monotonic_ns())
         self._rings.clear()
+
+    def _ring_of(self, service: str) -> Ring | None:
+        ring = self._rings.get(service)
+        if ring is None and len(self._rings) < MOST_SERVICES:
+            ring = self._rings[service] = self._make(service)
+        return ring
 
     def _make(self, service: str) -> Ring:
         # A service has begun before its first span; that the door's process had is not its startup.

@@ -95,15 +95,18 @@ class Node:
         *,
         running: Sequence[Asked] = (),
         closed: Sequence[RingId] = (),
+        raw: Mapping[RingId, Any] = MappingProxyType({}),
     ) -> None:
-        """One poll: what rings say for the first time, and what the server has open."""
+        """One poll: what rings say for the first time, and what the server has open.
+
+        `raw` are records as they are, of rings that say nothing else.
+        """
         new = [ring for ring in said if ring not in self.attached]
         self.attached.update(new)
         polls: dict[RingId, Poll] = {}
         for ring in self.attached:
-            asked = said.get(ring, ())
-            records = self.records(ring, asked)
-            read = self.positions[ring].read + len(asked)
+            records = raw.get(ring, self.records(ring, said.get(ring, ())))
+            read = self.positions[ring].read + len(records)
             self.positions[ring] = Position(read=read, end_ns=self.world.now_ns)
             slots = np.zeros(len(running) if ring == SERVER else 0, OPEN_SLOT)
             for slot, each in zip(slots, running, strict=False):
@@ -113,7 +116,7 @@ class Node:
             polls[ring] = Poll(
                 ring,
                 records,
-                np.zeros(len(asked), np.bool_),
+                np.zeros(len(records), np.bool_),
                 slots,
                 0,
                 0,
@@ -308,6 +311,23 @@ def test_nothing_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door_polls, "MOST_HELD", 1)
     node.poll({DOOR: [Asked("b", 0, 1), Asked("c", 0, 1)]}, running=[HANGS])
     assert node.unsaved() == 3
+
+
+def test_what_an_engine_did_waits_for_nobody() -> None:
+    """Iterations are no requests: while a door's requests are held back, its engine's are known.
+
+    And its ring has devices, else they would not be known to be those of the server's.
+    """
+    node = Node()
+    node.poll({SERVER: [], DOOR: []}, running=[HANGS])
+    node.tick()
+    node.poll({DOOR: [Asked("a", 0, 1)]}, running=[HANGS])
+    records = node.records(DOOR, [Asked("", 1, 2), Asked("b", 1, 2)])
+    records["packed"][0] = int(SpanKind.ITERATION)
+    node.poll(running=[HANGS], raw={DOOR: records})
+    assert (node.world.settlement.iterations.counters.in_time, node.unsaved()) == (1, 0)
+    assert node.intake.followed[DOOR].state.bindings
+    assert node.intake.counters.accepted == 1
 
 
 def test_a_door_that_ends_is_read_to_its_end() -> None:

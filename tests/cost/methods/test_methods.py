@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from benchmarks.evaluation.engine import ROOFLINE, Arrivals, Simulated, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apportion.cost.methods.counts import rebuilt
 from apportion.cost.methods.occupancy import OWN_BITS, Occupancy
 from apportion.cost.methods.shares import FIXED_BITS
 from apportion.cost.methods.trace import IterationCounts, Iterations, Trace
@@ -204,6 +206,22 @@ def test_alone_pays_all(prompt: int, output: int) -> None:
     result = replayed([row])
     assert result.requests[0].units == result.units
     assert result.spanless[0].units == 0
+
+
+def test_a_pass_that_only_prefills_has_no_decoding_members() -> None:
+    """SGLang prefills and decodes in turns: who decodes pays nothing for another's prompt."""
+    rows = [
+        RequestRow("a", 0, 10**9, 5 * 10**9, 100, 0, 40, ""),
+        RequestRow("b", 2 * 10**9, 3 * 10**9, 6 * 10**9, 100, 0, 40, ""),
+    ]
+    end_ns = np.arange(1, 7) * 10**9
+    prompts = np.array([1, 0, 1, 0, 0, 0])
+    counts = IterationCounts(
+        end_ns, np.full(6, 10**9), prompts, prompts * 100, 1 - prompts, 1 - prompts
+    )
+    found = rebuilt(Trace.of(rows), counts)
+    members = [found.request[a:b].tolist() for a, b in itertools.pairwise(found.offsets.tolist())]
+    assert members == [[0], [0], [1], [0, 1], [0, 1], [1]]
 
 
 def test_cached_tokens_are_not_computed() -> None:

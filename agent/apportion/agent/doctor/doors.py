@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from apportion.agent.doctor.finding import Finding, Level
 from apportion.collectors.otlp import is_installed
-from apportion.collectors.sglang import LOGS
+from apportion.collectors.sglang import LOGS, PASSES_SCHEME, can_hear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,9 @@ def examine_doors(config: AgentConfig, *, agent_runs: bool) -> list[Finding]:
     ):
         if address is not None:
             found.append(_examine(name, address, ask, agent_runs=agent_runs))
-    return [*found, *(_log(*text.partition("=")[::2]) for text in config.sglang_logs)]
+    found += [_log(*text.partition("=")[::2]) for text in config.sglang_logs]
+    found += [_passes(*text.partition("=")[::2]) for text in config.sglang_forward_passes]
+    return found
 
 
 def _log(service: str, text: str) -> Finding:
@@ -62,6 +64,29 @@ def _log(service: str, text: str) -> Finding:
     if closed:
         return Finding(check, Level.FAIL, f"{folder / closed[0]} cannot be read", remedy)
     return Finding(check, Level.OK, f"{folder} has {len(logs)} logs")
+
+
+def _passes(service: str, name: str) -> Finding:
+    check = f"sglang {service} forward passes"
+    path = Path(name.removeprefix(PASSES_SCHEME))
+    if not can_hear():
+        remedy = "pip install 'apportion[sglang]'"
+        return Finding(check, Level.FAIL, "what they need is not installed", remedy)
+    remedy = (
+        f"start SGLang with --enable-forward-pass-metrics --forward-pass-metrics-ipc-name {name}, "
+        "share that directory with the agent, and let its user write to the sockets there"
+    )
+    try:
+        ranks = [each for each in path.parent.iterdir() if each.stem == path.name]
+        ranks = [each for each in ranks if each.suffix[1:].isdecimal() and each.is_socket()]
+    except OSError as error:
+        return Finding(check, Level.FAIL, f"{path.parent}: {error.strerror}", remedy)
+    if not ranks:
+        return Finding(check, Level.WARN, f"there is no socket {path}.0", remedy)
+    closed = [each for each in ranks if not os.access(each, os.W_OK)]
+    if closed:
+        return Finding(check, Level.FAIL, f"{closed[0]} cannot be connected to", remedy)
+    return Finding(check, Level.OK, f"{len(ranks)} ranks at {path}.*")
 
 
 def _examine(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from apportion.agent.config import mask_url
 from apportion.agent.config_layers import LoadedConfig
 from apportion.agent.config_problems import config_problems
+from apportion.agent.config_secrets import mask_url
 from apportion.agent.doctor.devices import examine_devices, examine_price
 from apportion.agent.doctor.doors import examine_doors
 from apportion.agent.doctor.finding import Finding, Level

@@ -18,6 +18,7 @@ from apportion.agent.pipeline.serving_engine import (
     requests_of,
     unplaced,
 )
+from apportion.agent.pipeline.untold_requests import UntoldRequests
 from apportion.cost.methods.counts import rebuilt_beside
 from apportion.cost.methods.names import BY_NEED, Method
 
@@ -72,6 +73,7 @@ class EngineIterations:
         self._done: dict[int, int] = {}
         self._methods: dict[str | None, Method] = {}
         self._unsaved: dict[int, list[tuple[int, EngineRecords]]] = {}
+        self.untold = UntoldRequests()
         self._exact = False
         self._ids: dict[int, bytes] = {}
         for ring, _, _, values in state.tables.get("iteration", []):
@@ -81,6 +83,7 @@ class EngineIterations:
         """Ring records of engines; node time is the ring's plus `anchor_ns`."""
         part = EngineRecords.of(records, anchor_ns)
         self._keep(ring, part)
+        self.untold.iterated(ring, part.iterations)
         self._unsaved.setdefault(ring, []).append((int(records["sequence"].min()), part))
         late = int((part.iterations["end_ns"] <= self._settled.get(ring, 0)).sum())
         self.counters.in_time += part.iterations.size - late
@@ -232,6 +235,7 @@ class EngineIterations:
             return
         for gone in self._parts.keys() - {ring.key for ring in rings}:
             self._done[gone] = _EVER_NS
+            self.untold.forget(gone)
             del self._parts[gone]
         needed: set[int] = set()
         engines = self._engines(rings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from apportion.agent.ingest.record import open_words_of
 from apportion.agent.pipeline.binding import RingSays
 from apportion.agent.pipeline.door_polls import DoorPolls
 from apportion.agent.pipeline.interned import EntityKey
+from apportion.agent.pipeline.merged_iterations import of_engines
 from apportion.agent.pipeline.open_root import OpenRoot
 from apportion.client import layout
 from apportion.core.category import SpanKind
@@ -56,7 +57,7 @@ class FollowedRing:
     entities: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     """Keys of those that its records go to, by tenant, model and adapter word."""
     speaks: bool = False
-    """Of a door: it told of a request that nobody else had told of."""
+    """Of a door: it told of a request that nobody else had told of, or of an engine."""
 
     @property
     def is_door(self) -> bool:
@@ -124,7 +125,7 @@ class Intake:
         for ring, poll in polled.polls.items():
             followed = self.followed[ring]
             if followed.is_door:
-                self.doors.hold(followed, poll, begun_ns)
+                self.doors.hold(followed, self._without_engines(followed, poll), begun_ns)
             else:
                 self.doors.told(followed, poll)
                 self._poll(followed, poll, begun_ns)
@@ -137,6 +138,17 @@ class Intake:
             ring_state = self.followed.pop(refused.ring, None)
             if ring_state is not None:
                 self.settlement.ended(ring_state.state, self.time.of(begun_ns))
+
+    def _without_engines(self, ring: FollowedRing, poll: Poll) -> Poll:
+        """What an engine did is nobody's request: it waits for nobody else to tell of it first."""
+        engines = of_engines(poll.records)
+        if not engines.any():
+            return poll
+        records, late = poll.records[engines], poll.late[engines]
+        self.counters.accepted += records.size
+        ring.speaks = True
+        self.settlement.absorb(ring.state, records, late, lambda _tenant, _model, _adapter: 0)
+        return replace(poll, records=poll.records[~engines], late=poll.late[~engines])
 
     def safe_ns(self) -> int | None:
         """Node time before which every ended span of every ring has been read."""

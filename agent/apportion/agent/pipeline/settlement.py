@@ -167,6 +167,7 @@ class Settlement:
             if not records.size:
                 return
         self.iterations.name(ring.key, records)
+        self.iterations.untold.told(ring.key, records, self._time.anchor_ns)
         decoded = decode(records, late, self._time.anchor_ns, entity_of)
         ring.absorb(decoded)
         self._unsaved.absorb(ring.key, decoded)

@@ -206,9 +206,9 @@ def _limit_ns(
 ) -> int:
     """How far the device may be settled: to its oldest request that runs, whose tokens come last.
 
-    Or that may turn out to have run, since its admission is told with its end; or to have run on
-    other devices of its server. A request that runs for longer than `OPEN_BOUND_NS` is settled by
-    its presence.
+    Or that may turn out to have run, since its admission, or all of it, is told with its end; or to
+    have run on other devices of its server. A request that runs for longer than `OPEN_BOUND_NS` is
+    settled by its presence.
     """
     unplaced = [ring.key for ring in rings if ring.waits_for_engines]
     by_need = spans["method"] == int(Method.ROOFLINE_WINDOWS)
@@ -218,6 +218,10 @@ def _limit_ns(
         for index in np.flatnonzero(waiting).tolist()
         if device.key in groups[int(spans["group"][index])]
     ]
+    for ring in rings:
+        if ring.group is not None and device.key in groups[ring.group]:
+            since_ns = tick.iterations.untold.since_ns(ring.key, tick.limit_ns)
+            starts += [] if since_ns is None else [since_ns]
     oldest_ns = max(min(starts, default=tick.limit_ns), tick.limit_ns - OPEN_BOUND_NS)
     return min(tick.limit_ns, oldest_ns)
 

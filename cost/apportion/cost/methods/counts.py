@@ -97,6 +97,9 @@ def _decodes(trace: Trace, counts: IterationCounts, middle_ns: Column, since: in
     chosen = np.maximum(last - begin, 0)
     request = np.repeat(np.arange(trace.size), chosen)
     iteration = np.arange(request.size) - np.repeat(np.cumsum(chosen) - chosen - begin, chosen)
+    # An engine that prefills and decodes in turns says of each pass which of both it was.
+    some = counts.decode_requests[iteration] > 0
+    request, iteration = request[some], iteration[some]
     step = iteration - first[request]
     made = np.maximum(trace.output_tokens - 1, 0)[request]
     context = trace.input_tokens[request] + step * made // np.maximum(lengths, 1)[request]
