@@ -2,10 +2,10 @@
 # newer, a C compiler and the package registries.
 #   PYTHON=python3.12   the interpreter for the virtual environment (.venv)
 #   ARGS="-k ring -x"   more arguments for pytest
-#   WORKERS=2           pytest's processes
-#   REQUESTS=200        how many test-vllm sends, BY=middleware or otlp instead of the plugin,
-#                       ENGINE=windows or exact instead of counts, and
-#                       VLLM_FLAGS="--api-server-count 2" for the server
+#   WORKERS=3           pytest's processes: more than cores, for many tests wait
+#   REQUESTS=200        how many test-vllm sends in each of its runs; RUN="counts exact" are some
+#                       of them, VLLM_FLAGS="--no-enable-prefix-caching" more for the servers
+#   MODE=counts         or windows or exact: what bench-vllm measures, for MINUTES=15 at most
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 
 VENV := .venv
@@ -21,9 +21,10 @@ WHEEL_VENV := build/wheel-venv
 VLLM_VENV := build/vllm-venv
 VLLM_VERSION := 0.32.0
 REQUESTS ?= 200
-BY ?= plugin
-ENGINE ?= counts
+RUN ?=
 VLLM_FLAGS ?=
+MODE ?= counts
+MINUTES ?= 15
 PARTS := core client collectors cost profiles agent simulator doors
 CHECKED := $(wildcard $(PARTS) alerts dashboards tests benchmarks examples)
 # Folders too: their time changes when a file is removed.
@@ -47,13 +48,21 @@ demo: packages $(VENV)/.stamp-dev $(VENV)/.stamp-torch ## A real trainer and ser
 .PHONY: test
 test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch build/trainers/.stamp ## Build the wheel and test it (ARGS="-k ring")
 	APPORTION_TEST_WHEEL=1 APPORTION_WHEEL=$(CURDIR)/$(WHEEL) \
-	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) $(ARGS)
+	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-vllm
-test-vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp ## A real vLLM, gigabytes of it, beside what it answers (REQUESTS=200)
-	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
+test-vllm: vllm ## A real vLLM, gigabytes of it, in nine ways beside what it answers (RUN="counts exact")
 	$(VENV)/bin/python -m tests.real_vllm $(VLLM_VENV)/bin/python --requests $(REQUESTS) \
-	    --by $(BY) --engine $(ENGINE) -- $(VLLM_FLAGS)
+	    $(if $(RUN),--only $(RUN)) -- $(VLLM_FLAGS)
+
+.PHONY: bench-vllm
+bench-vllm: vllm ## What it costs a real vLLM in throughput (MODE=counts MINUTES=15)
+	$(VENV)/bin/python -m tests.real_vllm.overhead $(VLLM_VENV)/bin/python --mode $(MODE) \
+	    --minutes $(MINUTES)
+
+.PHONY: vllm
+vllm: $(WHEEL) $(VENV)/.stamp-dev $(VLLM_VENV)/.stamp
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-deps --no-index --force-reinstall $(WHEEL)
 
 .PHONY: check
 check: lint type layers docs-check ## Everything that can be said without running it: lint, type, layers, docs in step

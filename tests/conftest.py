@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -55,6 +56,15 @@ def pytest_report_header() -> str:
     spec = importlib.util.find_spec("apportion")
     places = spec.submodule_search_locations if spec is not None else None
     return f"apportion imported from: {', '.join(places or ['nowhere'])}"
+
+
+def pytest_collection_finish() -> None:
+    """All tests and modules stay until the end: the garbage collector need not look at them again.
+
+    It would each time, which was an eighth of the processor time of what the tests do.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

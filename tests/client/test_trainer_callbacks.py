@@ -15,6 +15,7 @@ from tests.client.test_model_size import module, parameter
 from tests.client.test_optimizer_steps import ended, opened, steps
 
 from apportion import client
+from apportion.client import layout
 from apportion.client.batches import samples_in, tokens_in
 from apportion.client.session import session
 
@@ -48,6 +49,7 @@ class Model:
     def __init__(self) -> None:
         self.training = True
         self.hooks: list[Any] = []
+        self.after: list[Any] = []
 
     def modules(self) -> list[Any]:
         return [module(parameter(7))]
@@ -57,9 +59,22 @@ class Model:
         self.hooks.append(hook)
         return SimpleNamespace(remove=self.hooks.clear)
 
+    def register_forward_hook(self, hook: Any) -> Any:
+        self.after.append(hook)
+        return SimpleNamespace(remove=self.after.clear)
+
     def forward(self) -> None:
         for hook in self.hooks:
             hook(self, (), BATCH)
+        for hook in self.after:
+            hook(self, (), None)
+
+
+def phases(directory: Path) -> list[str]:
+    """The names of all phases, as they ended."""
+    (ring,) = map(read, rings(directory))
+    names = {number: name for name, number in layout.PHASES.items()}
+    return [names[each["phase"]] for each in ring.records if each["phase"]]
 
 
 def test_huggingface(frameworks: None, directory: Path) -> None:
@@ -75,7 +90,10 @@ def test_huggingface(frameworks: None, directory: Path) -> None:
     for _ in range(3):
         trainer.on_step_begin(args, state, control)
         model.forward()
+        trainer.on_substep_end(args, state, control)
         model.forward()
+        trainer.on_pre_optimizer_step(args, state, control)
+        trainer.on_optimizer_step(args, state, control)
         state.global_step += 1
         control.should_evaluate = control.should_save = state.global_step == 8
         trainer.on_step_end(args, state, control)
@@ -86,8 +104,10 @@ def test_huggingface(frameworks: None, directory: Path) -> None:
             trainer.on_evaluate(args, state, control)
             trainer.on_save(args, state, control)
     trainer.on_train_end(args, state, control)
-    assert [*steps(7, 8), ("evaluation", -1), ("checkpoint", 8), *steps(9)] == ended(directory)
-    assert [] == opened(directory) == model.hooks
+    roots = [each for each in ended(directory) if each[0] != "phase"]
+    assert [*steps(7, 8), ("evaluation", -1), ("checkpoint", 8), *steps(9)] == roots
+    assert 3 * ["forward", "backward", "forward", "backward", "optimizer"] == phases(directory)
+    assert [] == opened(directory) == model.hooks == model.after
     assert (6, {}) == (session.resumed_step, client.counts())
     (ring,) = map(read, rings(directory))
     assert 42 == ring.identity["flops_per_token"]
@@ -110,6 +130,10 @@ def test_lightning(frameworks: None, directory: Path) -> None:
     callback_.on_train_start(trainer, Model())
     for batch in range(4):
         callback_.on_train_batch_start(trainer, None, BATCH, batch)
+        callback_.on_before_backward(trainer, None, None)
+        callback_.on_after_backward(trainer, None)
+        if batch % 2:
+            callback_.on_before_optimizer_step(trainer, None, None)
         trainer.save_checkpoint("inside")
         trainer.global_step += batch % 2
         callback_.on_train_batch_end(trainer, None, None, BATCH, batch)
@@ -118,9 +142,9 @@ def test_lightning(frameworks: None, directory: Path) -> None:
             callback_.on_validation_start(trainer, None)
             callback_.on_validation_end(trainer, None)
     callback_.on_exception(trainer, None, ValueError())
-    found = ended(directory)
-    assert ["phase"] * 4 == [kind for kind, _ in found if kind == "phase"]
-    roots = [each for each in found if each[0] != "phase"]
+    parts = ["forward", "backward", "checkpoint"]
+    assert 2 * [*parts, *parts[:2], "checkpoint", "optimizer"] == phases(directory)
+    roots = [each for each in ended(directory) if each[0] != "phase"]
     assert [*steps(1), ("checkpoint", 1), ("evaluation", -1), *steps(2, 3)] == roots
     assert 5 == len(saved)
     assert {} == client.counts()

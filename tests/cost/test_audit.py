@@ -408,7 +408,7 @@ claims = st.builds(
 )
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 8)
 @given(
     lengths=st.lists(st.integers(1, 3 * NS_PER_HOUR), min_size=1, max_size=6),
     who=st.lists(st.lists(claims, min_size=1, max_size=4), min_size=6, max_size=6),

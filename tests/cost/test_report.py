@@ -563,7 +563,7 @@ def test_statements_compile_for_postgresql() -> None:
         assert "||" not in text
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings().max_examples // 8)
 @given(
     weights=st.lists(st.integers(1, 1_000), min_size=1, max_size=8),
     rate=st.fractions(0, 10**15, max_denominator=1_000),

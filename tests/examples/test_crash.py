@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from apportion.agent.cli import main
 
 pytestmark = [pytest.mark.needs_program("cc"), pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -52,14 +55,12 @@ def query(directory: Path, sql: str) -> Iterator[tuple[Any, ...]]:
 
 
 def apportion(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """An `apportion` command, run to its end."""
-    program = "import sys; from apportion.agent.cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """An `apportion` command that only reads a ledger, in this process: a second less each."""
+    words = list(map(str, arguments))
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(words)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 class Window(NamedTuple):

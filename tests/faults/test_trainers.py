@@ -102,18 +102,23 @@ def check_flops(agent: Agent) -> None:
 
 
 def check_charges(agent: Agent) -> None:
-    """What is beside steps has its own categories; an evaluation within a step is a phase of it."""
+    """Steps' time by their phases; what is beside steps has its own categories.
+
+    An evaluation within a step, as Lightning does them, is a phase of it.
+    """
     by_category = agent.book.device_ns()
     assert all(
         by_category[each] > 0
         for each in (Category.DIRECT, Category.EVALUATION, Category.CHECKPOINT)
     )
     phases = agent.book.rows(
-        "select sum(device_ns) from charge where category = ? and phase = ?",
+        "select distinct workload, phase from charge join entity using (agent_id, entity_key) "
+        "where category = ? and phase is not null and device_ns > 0",
         int(Category.DIRECT),
-        int(Phase.EVALUATION),
     )
-    assert phases[0][0] > 0
+    parts = {Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER}
+    assert {(name, int(part)) for name in NAMES for part in parts} <= set(phases)
+    assert ("lightning", int(Phase.EVALUATION)) in phases
 
 
 def check_report(node: Node, agent: Agent, name: str) -> None:

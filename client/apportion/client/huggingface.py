@@ -31,14 +31,15 @@ class ApportionCallback(TrainerCallback):
     """Each optimizer step is a step, numbered by the trainer; evaluations and saves are their own.
 
     A step begins where the last one ended, so that loading its data is part of it. Samples and
-    tokens are those that this rank's model was given, padding included. A compiled model's are not
-    counted: a hook in it would be compiled with it.
+    tokens are those that this rank's model was given, padding included. A compiled model has no
+    counts, and no phase but the optimizer's: a hook in it would be compiled with it.
     """
 
     def __init__(self) -> None:
         self._steps = OpenedSteps()
         self._aside: Span | None = None
-        self._counting: Any = None
+        self._hooks: list[Any] = []
+        """Of the model."""
         self._flops_per_token: int | None = None
         """Of the model when it was whole."""
 
@@ -57,13 +58,28 @@ class ApportionCallback(TrainerCallback):
         self._steps.start()
         declare(flops_per_token=flops_per_token(model) or self._flops_per_token)
         compiled = args.torch_compile or getattr(model, "_compiled_call_impl", None) is not None
-        if model is not None and self._counting is None and not compiled:
-            self._counting = model.register_forward_pre_hook(self._count, with_kwargs=True)
+        if model is not None and not self._hooks and not compiled:
+            self._hooks = [
+                model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+                model.register_forward_hook(self._after_forward),
+            ]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Its data is there. Only the first step has not begun yet."""
         self._steps.last = state.global_step
         self._steps.open()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """A micro-batch is done, and not the last one of its step."""
+        self._steps.end_phase()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """The gradients are whole, over all micro-batches and ranks."""
+        self._steps.begin_phase("optimizer")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """They have been applied."""
+        self._steps.end_phase()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """The optimizer has stepped."""
@@ -88,9 +104,9 @@ class ApportionCallback(TrainerCallback):
         """What comes now is no step."""
         self._come_back()
         self._steps.stop()
-        if self._counting is not None:
-            self._counting.remove()
-            self._counting = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
 
     def _go_aside(self, state: Any, control: Any, *, evaluated: bool = False) -> None:
         if control.should_evaluate and not evaluated:
@@ -104,7 +120,7 @@ class ApportionCallback(TrainerCallback):
             aside.finish()
         return aside is not None
 
-    def _count(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_forward(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         step = self._steps.span
         if step is None or not model.training:
             return
@@ -116,3 +132,9 @@ class ApportionCallback(TrainerCallback):
             )
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
+        self._steps.begin_phase("forward")
+
+    def _after_forward(self, model: Any, args: object, output: object) -> None:
+        """What comes now is the backward pass, and little else."""
+        if model.training:
+            self._steps.begin_phase("backward")

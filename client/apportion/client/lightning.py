@@ -73,11 +73,25 @@ class ApportionCallback(Callback):
                 step.add(samples=samples_in(batch), tokens=tokens_in(batch), micro_batches=1)
             except Exception:  # noqa: BLE001 - an observer never raises into the workload
                 count("internal_error")
+            self._steps.begin_phase("forward")
+
+    def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+        """The loss is known."""
+        self._steps.begin_phase("backward")
+
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        """So are the gradients."""
+        self._steps.end_phase()
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """They are whole, over all micro-batches and ranks."""
+        self._steps.begin_phase("optimizer")
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The micro-batch is done; the step is, if the optimizer has stepped."""
+        self._steps.end_phase()
         if trainer.global_step != self._steps.last:
             self._steps.number(trainer.global_step)
             self._steps.end_step()

@@ -15,6 +15,7 @@ from apportion.client import layout
 from apportion.client.counters import NONE_REPORTED
 from apportion.client.counting import count
 from apportion.client.nesting import in_context, innermost
+from apportion.client.phase import Phase
 from apportion.client.ring import ENDED
 from apportion.client.session import session
 from apportion.client.status import CANCELLED, status_of
@@ -73,6 +74,7 @@ class OpenedSteps:
         self.thread = 0
         self.span: OpenedStep | None = None
         """The step that is open."""
+        self._phase: Phase | None = None
 
     def start(self) -> None:
         """Whoever opened steps until now does so no longer."""
@@ -90,6 +92,7 @@ class OpenedSteps:
     def fail(self, kind: type[BaseException]) -> None:
         """An error ends training: the step at hand failed."""
         self.on = False
+        self.end_phase()
         span, self.span = self.span, None
         if span is not None:
             span.end_with(status_of(kind))
@@ -112,6 +115,20 @@ class OpenedSteps:
         if span.__enter__() is span:  # else there is no ring
             self.span = span
 
+    def begin_phase(self, name: str) -> None:
+        """This part of the step at hand begins, and the one before it is over."""
+        if get_ident() != self.thread:  # a replica's, of several that run at once
+            return
+        self.end_phase()
+        if self.span is not None:
+            self._phase = self.span.phase(name).start()
+
+    def end_phase(self) -> None:
+        """The part that began last is over, if it is not."""
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            phase.finish()
+
     def number(self, step: int) -> None:
         """The step at hand has this number."""
         self.last = step - 1
@@ -128,6 +145,7 @@ class OpenedSteps:
         self.begun = True
         if self.last is not None:
             self.last += 1
+        self.end_phase()
         span = self.span
         if span is not None:
             self.span = None
@@ -136,6 +154,7 @@ class OpenedSteps:
 
     def take_back(self) -> None:
         """The step that is open is none."""
+        self.end_phase()
         span, self.span = self.span, None
         if span is not None:
             span.take_back()

@@ -12,6 +12,8 @@ import re
 from typing import Any, Final, NamedTuple, cast
 
 _KEY: Final = re.compile(rb'[{,\s]"usage"\s*:\s*(?=\{|$)')
+_NAME: Final = b'"usage"'
+"""Looked for first: a pattern looks at each byte of a stream in turn, which is its whole cost."""
 _KEY_BYTES: Final = 32
 """So much of a body's end may be the beginning of a key."""
 _OBJECT_BYTES: Final = 4096
@@ -43,7 +45,12 @@ class UsageReader:
         """Look through the next bytes of the body."""
         text = self._kept + body
         self._kept = text[-_KEY_BYTES:]
-        for key in _KEY.finditer(text):
+        place = text.find(_NAME, 1)
+        while place > 0:
+            key = _KEY.match(text, place - 1)
+            place = text.find(_NAME, place + len(_NAME))
+            if key is None:
+                continue
             told = text[key.end() : key.end() + _OBJECT_BYTES]
             try:
                 found, _ = _decoder.raw_decode(told.decode("utf-8", "replace"))

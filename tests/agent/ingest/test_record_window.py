@@ -285,6 +285,6 @@ class RecordMachine(RuleBasedStateMachine):
 
 
 RecordMachine.TestCase.settings = settings(
-    max_examples=settings().max_examples // 2, stateful_step_count=40, deadline=None
+    max_examples=settings().max_examples // 4, stateful_step_count=40, deadline=None
 )
 TestRecordMachine = RecordMachine.TestCase

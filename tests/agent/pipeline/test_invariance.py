@@ -99,7 +99,7 @@ def _amounts(world: World) -> Amounts:
     return {key: (sums[0], sums[1], sums[2]) for key, sums in found.items()}
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings().max_examples // 10)
 @given(STORY, st.data())
 def test_records_in_any_order_pay_bit_identical_amounts(story: Story, data: st.DataObject) -> None:
     """Two servers' records, delivered in any order before their time is settled."""
@@ -107,7 +107,7 @@ def test_records_in_any_order_pay_bit_identical_amounts(story: Story, data: st.D
     assert told(story, order=order)[0] == told(story)[0]
 
 
-@settings(max_examples=8)
+@settings(max_examples=settings().max_examples // 10)
 @given(STORY, st.lists(st.sampled_from([-7_200, -61, -1, 1, 3_599, 86_400]), max_size=8))
 def test_a_clock_that_is_set_changes_no_amount(story: Story, steps: list[int]) -> None:
     """Node time never steps: only what is displayed moves with the wall clock."""
@@ -119,7 +119,7 @@ def test_a_clock_that_is_set_changes_no_amount(story: Story, steps: list[int]) -
     assert len(after.rows("wall_offset")) >= len(before.rows("wall_offset"))
 
 
-@settings(max_examples=8)
+@settings(max_examples=settings().max_examples // 10)
 @given(STORY, st.data())
 def test_a_late_record_ends_with_the_amounts_of_a_punctual_one(
     story: Story, data: st.DataObject

@@ -70,7 +70,7 @@ def floor_meter(price: Rate, start_ns: int, end_ns: int) -> int:
     return total
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 8)
 @given(
     st.lists(
         st.tuples(st.integers(3_571, 3_640), st.integers(1, 60_000_000)),

@@ -39,7 +39,7 @@ def metered(world: World, column: str) -> int:
     return sum(row[column] or 0 for row in rows)
 
 
-@settings(max_examples=8)
+@settings(max_examples=settings().max_examples // 10)
 @given(spells)
 def test_the_pods_together_pay_the_device(spells: list[tuple[list[str], float, int]]) -> None:
     """Time, money and energy, to the unit; nobody but those who hold it, and nobody twice."""
@@ -56,7 +56,7 @@ def test_the_pods_together_pay_the_device(spells: list[tuple[list[str], float, i
     assert audit(world.ledger).holds
 
 
-@settings(max_examples=6)
+@settings(max_examples=settings().max_examples // 10)
 @given(replicas)
 def test_a_pod_pays_for_its_replicas(holders: list[str]) -> None:
     """Two replicas of three are two thirds: to a unit a replica in each reading's window."""

@@ -492,7 +492,7 @@ class SettlementMachine(RuleBasedStateMachine):
 
 TestSettlement = pytest.mark.timeout(600)(SettlementMachine.TestCase)
 TestSettlement.settings = settings(
-    max_examples=settings().max_examples // 4,  # a second each; every run draws others
+    max_examples=settings().max_examples // 8,  # a second each; every run draws others
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

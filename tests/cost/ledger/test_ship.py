@@ -542,7 +542,10 @@ def test_cut_from_another_thread(ledger: Ledger, shared: SharedLedger, shared_ur
 stories = st.lists(st.sampled_from(["commit", "ship", "die", "restart"]), max_size=12)
 
 
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=settings().max_examples // 10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=stories, seed=st.integers(0, 60))
 def test_any_story_ends_alike(
     shared_url: str, tmp_path_factory: pytest.TempPathFactory, steps: list[str], seed: int

@@ -140,7 +140,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(content=mutated(YAML) | st.binary(max_size=200))
 @example(YAML.encode())
 @example(b"a: &a [*a, *a, *a]\nb: &b [*a, *a]\nprices: [*b, *b]\n")
@@ -155,7 +155,7 @@ def test_a_yaml_table_is_valid_or_refused(folder: Path, content: bytes) -> None:
     assert content != YAML.encode() or told == "read"
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(content=mutated(CSV) | st.binary(max_size=200))
 @example(CSV.encode())
 @example(CSV.replace("98.32", "9" * 200_000).encode())
@@ -167,7 +167,7 @@ def test_a_csv_table_is_valid_or_refused(folder: Path, content: bytes) -> None:
     assert content != CSV.encode() or told == "read"
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(content=st.one_of(*(mutated(text) for text, _ in LISTS.values())) | st.binary(max_size=99))
 def test_a_list_of_any_kind_is_read_or_refused_by_each_importer(
     folder: Path, content: bytes

@@ -26,7 +26,7 @@ def lines(ledger: Ledger) -> Counter[Category]:
     return found
 
 
-@settings(max_examples=10)
+@settings(max_examples=settings().max_examples // 8)
 @given(
     plan=plans,
     asked=st.lists(st.tuples(tables(), st.booleans()), min_size=2, max_size=4),

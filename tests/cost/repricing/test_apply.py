@@ -46,7 +46,7 @@ def clean(ledger: Ledger) -> None:
     assert result.holds, audit_text(result)
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings().max_examples // 4)
 @given(plan=plans, asked=st.lists(tables(), min_size=1, max_size=3))
 def test_each_device_costs_what_the_table_says(plan: BookPlan, asked: Sequence[PriceTable]) -> None:
     """Metered + repriced is what the last price of each instant makes of it, to the unit."""
@@ -79,7 +79,7 @@ def adjusted(ledger: Ledger) -> dict[tuple[object, ...], tuple[int, int]]:
     return {key: amounts for key, amounts in found.items() if any(amounts)}
 
 
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 5)
 @given(plan=plans, table=tables(), later=st.lists(moves, max_size=3))
 def test_what_moves_later_is_evened_out(
     plan: BookPlan, table: PriceTable, later: Sequence[Moved]
@@ -98,7 +98,7 @@ def test_what_moves_later_is_evened_out(
         assert metered(before) == metered(after)
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 6)
 @given(plan=plans, table=tables(), data=st.data())
 def test_order_and_keys_do_not_matter(
     plan: BookPlan, table: PriceTable, data: st.DataObject
@@ -111,7 +111,7 @@ def test_order_and_keys_do_not_matter(
         assert adjusted(one) == adjusted(other)
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 6)
 @given(plan=plans, price=prices)
 def test_like_metered_so_from_the_start(plan: BookPlan, price: Fraction) -> None:
     """Everybody has what the price would have given them at first, to a unit for each line."""
@@ -137,7 +137,7 @@ def by_holder(ledger: Ledger) -> dict[tuple[object, ...], tuple[int, int]]:
     return found
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 6)
 @given(plan=plans, table=tables())
 def test_energy_and_time_stay(plan: BookPlan, table: PriceTable) -> None:
     """A price changes money and nothing else; what has a price now is told by the nanosecond."""

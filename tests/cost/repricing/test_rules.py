@@ -185,7 +185,7 @@ def test_mig_instances_draw_on_nothing() -> None:
         assert found.changes[0].after_units == 2 * (DOLLAR * 3 // 7)
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 8)
 @given(
     lengths=st.lists(st.integers(1, 90 * 60), min_size=1, max_size=4),
     rules=st.lists(

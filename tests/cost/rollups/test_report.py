@@ -46,7 +46,7 @@ def said(
     )
 
 
-@settings(max_examples=7)
+@settings(max_examples=settings().max_examples // 10)
 @given(
     seed=st.integers(0, 10**9),
     ticks=st.integers(1, 10),

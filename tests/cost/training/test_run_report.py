@@ -453,7 +453,7 @@ def test_an_empty_ledger_has_no_runs() -> None:
     assert "Run report" in run_text(report)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=settings().max_examples // 10, deadline=None)
 @given(
     seed=st.lists(
         st.tuples(st.integers(1, 3), st.integers(0, 4), st.integers(0, 7)), min_size=1, max_size=4

@@ -11,6 +11,9 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
+
+from apportion.agent.ingest.record import NO_RECORDS
 from apportion.agent.pipeline.told_requests import SLACK_NS, ToldRequests
 from apportion.core.units import NS_PER_MINUTE, NS_PER_SECOND
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from apportion.agent.ingest import Poll
+    from apportion.agent.ingest.record import Records
     from apportion.agent.pipeline.intake import FollowedRing
     from apportion.agent.pipeline.node_time import NodeTime
     from apportion.cost.ledger.history import RequestRow
@@ -52,6 +56,7 @@ class DoorPolls:
     _is_ready: bool = False
     _told: ToldRequests = field(default_factory=ToldRequests)
     _held: dict[int, deque[_Held]] = field(default_factory=dict[int, "deque[_Held]"])
+    _workloads: dict[int, str | None] = field(default_factory=dict[int, "str | None"])
     _records: int = 0
 
     def restore(self, told: Iterable[RequestRow]) -> None:
@@ -66,12 +71,23 @@ class DoorPolls:
 
     def hold(self, ring: FollowedRing, poll: Poll, begun_ns: int) -> None:
         """A door's ring was polled at `begun_ns` (host monotonic)."""
+        self._workloads[ring.state.key] = ring.identity.workload
         held = self._held.setdefault(ring.state.key, deque())
         if held and not poll.records.size and poll.finished == held[-1].poll.finished:
             return  # its position is that of the next poll, too
         self.is_wanted = not self._is_ready
         self._records += poll.records.size
         held.append(_Held(replace(poll, records=poll.records.copy()), begun_ns))
+
+    def waiting(self, workload: str | None) -> Records:
+        """What doors have told of a workload, and is held back."""
+        found = [
+            poll.records
+            for ring, polls in self._held.items()
+            if self._workloads[ring] == workload
+            for poll, _ in polls
+        ]
+        return np.concatenate([NO_RECORDS, *found])
 
     def due(
         self, rings: Collection[FollowedRing], begun_ns: int
@@ -84,7 +100,7 @@ class DoorPolls:
                 self._records -= poll.records.size
                 yield ring, self._without_known(ring, poll)
             if held is not None and not held and ring.finished:
-                del self._held[ring.state.key]
+                del self._held[ring.state.key], self._workloads[ring.state.key]
 
     def _is_due(
         self,
@@ -106,7 +122,7 @@ class DoorPolls:
         ]
         if not servers or age_ns >= BOUND_NS or self._records > MOST_HELD:
             return True
-        if age_ns < READ_NS:
+        if age_ns < READ_NS or any(ring.awaits for ring in servers):
             return False
         latest_ns = self.time.of(int(records["start_ns"].max())) + SLACK_NS
         return not any(

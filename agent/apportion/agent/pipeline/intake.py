@@ -10,6 +10,7 @@ import numpy as np
 
 from apportion.agent.ingest import DirectoryState
 from apportion.agent.ingest.record import open_words_of
+from apportion.agent.pipeline.awaited_tokens import AwaitedTokens
 from apportion.agent.pipeline.binding import RingSays
 from apportion.agent.pipeline.door_polls import DoorPolls
 from apportion.agent.pipeline.interned import EntityKey
@@ -56,6 +57,8 @@ class FollowedRing:
     """What the last poll said of a loaded checkpoint: (when, step)."""
     entities: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     """Keys of those that its records go to, by tenant, model and adapter word."""
+    awaits: bool = False
+    """What it said last is held back: perhaps a door knows more of it."""
     speaks: bool = False
     """Of a door: it told of a request that nobody else had told of, or of an engine."""
 
@@ -110,6 +113,7 @@ class Intake:
     settlement: Settlement
     time: NodeTime
     doors: DoorPolls = field(init=False)
+    tokens: AwaitedTokens = field(default_factory=AwaitedTokens)
     followed: dict[RingId, FollowedRing] = field(default_factory=dict["RingId", FollowedRing])
     counters: RingCounters = field(default_factory=RingCounters)
     _started_ns: int | None = None
@@ -127,8 +131,12 @@ class Intake:
             if followed.is_door:
                 self.doors.hold(followed, self._without_engines(followed, poll), begun_ns)
             else:
-                self.doors.told(followed, poll)
-                self._poll(followed, poll, begun_ns)
+                self.tokens.hold(followed, poll, begun_ns)
+        for followed, poll, polled_ns in self.tokens.due(
+            self.followed.values(), self.doors, begun_ns
+        ):
+            self.doors.told(followed, poll)
+            self._poll(followed, poll, polled_ns)
         for followed, poll in self.doors.due(self.followed.values(), begun_ns):
             self._poll(followed, poll, begun_ns)
         self.counters.merged = self.doors.merged

@@ -50,7 +50,7 @@ class ToldRequests:
     def add(self, workload: str | None, ring: int, records: Records) -> None:
         """A ring has told of these requests; other kinds of spans are left out."""
         starts, ends = records["start_ns"].tolist(), records["end_ns"].tolist()
-        for index, names in _names(workload, records):
+        for index, names in names_of(workload, records):
             for name in names:
                 self._add(name, _Telling(ring, starts[index], ends[index]))
 
@@ -58,7 +58,7 @@ class ToldRequests:
         """Of which of these requests another ring has told."""
         found = np.zeros(records.size, np.bool_)
         starts, ends = records["start_ns"].tolist(), records["end_ns"].tolist()
-        for index, names in _names(workload, records):
+        for index, names in names_of(workload, records):
             tellings = (self._by_name.get(name) for name in names)
             found[index] = any(
                 told is not None
@@ -82,7 +82,7 @@ class ToldRequests:
             self._by_name.popitem(last=False)
 
 
-def _names(workload: str | None, records: Records) -> Iterator[tuple[int, list[int]]]:
+def names_of(workload: str | None, records: Records) -> Iterator[tuple[int, list[int]]]:
     """By the index of a request what it can be known by, as hashes: an id can be any text."""
     kinds = records["packed"].astype(np.int64) & _KIND_MASK
     requests = (kinds == int(SpanKind.REQUEST)) & (records["parent"] == 0)
