@@ -284,7 +284,7 @@ def test_samples_of_a_process_are_found_by_step_and_phase(
     # it ends 5 ms behind one of its two samples
     begin_ns, end_ns = seconds(10, 12).start_ns, seconds(10, 12).end_ns + 5_000_000
     head = (9, 3, 3, 2, int(SpanKind.PHASE), int(SpanStatus.OK), int(Phase.BACKWARD), 0, 4, None)
-    rest = (*[None] * 11, 0, end_ns)
+    rest = (*[None] * 11, 0, end_ns, None)
     builder.batch.insert("span", [(*head, begin_ns, None, None, end_ns, *rest)])
     path = tmp_path / "ledger.db"
     builder.ledger(path).close()

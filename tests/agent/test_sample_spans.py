@@ -49,7 +49,7 @@ def span(
     head = (1, number, number, parent, int(kind), 0, int(phase), 0, entity, None)
     first = None if first_token_ns is None else first_token_ns + ANCHOR_NS
     times = (start_ns + ANCHOR_NS, None, first, end_ns + ANCHOR_NS)
-    return (*head, *times, step, *[None] * 7, thread, None, request, 0, end_ns + ANCHOR_NS)
+    return (*head, *times, step, *[None] * 7, thread, None, request, 0, end_ns + ANCHOR_NS, None)
 
 
 def book(*spans: tuple[object, ...]) -> Ledger:

@@ -314,6 +314,43 @@ def test_several_prompts_and_samples(directory: Path, logger: Any) -> None:
     assert record["status"] == layout.STATUSES["cancelled"]
 
 
+@pytest.mark.parametrize(("second", "is_said"), [(1, True), (0, False)])
+def test_a_request_says_in_which_engine_it_was(
+    directory: Path, logger: Any, second: int, *, is_said: bool
+) -> None:
+    """Both samples were in the second engine; where one was in another, it says none."""
+    loggers = [logger, type(logger)(CONFIG, 1)]
+
+    async def engine(name: str) -> None:
+        if name:
+            loggers[1].record(None, finished(f"0_cmpl-{name}-0"))
+            loggers[second].record(None, finished(f"1_cmpl-{name}-0"))
+
+    asyncio.run(answered(engine, "/v1/completions")("mine"))
+    (record,) = requests(directory)
+    assert bool(record["flags"] & layout.FLAG_ENGINE) == is_said
+    assert record["engine"] == int(is_said)
+
+
+def test_the_ring_says_how_the_server_is_spread(directory: Path, vllm: SimpleNamespace) -> None:
+    """Before the first request, so that its devices can be counted."""
+    sizes = SimpleNamespace(tensor_parallel_size=2, pipeline_parallel_size=1, data_parallel_size=2)
+    config = SimpleNamespace(**vars(CONFIG), parallel_config=sizes)
+    made: Any = importlib.import_module(PLUGIN).StatLogger(config, 0)
+    made.record(None, finished("cmpl-mine-0"))
+    assert only(directory).identity["parallel"] == {
+        "tensor": 2,
+        "pipeline": 1,
+        "data": 2,
+        "first": 0,
+        "engines": 2,
+        "here": 2,
+        "devices": 2,
+        "apart": 1,
+    }
+    assert client.counts() == {}
+
+
 def test_one_id_twice_at_once(directory: Path, logger: Any) -> None:
     """Callers who send the same id are two requests all the same, each told of once."""
 

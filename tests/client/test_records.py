@@ -47,7 +47,7 @@ def test_iteration_form() -> None:
 
 REST: dict[str, tuple[object, ...]] = {
     "REQUEST": (records.OTHER_COUNTERS, 5 | 6 << 32, 77, 2, b"id"),
-    "RECORD": (5 | 6 << 32, 7, b"t" * 16 + b"p" * 8, 77, 2, b"id"),
+    "RECORD": (5 | 6 << 32, 7, 8, b"t" * 16 + b"p" * 8, 77, 2, b"id"),
 }
 
 
@@ -97,7 +97,7 @@ def test_record_forms(form: str) -> None:
         tail = REST[form]
         expected |= {"tenant": 5, "model": 6, "request_id": b"\x02\x00id" + bytes(60)}
     if form == "RECORD":
-        expected |= {"adapter": 7, "trace_id": b"t" * 16, "trace_parent": b"p" * 8}
+        expected |= {"adapter": 7, "engine": 8, "trace_id": b"t" * 16, "trace_parent": b"p" * 8}
     buffer = bytearray(b"\xaa" * layout.RECORD_PAYLOAD.size)
 
     getattr(records, form).pack_into(buffer, 0, *values.values(), *tail)

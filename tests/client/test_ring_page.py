@@ -72,6 +72,6 @@ def test_identity_keys() -> None:
     environ = {"LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": "0"}
     names = names_of(arguments, environ, Process(1, bytes(16), 1, 1), "node")
     written = set(identity_of(names, arguments, environ, "1", {"seed": "7"}))
-    assert layout.IDENTITY_KEYS - {"kind"} == written
+    assert layout.IDENTITY_KEYS - {"kind", "parallel"} == written
     assert all(f"`{key}`" in PAGE for key in layout.IDENTITY_KEYS)
     assert {} == counting.counts()

@@ -2,8 +2,9 @@
 
 It runs in the process of vLLM's engine core, where nothing but vLLM, `apportion` and the standard
 library is, and is on top of the scheduler that is named in $TRUE_BATCHES_OF (else vLLM's own). To
-$TRUE_BATCHES goes a line for each iteration: [when it was scheduled, when its output was there, by
-`time.monotonic_ns()`; then [vLLM's id, new tokens, tokens before] for each request].
+$TRUE_BATCHES goes a line for each iteration: [index of the engine; when it was scheduled, when its
+output was there, by `time.monotonic_ns()`; then [vLLM's id, new tokens, tokens before] for each
+request].
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def _watched(of: Any) -> Any:
                 which, begun_ns, batch = _under_way.popleft()
                 if which == id(scheduler_output):
                     if batch:
-                        line = json.dumps([begun_ns, monotonic_ns(), batch])
+                        engine = _of(self).vllm_config.parallel_config.data_parallel_index
+                        line = json.dumps([engine, begun_ns, monotonic_ns(), batch])
                         _log.write(line + "\n")
                     break
             return result

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from tests.agent.pipeline.engines_oracle import EngineRun, seconds_by_engine
 from tests.faults.book import Book
 from tests.real_vllm.comparison import Span, callers_id
 from tests.real_vllm.programs import HOST_CPU
@@ -21,7 +22,6 @@ from apportion.cost.methods.names import Method
 from apportion.cost.methods.roofline import Roofline
 from apportion.cost.methods.shares import Busy
 from apportion.cost.methods.trace import Iterations, Trace
-from apportion.cost.methods.two_part import roofline_two_part
 from apportion.cost.methods.windows import roofline_windows
 from apportion.cost.replay.iterations_file import BatchRow, Member
 from apportion.cost.replay.requests_file import RequestRow
@@ -53,31 +53,40 @@ def compared(
     roofline = Roofline.of(ModelFacts.from_config(config), HOST_CPU)
     (anchor_ns,) = book.rows("select anchor_ns from boot")[0]
     answers = {answer.request_id: answer for answer in told}
-    rows = [_row(line, anchor_ns, answers) for line in batches.read_text().splitlines()]
-    trace = Trace.of(
-        [_request(span, answers[callers_id(span.request_id, answers)]) for span in found]
-    )
-    iterations = Iterations.of(sorted(rows), trace)
-    true = roofline_two_part(trace, iterations, roofline)
+    asked = [_request(span, answers[callers_id(span.request_id, answers)]) for span in found]
+    by_name = {row.request_id: row for row in asked}
+    lines = [json.loads(line) for line in batches.read_text().splitlines()]
+    runs: list[EngineRun] = []
+    for engine in sorted({line[0] for line in lines}):
+        rows = [_row(line, anchor_ns, answers) for line in lines if line[0] == engine]
+        names = {member.request_id for row in rows for member in row.batch}
+        own = Trace.of([by_name[name] for name in sorted(names)])
+        runs.append(EngineRun(own, Iterations.of(sorted(rows), own)))
+    true_s: Counter[str] = Counter()
+    for run, seconds in zip(runs, seconds_by_engine(runs, roofline), strict=True):
+        for name, amount in zip(run.trace.request_id, seconds.tolist(), strict=True):
+            true_s[name] += amount
+    trace = Trace.of(asked)
+    true = np.array([true_s[name] for name in trace.request_id])
     units: Counter[str] = Counter()
     methods: Counter[str] = Counter()
     for name, method, amount, size in book.rows(_CHARGED, *[int(Category.DIRECT)] * 2):
         units[callers_id(name, answers)] += amount
         methods[Method(method).label] += size
     charged = np.array([units[name] for name in trace.request_id], dtype=np.float64)
-    took_ns = Busy.of(iterations.start_ns, iterations.end_ns).total_ns
-    busy_ns = Busy.of(trace.start_ns, trace.finish_ns).total_ns
+    each = [run.iterations for run in runs]
+    took_ns = sum(Busy.of(one.start_ns, one.end_ns).total_ns for one in each)
+    busy_ns = sum(Busy.of(run.trace.start_ns, run.trace.finish_ns).total_ns for run in runs)
     return {
+        "requests_by_engine": [run.trace.size for run in runs],
         "units_by_method": dict(methods),
-        "moved": _moved(charged, true.seconds),
-        "moved_by_a_replay_of_the_windows": _moved(
-            roofline_windows(trace, roofline).seconds, true.seconds
-        ),
+        "moved": _moved(charged, true),
+        "moved_by_a_replay_of_the_windows": _moved(roofline_windows(trace, roofline).seconds, true),
         "moved_by_request_seconds": _moved(
-            (trace.finish_ns - trace.start_ns).astype(np.float64), true.seconds
+            (trace.finish_ns - trace.start_ns).astype(np.float64), true
         ),
         "moved_by_tokens": _moved(
-            (trace.computed_tokens + trace.output_tokens).astype(np.float64), true.seconds
+            (trace.computed_tokens + trace.output_tokens).astype(np.float64), true
         ),
         "in_flight_between_iterations": round(max(0.0, 1 - took_ns / busy_ns), 4),
     }
@@ -102,8 +111,8 @@ def _moved(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     return round(float(difference), 5)
 
 
-def _row(line: str, anchor_ns: int, names: Container[str]) -> BatchRow:
-    begun_ns, end_ns, batch = json.loads(line)
+def _row(line: list[Any], anchor_ns: int, names: Container[str]) -> BatchRow:
+    _, begun_ns, end_ns, batch = line
     members = sorted(
         Member(callers_id(_INTERNAL.sub("", name), names), tokens, context)
         for name, tokens, context in batch

@@ -7,11 +7,13 @@ import asyncio
 from time import monotonic_ns
 from typing import Final, NamedTuple
 
+from apportion.client import layout
 from apportion.client.counting import count
 from apportion.client.span import Span
 from apportion.client.status import status_named
 from apportion.client.surroundings import surroundings
 
+_ENGINE: Final = layout.FLAG_ENGINE << layout.FLAGS_SHIFT
 GRACE_SECONDS: Final = 1.0
 """An engine that has not told of a request so long after its answer will not do so any more."""
 
@@ -32,6 +34,8 @@ class Told(NamedTuple):
     preemptions: int | None
     status: str
     """`ok`, `error` or `cancelled`."""
+    engine: int | None = None
+    """Index of the engine in its server; None where not known, or where it was in several."""
 
 
 class Announced:
@@ -103,6 +107,7 @@ def _merged(one: Told, other: Told, *, one_prompt: bool) -> Told:
         _sum(one.output_tokens, other.output_tokens),
         _sum(one.preemptions, other.preemptions),
         next(each for each in ("error", "cancelled", "ok") if each in statuses),
+        one.engine if one.engine == other.engine else None,
     )
 
 
@@ -127,6 +132,9 @@ def write(span: Span, told: Told, status: str, start_ns: int | None = None) -> N
     )
     if not span._full:
         span._fill()
+    if told.engine is not None:
+        span._engine = told.engine
+        span._bits |= _ENGINE
     if start_ns is not None:
         span._start_ns = min(start_ns, span._start_ns)
     edge_ns = span._start_ns

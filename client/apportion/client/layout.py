@@ -105,11 +105,13 @@ IDENTITY_KEYS: Final = frozenset(
         "resumed_from_step",
         "flops_per_token",
         "manifest",
+        "parallel",
     }
 )
 """Keys of the identity. `devices` is what the user said; `device_hints` maps the names of
 environment variables that hint at devices (CUDA_VISIBLE_DEVICES, ...) to their values; `manifest`
-says with what the process computes, by `MANIFEST_KEYS`."""
+says with what the process computes, by `MANIFEST_KEYS`; `parallel` how a server is spread over
+devices, by `PARALLEL_KEYS`."""
 
 MANIFEST_PACKAGES: Final = (
     "torch",
@@ -141,6 +143,20 @@ MANIFEST_KEYS: Final = (
     "threads",
 )
 """All that a manifest may say, in the order in which it is shown."""
+
+PARALLEL_KEYS: Final = (
+    "tensor",
+    "pipeline",
+    "data",
+    "first",
+    "engines",
+    "here",
+    "devices",
+    "apart",
+)
+"""Tensor, pipeline and data parallel size. Of the engines that the process asks: the index of the
+first, how many they are, and how many of them, the first ones, are on this host. On how many of its
+devices each of those computes; 1 where each has its own, in the order of the engines."""
 
 MEMBER: Final = "member"
 """The `kind` of a process that computes for requests which another one of its run reports."""
@@ -203,7 +219,7 @@ RECORD_FIELDS: Final = (
     ("tenant", 144, "I"),  # word indices
     ("model", 148, "I"),
     ("adapter", 152, "I"),
-    ("engine", 156, "I"),  # of an iteration: index of the engine in its server
+    ("engine", 156, "I"),  # index of the engine in its server; of a request with FLAG_ENGINE alone
     ("trace_id", 160, "16s"),
     ("trace_parent", 176, "8s"),
     ("thread_id", 184, "Q"),  # native id of the thread that started the span
@@ -248,6 +264,8 @@ FLAG_NO_OPEN_SLOT: Final = 1
 """The span was never visible as open: it can come as a surprise to settlement."""
 FLAG_TOLD_LATER: Final = 4
 """Its admission is told with its end: while it runs nobody knows whether it waits."""
+FLAG_ENGINE: Final = 8
+"""Of a request: `engine` says in which engine of its server it was."""
 FLAG_EXACT: Final = 2
 """Of an iteration: records of kind `scheduled` say who was in it."""
 

@@ -39,6 +39,7 @@ class Lifetime:
         "_arrival_ns",
         "_bits",
         "_counters",
+        "_engine",
         "_first_token_ns",
         "_full",
         "_id",
@@ -84,6 +85,8 @@ class Lifetime:
     _labels: object
     _words: int
     _adapter: int
+    _engine: int
+    """Said where FLAG_ENGINE is among its bits."""
     _trace: bytes
     _id: bytes
     _id_head: int
@@ -108,7 +111,7 @@ class Lifetime:
         self._full = True
         self._parent = self._arrival_ns = self._scheduled_ns = self._first_token_ns = 0
         self._counters = NONE_REPORTED
-        self._words = self._adapter = self._id_head = 0
+        self._words = self._adapter = self._engine = self._id_head = 0
         self._trace = self._id = b""
 
     def is_in(self, ring: Ring) -> bool:
@@ -197,6 +200,7 @@ class Lifetime:
             seven,
             self._words,
             self._adapter,
+            self._engine,
             self._trace,
             self._thread.native_id,
             self._id_head,

@@ -44,7 +44,7 @@ REQUEST: Final = _form("@Q 8x Q 8x qqqq qqqq 32s 8x Q 32x Q H62s")
 """A root request: number, packed, start, scheduled, first token, end, step, input, cached and
 output tokens, the other counters (absent), tenant and model, thread, id head, id."""
 
-RECORD: Final = _form("@QQQ qqqqqq qqqqqqq 8x Q I4x 24s Q H62s")
+RECORD: Final = _form("@QQQ qqqqqq qqqqqqq 8x Q II 24s Q H62s")
 """Everything, in the layout's order; tenant and model are one word, trace id and parent one field,
 and so are the two bytes before the request id (little-endian)."""
 

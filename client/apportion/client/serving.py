@@ -54,7 +54,7 @@ class Request(Span):
     def _fill(self) -> None:
         one, two, three = self._tokens
         self._counters = (one, two, three, ABSENT, ABSENT, ABSENT, ABSENT)
-        self._parent = self._arrival_ns = self._adapter = 0
+        self._parent = self._arrival_ns = self._adapter = self._engine = 0
         self._step = ABSENT
         self._trace = b""
         self._tokens = _SAID

@@ -9,7 +9,7 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from apportion.client.capture import capture
@@ -85,6 +85,7 @@ class Session:
         self._init_ns = 0
         self._ready_ns = 0
         self._is_member = False
+        self._parallel: Mapping[str, int] = {}
         self.resumed_step: int | None = None
         """What resumed() said last, or init()."""
         self.resumed_ns = 0
@@ -195,6 +196,8 @@ class Session:
         identity = {**self._declared, **identity}
         if self._is_member:
             identity["kind"] = MEMBER
+        if self._parallel:
+            identity["parallel"] = self._parallel
         facts = Facts(
             ring_id=os.urandom(16),
             process=process,
@@ -250,6 +253,12 @@ class Session:
             self.retry_ns = 0
             self.acquire()
 
+    def set_parallel(self, sizes: Mapping[str, int]) -> None:
+        """How the server is spread over devices (`PARALLEL_KEYS`), for the ring to be made."""
+        if self.ring is not None and sizes != self._parallel:
+            count("parallel_too_late")
+        self._parallel = sizes
+
     def end(self) -> None:
         """Close every ring cleanly and make no other: the process ends."""
         if self.opener is not None:
@@ -268,6 +277,7 @@ class Session:
             ring.forget()
         self._rings = []
         self._is_member = False
+        self._parallel = {}
         forget_counts()
         self._renew()
 

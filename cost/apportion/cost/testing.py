@@ -161,7 +161,8 @@ class LedgerBuilder:
         times = (interval.start_ns, None, first_token_ns, interval.end_ns)
         counters = (step, *tokens, training_tokens, None, None, None)
         posted_ns = interval.end_ns if posted_ns is None else posted_ns
-        self.batch.insert("span", [(*head, *times, *counters, None, None, request, 0, posted_ns)])
+        row = (*head, *times, *counters, None, None, request, 0, posted_ns, None)
+        self.batch.insert("span", [row])
 
     # -- the book ------------------------------------------------------------------------------
     def settle(

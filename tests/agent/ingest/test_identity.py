@@ -28,6 +28,7 @@ WHOLE = {
     "flops_per_token": 48 * 10**9,
     "client_version": "0.1.0",
     "manifest": {"torch": "2.13.0", "seed": "7"},
+    "parallel": {"tensor": 2, "data": 4},
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=300),
@@ -55,6 +56,7 @@ def test_every_key_of_the_layout_is_read() -> None:
     assert identity.device_hints == (("CUDA_VISIBLE_DEVICES", "1,0"),)
     assert identity.client_version == "0.1.0"
     assert identity.manifest == (("torch", "2.13.0"), ("seed", "7"))
+    assert identity.parallel == (("tensor", 2), ("data", 4))
 
 
 def test_only_what_is_named_is_taken_from_a_manifest() -> None:
@@ -62,6 +64,17 @@ def test_only_what_is_named_is_taken_from_a_manifest() -> None:
     identity = parsed({"manifest": {"HF_TOKEN": "secret", "argv": "--key", "seed": "7"}})
     assert identity.manifest == (("seed", "7"),)
     assert identity.ignored == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"tensor": -1}, {"tensor": "2"}, {"tensor": True}, {"sizes": 2}, {"data": 1 << 40}, [2]],
+)
+def test_parallel_sizes_are_small_numbers(said: object) -> None:
+    """What is none is ignored and counted: devices are divided by them."""
+    identity = parsed({"parallel": said})
+    assert identity.parallel == ()
+    assert identity.ignored == 1
 
 
 def test_nothing_said_is_none() -> None:

@@ -57,6 +57,16 @@ def bound(says: RingSays, host: Node) -> tuple[list[int], str] | None:
     return [host.devices.index(device) for device in binding.devices], binding.source
 
 
+@pytest.mark.parametrize(("listed", "expected"), [("3,2,1", [3, 2]), ("0,1", [2, 3]), ("", [2, 3])])
+def test_engines_take_devices_in_the_order_of_their_list(listed: str, expected: list[int]) -> None:
+    """NVML says which they are, and $CUDA_VISIBLE_DEVICES which is whose; one list may be old."""
+    host = node({2: {51}, 3: {52}}, parents={51: 50, 52: 50})
+    says = ring(CUDA_VISIBLE_DEVICES=listed)._replace(in_order=True)
+    assert bound(says, host) == (expected, "nvml_process")
+    in_nvml_order = bound(says._replace(in_order=False), host)
+    assert in_nvml_order == ([2, 3], "nvml_process")
+
+
 def test_what_the_user_says_wins_over_everything() -> None:
     """Devices named in the program, in that order."""
     says = ring(devices=[GPUS[2], GPUS[0]], reported=[GPUS[1]], CUDA_VISIBLE_DEVICES="3")

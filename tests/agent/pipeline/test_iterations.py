@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from benchmarks.evaluation.engine import Arrivals, made_up, simulate
 from tests.agent.pipeline.test_request_needs import MODEL, PRICE
 from tests.agent.pipeline.world import DOLLARS, SECOND, Process, Span, World
 
+from apportion.agent.ingest import Identity
 from apportion.agent.pipeline.tick import TickOutcome
 from apportion.core.category import Phase, SpanKind
 from apportion.core.device_facts import DeviceFacts
@@ -32,6 +33,7 @@ Servers = list[Process]
 Ticking = Callable[..., TickOutcome | None]
 Chooser = Callable[[int, Servers], Iterable[Process]]
 """Which processes are told of an iteration."""
+Says = Callable[[Span, int], None]
 
 
 class Run(NamedTuple):
@@ -90,50 +92,86 @@ def played(
 
     `core` is the engine's own process, in exact mode.
     """
-    turns = {} if run.iterations is None or core is None else turns_by_last(run.iterations)
-    origin_ns, trace, counts = world.now_ns + SECOND, run.trace, run.counts
-    events: list[tuple[int, int, int]] = []
-    for index in range(trace.size):
+    (numbers,) = all_played(world, servers, [run], told, [] if core is None else [core])
+    return numbers
+
+
+def all_played(
+    world: World,
+    servers: Servers,
+    runs: Sequence[Run],
+    told: Chooser = lambda _, servers: servers[:1],
+    cores: Sequence[Process] = (),
+    *,
+    says: Says | None = None,
+) -> list[dict[int, tuple[Process, int]]]:
+    """Plays a run for each engine of a server, all at once; those of each.
+
+    `cores` are the engines' own processes, in exact mode. `says` sets what a request says of its
+    engine at its end.
+    """
+    turns = [turns_by_last(run.iterations) if run.iterations and cores else {} for run in runs]
+    origin_ns = world.now_ns + SECOND
+    events: list[tuple[int, int, int, int]] = []
+    for engine, run in enumerate(runs):
+        trace = run.trace
         times = {2: trace.start_ns, 1: trace.first_token_ns, 3: trace.finish_ns}
-        events += [(origin_ns + int(column[index]), what, index) for what, column in times.items()]
-    events += [(origin_ns + int(time_ns), 0, index) for index, time_ns in enumerate(counts.end_ns)]
-    spans: dict[int, Span] = {}
-    for time_ns, what, index in sorted(events):
+        for what, column in {**times, 0: run.counts.end_ns}.items():
+            events += [
+                (origin_ns + time, what, i, engine) for i, time in enumerate(column.tolist())
+            ]
+    spans: list[dict[int, Span]] = [{} for _ in runs]
+    for time_ns, what, index, engine in sorted(events):
         while world.now_ns + SECOND < time_ns:
             world.run(SECOND, utilization=0.9)
             world.tick()
+        trace, counts = runs[engine].trace, runs[engine].counts
         server = servers[index % len(servers)]
         if what == 0:
             start_ns = time_ns - int(counts.elapsed_ns[index])
             prefill = (counts.prefill_requests, counts.prefill_tokens)
             columns = (*prefill, counts.decode_requests, counts.decode_tokens)
             for process in told(index, servers):
-                process.iterate(index, start_ns, time_ns, *(int(c[index]) for c in columns))
-            if core is not None:
                 all_of = (int(column[index]) for column in columns)
-                core.iterate(index, start_ns, time_ns, *all_of, exact=True)
-            for turn in turns.get(index, ()):
-                assert core is not None
-                one = core.schedule(f"r-{turn.request}", *turn[1:])
+                process.iterate(index, start_ns, time_ns, *all_of, engine=engine)
+            if cores:
+                all_of = (int(column[index]) for column in columns)
+                cores[engine].iterate(index, start_ns, time_ns, *all_of, exact=True, engine=engine)
+            for turn in turns[engine].get(index, ()):
+                one = cores[engine].schedule(f"r-{engine}-{turn.request}", *turn[1:])
+                one.engine = engine
                 one.start_ns = origin_ns + int(counts.end_ns[turn.first]) - 1
-                core.finish(one, time_ns)
+                cores[engine].finish(one, time_ns)
         elif what == 1:
-            spans[index].first_token_ns = time_ns
+            spans[engine][index].first_token_ns = time_ns
         elif what == 2:
-            spans[index] = server.start(
-                SpanKind.REQUEST, time_ns, scheduled_ns=time_ns, request_id=f"r-{index}"
+            name = f"r-{engine}-{index}"
+            spans[engine][index] = server.start(
+                SpanKind.REQUEST, time_ns, scheduled_ns=time_ns, request_id=name
             )
         else:
-            spans[index].tokens = (int(trace.input_tokens[index]), int(trace.output_tokens[index]))
-            spans[index].cached = int(trace.cached_input_tokens[index])
-            server.finish(spans[index], time_ns)
+            span = spans[engine][index]
+            span.tokens = (int(trace.input_tokens[index]), int(trace.output_tokens[index]))
+            span.cached = int(trace.cached_input_tokens[index])
+            if says is not None:
+                says(span, engine)
+            server.finish(span, time_ns)
     world.settle()
-    return {i: (servers[i % len(servers)], span.number) for i, span in spans.items()}
+    return [
+        {index: (servers[index % len(servers)], span.number) for index, span in each.items()}
+        for each in spans
+    ]
 
 
-def server_of(world: World, processes: int = 1) -> Servers:
-    """One server on one device."""
-    servers = [world.process(f"api-{number}", run="chat") for number in range(processes)]
+def server_of(
+    world: World,
+    processes: int = 1,
+    devices: Sequence[int] = (0,),
+    said: Identity | None = None,
+) -> Servers:
+    """One server, on one device if not said otherwise."""
+    names = [f"api-{number}" for number in range(processes)]
+    servers = [world.process(name, devices, run="chat", said=said) for name in names]
     for server in servers:
         server.workload, server.model = "chat", MODEL
     world.read_all(0.0)
@@ -143,13 +181,13 @@ def server_of(world: World, processes: int = 1) -> Servers:
 def charged(
     world: World, numbers: dict[int, tuple[Process, int]], column: str = "units"
 ) -> dict[tuple[int, int], int]:
-    """By request and phase."""
+    """Of these requests, by request and phase."""
     names = {}
     for index, (process, number) in numbers.items():
         names[world.attach(process).key, number] = index
     sums: dict[tuple[int, int], int] = defaultdict(int)
     for row in world.rows("charge"):
-        if row["number"]:
+        if (row["ring_key"], row["number"]) in names:
             sums[names[row["ring_key"], row["number"]], row["phase"]] += row[column]
     return sums
 

@@ -111,6 +111,7 @@ class Span:
     """Of an engine iteration: how many were in prefill and in decode."""
     cached: int = -1
     flags: int = 0
+    engine: int = 0
     request_id: str = ""
     told_later: bool = False
 
@@ -152,10 +153,16 @@ class Process:
         return span
 
     def iterate(
-        self, index: int, start_ns: int, end_ns: int, *counts: int, exact: bool = False
+        self,
+        index: int,
+        start_ns: int,
+        end_ns: int,
+        *counts: int,
+        exact: bool = False,
+        engine: int = 0,
     ) -> Span:
         """An engine iteration of prefill requests and tokens, and decode requests and tokens."""
-        one = self.start(SpanKind.ITERATION, start_ns, step=index)
+        one = self.start(SpanKind.ITERATION, start_ns, step=index, engine=engine)
         one.requests, one.tokens = (counts[0], counts[2]), (counts[1], counts[3])
         one.flags = layout.FLAG_EXACT if exact else 0
         return self.finish(one, end_ns)
@@ -507,7 +514,7 @@ def records_of(spans: Sequence[Span]) -> np.ndarray[tuple[int], np.dtype[np.void
         )
         record["start_ns"], record["end_ns"] = span.start_ns, span.end_ns
         record["scheduled_ns"], record["first_token_ns"] = span.scheduled_ns, span.first_token_ns
-        record["step"] = span.step
+        record["step"], record["engine"] = span.step, span.engine
         record["input_tokens"], record["output_tokens"] = span.tokens
         record["cached_input_tokens"] = span.cached
         record["tokens"] = span.trained

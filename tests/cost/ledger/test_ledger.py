@@ -20,7 +20,7 @@ from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.reader import LedgerReader
 
 SETTLED: Row = (1, 0, 5, *[None] * 5)
-SPAN_TAIL: Row = (*[None] * 6, 0, 5)
+SPAN_TAIL: Row = (*[None] * 6, 0, 5, None)
 
 
 def open_ledger(

@@ -26,7 +26,7 @@ keys = st.tuples(st.integers(1, 3), st.integers(-5, 40))
 
 def span_row(ring: int, sequence: int, start_ns: int = 0) -> Row:
     head = (ring, sequence, sequence, 0, 1, 1, 0, 0, None, None, start_ns, None, None, 100)
-    return (*head, *[None] * 11, 0)
+    return (*head, *[None] * 11, 0, None, None)
 
 
 def charge_row(key: int, start_ns: int = 0) -> Row:

@@ -284,7 +284,7 @@ class Pair:
         times = (None, span.start_ns, None, first, end_ns)
         tokens = [random.choice((None, random.randrange(1, 1_000))) for _ in range(4)]
         counters = (span.step, *tokens, None, None, None, None, None, None)
-        self.batch.insert("span", [(*head, span.entity, *times, *counters, 0, self.now_ns)])
+        self.batch.insert("span", [(*head, span.entity, *times, *counters, 0, self.now_ns, None)])
 
     def _unbound(self) -> None:
         """A span of a ring that has no device: it has no line."""

@@ -27,7 +27,8 @@ class Identity:
     """What the user's process said about itself. None or empty where it said nothing.
 
     `devices` is what the user named; `device_hints` the environment variables that hint at
-    devices; `manifest` is with what it computes. `ignored` counts members that were unknown, of a
+    devices; `manifest` is with what it computes, `parallel` how it is spread over devices.
+    `ignored` counts members that were unknown, of a
     wrong type or too long.
     """
 
@@ -46,6 +47,7 @@ class Identity:
     flops_per_token: int | None = None
     client_version: str | None = None
     manifest: tuple[tuple[str, str], ...] = ()
+    parallel: tuple[tuple[str, int], ...] = ()
     ignored: int = 0
 
 
@@ -121,6 +123,17 @@ class _Members:
         self.ignored += len(pairs) - len(good)
         return tuple(good)
 
+    def take_numbers(self, name: str, keys: Collection[str]) -> tuple[tuple[str, int], ...]:
+        value = self._document.get(name)
+        if value is None:
+            return ()
+        members = cast("dict[str, object]", value) if isinstance(value, dict) else {"": None}
+        read = _up_to(_LARGEST_RANK)
+        pairs = [(key, read(number)) for key, number in members.items() if key in keys]
+        good = tuple((key, number) for key, number in pairs if number is not None)
+        self.ignored += len(members) - len(good)
+        return good
+
     def take_list(self, name: str) -> tuple[str, ...]:
         value = self._document.get(name)
         if value is None:
@@ -163,6 +176,7 @@ def parse_identity(raw: bytes) -> Identity:
         restart_count=members.take("restart_count", _up_to(LARGEST_STEP)),
         client_version=members.take("client_version", _text),
         manifest=members.take_map("manifest", layout.MANIFEST_KEYS),
+        parallel=members.take_numbers("parallel", layout.PARALLEL_KEYS),
         ignored=members.ignored,
     )
 

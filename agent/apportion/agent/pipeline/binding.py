@@ -40,6 +40,8 @@ class RingSays(NamedTuple):
     devices: Sequence[str]
     reported: Sequence[str]
     hints: Mapping[str, str]
+    in_order: bool = False
+    """Its engines take the devices in the order in which the hints list them."""
 
 
 class Binding(NamedTuple):
@@ -73,6 +75,10 @@ def bind(ring: RingSays, node: Node) -> Binding | None:
         return Binding(devices, source, refused)
     devices = _by_process(ring, node)
     if devices:
+        if ring.in_order:
+            listed = _by_hint(ring, node)
+            if set(devices) <= set(listed):
+                devices = tuple(sorted(devices, key=listed.index))
         return Binding(devices, "nvml_process", refused)
     if node.cpu_device is not None and not node.devices:
         return Binding((node.cpu_device,), "cpu", refused)

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from apportion.agent.ingest.cost_file import PERIOD_NS as COSTS_NS
-from apportion.agent.pipeline.binding import bind
+from apportion.agent.pipeline.binder import Binder
 from apportion.agent.pipeline.device import GIVE_UP_NS
 from apportion.agent.pipeline.door_polls import RECENT_NS
 from apportion.agent.pipeline.ended_series import EndedSeries
@@ -22,7 +22,6 @@ from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.totals import Who
 from apportion.agent.pipeline.unbound import UnboundRings
-from apportion.agent.pipeline.unread import in_place
 from apportion.agent.pipeline.unread_files import UnreadFiles
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
@@ -104,7 +103,6 @@ class Engine:
         self._locks, self._prices, self._processes = locks, prices, processes
         self._folder, self._board, self._heart = folder, board, heartbeat
         self._tick_period_ns, self._sample_period_ns = tick_period_ns, sample_period_ns
-        self._numbered = numbered
         self._seen = Seen(prices)
         self._settlement = Settlement(
             state,
@@ -121,6 +119,7 @@ class Engine:
             models=models,
         )
         self._intake = Intake(self._settlement, time)
+        self._binder = Binder(self._settlement, self._seen, locks, processes, numbered=numbered)
         self._ended = EndedSeries(self._settlement.totals, folder)
         self._unbound, self._unread = UnboundRings(), UnreadFiles()
         self._polls: deque[int] = deque(maxlen=LOOKS)
@@ -261,25 +260,9 @@ class Engine:
         return [self._settlement.entity(EntityKey(owner=owner)) for owner in sorted(owners)]
 
     def _bind(self) -> None:
-        unread = in_place(self._settlement, self._seen)
-        node = self._seen.node(self._processes, numbered=self._numbered, unread=unread)
-        followed = self._intake.followed.values()
-        for ring in followed:
-            if ring.holds_nothing:
-                continue
-            binding = None if ring.finished and ring.state.bindings else bind(ring.says, node)
-            if binding is None or not binding.devices:
-                continue
-            self._locks.name(binding.devices)
-            keys = tuple(self._device_key(device) for device in binding.devices)
-            now_ns = self._time.now(self._clock)
-            self._settlement.bound(ring.state, keys, binding.source, now_ns)
+        self._binder.bind(self._intake.followed.values(), self._time.now(self._clock))
         for sampler in self._samplers:
-            sampler.watch([ring.state.pid for ring in followed])
-
-    def _device_key(self, device: DeviceId) -> int:
-        info = self._seen.infos.get(device) or self._settlement.devices[device].info
-        return self._settlement.metered.key(info)
+            sampler.watch([ring.state.pid for ring in self._intake.followed.values()])
 
     # -- the tick --------------------------------------------------------------------------------
     def tick(self) -> TickOutcome | None:

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from apportion.agent.pipeline.engine_batches import EngineBatches, joined, trace_of
 from apportion.agent.pipeline.engine_records import EngineRecords
 from apportion.agent.pipeline.merged_iterations import MergedIterations
-from apportion.agent.pipeline.reapportion import MAX_ROOTS, charged_roots
 from apportion.agent.pipeline.ring_state import NO_ROOTS
-from apportion.agent.pipeline.scheduled import NO_TURNS, members_of, request_ids
+from apportion.agent.pipeline.scheduled import members_of, request_ids
+from apportion.agent.pipeline.serving_engine import (
+    ServingEngine,
+    charged_beside,
+    requests_of,
+    unplaced,
+)
 from apportion.agent.pipeline.untold_requests import UntoldRequests
-from apportion.core.category import Category, SpanKind
 from apportion.cost.methods.counts import rebuilt_beside
-from apportion.cost.methods.iteration_share import PART_BITS, Batches
 from apportion.cost.methods.names import BY_NEED, Method
-from apportion.cost.methods.trace import Trace
-from apportion.cost.methods.two_part import two_part_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.registry import Registry
     from apportion.agent.pipeline.ring_state import RingState
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
-    from apportion.cost.ledger.history import History, RootRow
+    from apportion.cost.ledger.history import History
+    from apportion.cost.methods.iteration_share import Batches
     from apportion.cost.methods.roofline import Roofline
-    from apportion.cost.methods.trace import Iterations
+    from apportion.cost.methods.trace import Trace
     from apportion.cost.settlement.work import Roots
 
     Column = NDArray[np.int64]
@@ -42,13 +45,6 @@ MOST_MEMBERS: Final = 2_000_000
 """Of batches that are divided at once, or memory would run short: more are divided by windows. A
 server with 256 requests in each of 50 iterations a second comes to it in two and a half minutes."""
 _EVER_NS: Final = 1 << 62
-
-
-class Server(NamedTuple):
-    """The processes of one server: those of a workload on the same devices."""
-
-    group: int
-    workload: str | None
 
 
 @dataclass(slots=True)
@@ -71,7 +67,8 @@ class EngineIterations:
         self._registry = registry
         self.counters = IterationCounters()
         self._parts: dict[int, list[EngineRecords]] = {}
-        self._beside: dict[Server, Roots] = {}
+        self._beside: dict[ServingEngine, Roots] = {}
+        self._charged: dict[ServingEngine, int] = {}
         self._settled: dict[int, int] = {}
         self._done: dict[int, int] = {}
         self._methods: dict[str | None, Method] = {}
@@ -116,71 +113,65 @@ class EngineIterations:
         `roots` are those of the bound `rings`, with what `needs` told of them; members' keys are
         their places in it.
         """
+        engines = self._engines(rings)
         found = [
             batches
-            for server, mine in self._servers(rings).items()
-            if any(ring.key in self._parts for ring in mine)
-            and (batches := self._of_server(server, mine, roots, needs, history)) is not None
+            for engine, told in engines.items()
+            if (batches := self._of_engine(engine, told, engines, rings, roots, needs, history))
         ]
-        if not found:
-            return None
-        columns = zip(*found, strict=True)
-        engine, begun, end, owner, key, part, prefill, known = (list(each) for each in columns)
-        sizes = np.cumsum([0, *(each.size for each in begun)])[:-1].tolist()
-        return Batches(
-            np.repeat(np.arange(len(engine)), [each.size for each in begun]),
-            np.concatenate(begun),
-            np.concatenate(end),
-            np.concatenate([each + size for each, size in zip(owner, sizes, strict=True)]),
-            np.concatenate(key),
-            np.concatenate(part),
-            np.concatenate(prefill),
-            np.sort(np.concatenate(known)),
-        )
+        return joined(found) if found else None
 
-    def _of_server(
+    def _of_engine(
         self,
-        server: Server,
+        engine: ServingEngine,
+        told: EngineRecords,
+        engines: Collection[ServingEngine],
         rings: Sequence[RingState],
         roots: Roots,
         needs: RequestNeeds,
         history: History,
-    ) -> _Columns | None:
-        engines = self._engines(rings)
-        here = _requests(roots, server, rings)
+    ) -> EngineBatches | None:
+        rings = self._rings_of(engine, rings)
+        here = requests_of(roots, engine, engines, rings)
         closed = here[~roots["open"][here] & ~roots["held"][here]]
-        roofline = _roofline(roots[closed], needs)
-        # Which engine of several a request was in nobody says.
-        if len(engines) != 1 or roofline is None:
+        roofline = _roofline(engine.group, roots[closed], needs)
+        if roofline is None:
             return None
-        (merged,) = engines.values()
-        beside = self._beside.get(server)
+        merged = _merged(told)
+        beside = self._beside.get(engine)
         if beside is None:  # the first time in this process
-            beside = _charged_beside(roots[here], rings, history)
+            beside = charged_beside(roots[here], engine, engines, rings, history)
         beside = beside[~np.isin(_names(beside), _names(roots[closed]))]
         rows = np.concatenate([beside, roots[closed]])
         places = np.concatenate([np.full(beside.size, -1), closed])
         order = np.lexsort((rows["number"], rows["ring"], rows["start_ns"]))
-        trace, places = _trace(rows[order]), places[order]
+        trace, places = trace_of(rows[order]), places[order]
         ends_ns = merged.counts.end_ns
-        charged_ns = min(self._settled.get(ring.key, 0) for ring in rings)
-        since = int(np.searchsorted(ends_ns, charged_ns, side="right"))
+        since = int(np.searchsorted(ends_ns, self._charged.get(engine, 0), side="right"))
         edges = (np.searchsorted(ends_ns, times) for times in (trace.start_ns, trace.finish_ns))
         first, last = (np.maximum(each, since) for each in edges)
         if int((last - first).sum()) > MOST_MEMBERS:
             return None
-        turns = np.concatenate([NO_TURNS, *(part.turns for part in self._all(rings))])
         known = np.zeros((0, 4), np.int64)
-        if turns.size:
+        if told.turns.size:
             names = _names(rows[order])
             ids = self._ids_of(names, rings, trace, history)
-            known = members_of(turns, merged, trace, ids, most=MOST_MEMBERS)
+            known = members_of(told.turns, merged, trace, ids, most=MOST_MEMBERS)
         iterations = rebuilt_beside(trace, merged.counts, known, since)
         covered = merged.cover(trace.start_ns, trace.finish_ns) & (places >= 0)
-        exact = np.isin(np.arange(trace.size), known[:, 1])
-        roots["method"][places[covered]] = int(Method.ROOFLINE_COUNTS)
-        roots["method"][places[covered & exact]] = int(Method.ROOFLINE_TWO_PART)
-        return _shared(merged, iterations, trace, places, roofline)
+        exact = covered & np.isin(np.arange(trace.size), known[:, 1])
+        for chosen, method in (
+            (covered, Method.ROOFLINE_COUNTS),
+            (exact, Method.ROOFLINE_TWO_PART),
+        ):
+            # One that was in several engines has the best that any of them says.
+            mine = places[chosen]
+            roots["method"][mine] = np.maximum(roots["method"][mine], int(method))
+        batches = EngineBatches.of(merged, iterations, trace, places, roofline)
+        # Of those whose engine nobody knows, these needed nothing of any.
+        others = unplaced(roots, engine, rings)
+        idle = others[~roots["open"][others] & (_tokens(roots[others]) == 0)]
+        return batches._replace(known=np.union1d(batches.known, idle))
 
     def _ids_of(
         self, names: Column, rings: Sequence[RingState], trace: Trace, history: History
@@ -193,26 +184,28 @@ class EngineIterations:
                 self._ids.setdefault(_name(ring, number), (text or "").encode())
         return [self._ids.get(name) or None for name in names.tolist()]
 
-    def _servers(self, rings: Sequence[RingState]) -> dict[Server, list[RingState]]:
-        servers: dict[Server, list[RingState]] = {}
-        if self._parts:
-            for ring in rings:
-                if ring.group is not None:
-                    servers.setdefault(Server(ring.group, self._workload(ring)), []).append(ring)
-        return servers
+    def _engines(self, rings: Sequence[RingState]) -> dict[ServingEngine, EngineRecords]:
+        """What `rings` told of each engine, those whose devices are known."""
+        found: dict[ServingEngine, list[EngineRecords]] = {}
+        for ring in rings:
+            if ring.group is None or ring.key not in self._parts:
+                continue
+            told = EngineRecords.joined(self._parts[ring.key])
+            for number in told.engines:
+                group = ring.group_of(number)
+                if group is not None:
+                    engine = ServingEngine(group, self._workload(ring), number)
+                    found.setdefault(engine, []).append(told.of_engine(number))
+        return {engine: EngineRecords.joined(parts) for engine, parts in found.items()}
 
-    def _all(self, rings: Sequence[RingState]) -> list[EngineRecords]:
-        return [part for ring in rings for part in self._parts.get(ring.key, [])]
-
-    def _engines(self, rings: Sequence[RingState]) -> dict[int, MergedIterations]:
-        """By engine; where some are known by id, those alone: the others are the same again."""
-        rows = EngineRecords.joined(self._all(rings)).iterations
-        if rows["exact"].any():
-            rows = rows[rows["exact"] > 0]
-        return {
-            engine: MergedIterations.of([rows[rows["engine"] == engine]])
-            for engine in np.unique(rows["engine"]).tolist()
-        }
+    def _rings_of(self, engine: ServingEngine, rings: Sequence[RingState]) -> list[RingState]:
+        """Those whose requests may be in it, and those that told of it."""
+        return [
+            ring
+            for ring in rings
+            if self._workload(ring) == engine.workload
+            and ring.group_of(engine.engine) == engine.group
+        ]
 
     # -- what is committed -----------------------------------------------------------------------
     def write(self, batch: TickBatch) -> None:
@@ -245,23 +238,31 @@ class EngineIterations:
             self.untold.forget(gone)
             del self._parts[gone]
         needed: set[int] = set()
-        for server, mine in self._servers(rings).items():
-            if not any(ring.key in self._parts for ring in mine):
-                continue
-            charged_ns = settled_ns(server.group)
-            own = roots[_requests(roots, server, mine)]
+        engines = self._engines(rings)
+        edges: dict[int, tuple[int, int]] = {}
+        for engine, told in engines.items():
+            mine = self._rings_of(engine, rings)
+            charged_ns = settled_ns(engine.group)
+            others = unplaced(roots, engine, mine)
+            waiting = others[roots["open"][others]]
+            own = roots[np.concatenate([requests_of(roots, engine, engines, mine), waiting])]
             # One that is settled while it runs, without its tokens, is in no batch later either.
             alive = ~own["held"] & (own["open"] | (own["end_ns"] > charged_ns))
             keep_ns = int(own["start_ns"][alive].min(initial=charged_ns))
             done = own[~own["held"] & ~alive]
-            beside = np.concatenate([self._beside.get(server, NO_ROOTS), done])
+            beside = np.concatenate([self._beside.get(engine, NO_ROOTS), done])
             beside = beside[beside["end_ns"] > keep_ns]
             needed.update(_names(beside).tolist(), _names(own[alive]).tolist())
             _, first = np.unique(_names(beside), return_index=True)
-            self._beside[server] = beside[first]
-            self._count(mine, charged_ns)
+            self._beside[engine] = beside[first]
+            self._count(engine, told, charged_ns)
             for ring in mine:
-                self._forget(ring.key, keep_ns, charged_ns)
+                before = edges.get(ring.key, (keep_ns, charged_ns))
+                edges[ring.key] = (min(keep_ns, before[0]), min(charged_ns, before[1]))
+        for key, both in edges.items():
+            self._forget(key, *both)
+        for engine in self._beside.keys() - engines.keys():
+            del self._beside[engine], self._charged[engine]
         self._ids = {name: self._ids[name] for name in needed & self._ids.keys()}
         for ring in rings:
             if ring.group is None and ring.key in self._parts:
@@ -278,13 +279,13 @@ class EngineIterations:
     def _workload(self, ring: RingState) -> str | None:
         return self._registry.entities.value(ring.run_entity).workload
 
-    def _count(self, rings: Sequence[RingState], charged_ns: int) -> None:
+    def _count(self, engine: ServingEngine, told: EngineRecords, charged_ns: int) -> None:
         """Count what is missing of what was settled now."""
-        before_ns = min((self._settled.get(ring.key, 0) for ring in rings), default=0)
-        for merged in self._engines(rings).values():
-            ends_ns = merged.counts.end_ns
-            fresh = (ends_ns > before_ns) & (ends_ns <= charged_ns)
-            self.counters.missing += int(merged.missing[fresh].sum())
+        before_ns = self._charged.get(engine, 0)
+        merged = _merged(told)
+        fresh = (merged.counts.end_ns > before_ns) & (merged.counts.end_ns <= charged_ns)
+        self.counters.missing += int(merged.missing[fresh].sum())
+        self._charged[engine] = max(charged_ns, before_ns)
 
     def _forget(self, ring: int, keep_ns: int, charged_ns: int) -> None:
         self._settled[ring] = max(charged_ns, self._settled.get(ring, 0))
@@ -298,91 +299,23 @@ class EngineIterations:
             self._done[ring] = kept.first_needed_ns() - 1
 
 
-class _Columns(NamedTuple):
-    """What one engine adds to `Batches`."""
-
-    engine: int
-    begun_ns: Column
-    end_ns: Column
-    owner: Column
-    key: Column
-    part: Column
-    is_prefill: NDArray[np.bool_]
-    known: Column
+def _merged(told: EngineRecords) -> MergedIterations:
+    """Where some are known by id, those alone: the others are the same again."""
+    rows = told.iterations
+    exact = rows["exact"] > 0
+    return MergedIterations.of([rows[exact] if exact.any() else rows])
 
 
-def _shared(
-    merged: MergedIterations,
-    iterations: Iterations,
-    trace: Trace,
-    places: Column,
-    roofline: Roofline,
-) -> _Columns:
-    """The batch of each iteration, divided as by `roofline-two-part/1`; `places` are -1 beside."""
-    owner, request = iterations.owner, iterations.request
-    parts = two_part_s(iterations, roofline)
-    total = np.bincount(owner, parts, minlength=merged.size)
-    fixed = np.rint(parts / total[owner] * (1 << PART_BITS)).astype(np.int64)
-    middle_ns = iterations.start_ns + (iterations.end_ns - iterations.start_ns) // 2
-    is_prefill = middle_ns[owner] < trace.first_token_ns[request]
-    mine = places[request] >= 0
-    return _Columns(
-        0,
-        merged.begun_ns,
-        merged.counts.end_ns,
-        owner[mine],
-        places[request][mine],
-        np.maximum(fixed, 1)[mine],
-        is_prefill[mine],
-        places[places >= 0],
-    )
+def _tokens(requests: Roots) -> Column:
+    tokens: Column = requests["input_tokens"] + requests["output_tokens"]
+    return tokens
 
 
-def _requests(roots: Roots, server: Server, rings: Sequence[RingState]) -> Column:
-    """Places of the server's requests that are divided by need."""
-    chosen = np.isin(roots["ring"], [ring.key for ring in rings])
-    chosen &= (roots["group"] == server.group) & (roots["category"] == int(Category.DIRECT))
-    return np.flatnonzero(chosen & np.isin(roots["method"], BY_NEED))
-
-
-def _charged_beside(requests: Roots, rings: Sequence[RingState], history: History) -> Roots:
-    """Requests of `rings` that ran beside `requests`, out of the ledger."""
-    if not requests.size:
-        return NO_ROOTS
-    by_key = {ring.key: ring for ring in rings}
-    period = (int(requests["start_ns"].min()), int(requests["end_ns"].max()))
-    found = [row for row in history.roots(by_key, *period, most=MAX_ROOTS) if _is_request(row)]
-    parts = [
-        charged_roots(ring, [row for row in found if row.ring == key])
-        for key, ring in by_key.items()
-    ]
-    return np.concatenate([NO_ROOTS, *parts])
-
-
-def _is_request(row: RootRow) -> bool:
-    return row.kind == SpanKind.REQUEST
-
-
-def _roofline(requests: Roots, needs: RequestNeeds) -> Roofline | None:
-    """Of the one model that all of them ask; None where there are several."""
-    pairs = np.unique(requests["group"].astype(np.int64) << 32 | requests["entity"])
-    found = {needs.roofline(pair >> 32, pair & 0xFFFFFFFF) for pair in pairs.tolist()}
+def _roofline(group: int, requests: Roots, needs: RequestNeeds) -> Roofline | None:
+    """Of the one model that all of them ask, on a device group; None where there are several."""
+    entities = np.unique(requests["entity"]).tolist()
+    found = {needs.roofline(group, entity) for entity in entities}
     return found.pop() if len(found) == 1 else None
-
-
-def _trace(rows: Roots) -> Trace:
-    told = rows["first_token_ns"] > 0
-    start_ns, end_ns = rows["start_ns"], rows["end_ns"]
-    token_ns = np.clip(np.where(told, rows["first_token_ns"], end_ns), start_ns, end_ns)
-    return Trace(
-        ("",) * rows.size,
-        start_ns.copy(),
-        token_ns,
-        end_ns.copy(),
-        rows["input_tokens"].copy(),
-        np.minimum(rows["cached_input_tokens"], rows["input_tokens"]),
-        rows["output_tokens"].copy(),
-    )
 
 
 def _names(roots: Roots) -> Column:

@@ -13,6 +13,7 @@ from apportion.agent.pipeline.merged_iterations import (
     iterations_of,
 )
 from apportion.agent.pipeline.scheduled import NO_TURNS, SCHEDULED, turns_of
+from apportion.agent.pipeline.server_engines import MOST_ENGINES
 from apportion.client import layout
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class EngineRecords(NamedTuple):
     @classmethod
     def of(cls, records: NDArray[np.void], anchor_ns: int) -> EngineRecords:
         """Ring records of engines; node time is the ring's plus `anchor_ns`."""
+        records = records[records["engine"] < MOST_ENGINES]
         scheduled = (records["packed"] & 0xFF) == _SCHEDULED
         return cls(
             iterations_of(records[~scheduled], anchor_ns), turns_of(records[scheduled], anchor_ns)
@@ -47,6 +49,18 @@ class EngineRecords(NamedTuple):
             np.concatenate([NO_ITERATIONS, *(part.iterations for part in parts)]),
             np.concatenate([NO_TURNS, *(part.turns for part in parts)]),
         )
+
+    @property
+    def engines(self) -> list[int]:
+        """The indices of the engines that they are of."""
+        columns = (self.iterations["engine"], self.turns["engine"])
+        found: list[int] = np.unique(np.concatenate(columns)).tolist()
+        return found
+
+    def of_engine(self, engine: int) -> EngineRecords:
+        """Those of one."""
+        rows, turns = self.iterations, self.turns
+        return EngineRecords(rows[rows["engine"] == engine], turns[turns["engine"] == engine])
 
     @property
     def end_ns(self) -> int:

@@ -88,6 +88,7 @@ class FollowedRing:
             identity.said.devices,
             self.devices,
             dict(identity.said.device_hints),
+            in_order=bool(identity.said.parallel),
         )
 
 

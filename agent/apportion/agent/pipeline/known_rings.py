@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from apportion.agent.pipeline.restore import position_row, recall, restore_rings, run_entity
 from apportion.agent.pipeline.ring_state import RingState
+from apportion.agent.pipeline.server_engines import ServerEngines
 from apportion.agent.pipeline.surprises import HISTORY_NS
 from apportion.client.layout import MEMBER
 
@@ -67,6 +68,7 @@ class KnownRings:
             "resumed_from_step": identity.said.resumed_from_step,
             "flops_per_token": identity.said.flops_per_token,
             "manifest": dict(identity.said.manifest),
+            "parallel": dict(identity.said.parallel),
         }
         attached_ns = self._time.of(identity.created_ns)
         start_ns = identity.process_start_ns or identity.init_ns
@@ -75,6 +77,7 @@ class KnownRings:
         ring.rank, ring.restart_count = identity.said.rank, identity.said.restart_count
         ring.flops_per_token = identity.said.flops_per_token
         ring.is_member = identity.said.kind == MEMBER
+        ring.engines = ServerEngines.of(dict(identity.said.parallel))
         if identity.said.resumed_from_step is not None:
             ring.progress.resumed(identity.said.resumed_from_step, attached_ns)
         if is_new:

@@ -41,8 +41,8 @@ class RequestNeeds:
     def tell(self, roots: Roots) -> None:
         """Fill in `method`, `begun_ns` and the needs of `roots`, which the caller owns.
 
-        Requests of one device group share an engine: their prefills are served in turn. One
-        that runs, or was settled while it ran, has no tokens to go by and needs nothing.
+        Prefills in an engine of a device group are served in turn. A request that runs, or was
+        settled while it ran, has no tokens to go by and needs nothing.
         """
         direct = (roots["number"] > 0) & (roots["category"] == int(Category.DIRECT))
         steps = direct & roots["step"]
@@ -66,7 +66,10 @@ class RequestNeeds:
             _fill(roots, known, roofline)
             by_group.setdefault(group, []).append(known)
         for served in by_group.values():
-            _serve_in_turn(roots, np.concatenate(served))
+            places = np.concatenate(served)
+            engines = roots["engine"][places]
+            for engine in np.unique(engines).tolist():
+                _serve_in_turn(roots, places[engines == engine])
 
     def roofline(self, group: int, entity: int) -> Roofline | None:
         """Of an entity's model on a device group; None where facts are missing."""

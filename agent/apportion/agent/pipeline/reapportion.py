@@ -228,6 +228,7 @@ def charged_roots(ring: RingState, rows: Sequence[RootRow]) -> Roots:
         root["input_tokens"] = row.input_tokens or 0
         root["cached_input_tokens"] = row.cached_input_tokens or 0
         root["output_tokens"] = row.output_tokens or 0
+        root["engine"] = 0 if row.engine is None else row.engine + 1
         root["category"], root["step"] = int(kind.category), kind is SpanKind.STEP
     roots["applied_start_ns"], roots["applied_end_ns"] = roots["start_ns"], roots["end_ns"]
     return roots

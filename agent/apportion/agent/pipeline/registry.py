@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from apportion.agent.pipeline.server_engines import ServerEngines
     from apportion.core.reading import DeviceInfo
     from apportion.cost.ledger.batch import LedgerState, Row, TickBatch
     from apportion.cost.rate import Rate
@@ -71,6 +72,12 @@ class Registry:
             Interned((row[0], row[1]) for row in tables.get("ring", [])),
             {row[0]: RateKey(*row[1:]) for row in tables.get("rate", []) if row[0] > 0},
         )
+
+    def engine_groups(self, engines: ServerEngines | None, group: int) -> list[int]:
+        """The group of each engine of a server that uses `group`, where they are told apart."""
+        if engines is None:
+            return []
+        return [self.groups.key(part) for part in engines.split(self.groups.value(group))]
 
     def note_ring(self, row: Row) -> None:
         """A row of `ring`, once."""

@@ -11,6 +11,7 @@ from apportion.agent.pipeline.interned import EntityKey
 from apportion.agent.pipeline.open_root import OpenRoot
 from apportion.agent.pipeline.reapportion import claim_of
 from apportion.agent.pipeline.ring_state import RingState
+from apportion.agent.pipeline.server_engines import ServerEngines
 from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.agent.pipeline.surprises import HISTORY_NS
 from apportion.client.layout import MEMBER
@@ -86,13 +87,15 @@ def restore_rings(state: LedgerState, registry: Registry, latest_ns: int) -> dic
         ring.rank, ring.restart_count = said.get("rank"), said.get("restart_count")
         ring.flops_per_token = said.get("flops_per_token")
         ring.is_member = said.get("kind") == MEMBER
+        ring.engines = ServerEngines.of(said.get("parallel") or {})
         if key in positions:
             _restore_position(ring, positions[key])
         if ring.ended_ns is None or ring.ended_ns > latest_ns - HISTORY_NS:
             rings[key] = ring
     for key, since_ns, group, _ in sorted(state.tables.get("binding", []), key=lambda row: row[1]):
         if key in rings:
-            rings[key].bind(since_ns, group)
+            engines = registry.engine_groups(rings[key].engines, group)
+            rings[key].bind(since_ns, group, engines)
     for ring in rings.values():
         ring.recalled = False
         if ring.bindings:
@@ -165,6 +168,7 @@ def restore_spans(ring: RingState, rows: Sequence[Row], after_ns: int) -> None:
         root["input_tokens"] = known.input_tokens or 0
         root["cached_input_tokens"] = known.cached_input_tokens or 0
         root["output_tokens"] = known.output_tokens or 0
+        root["engine"] = 0 if known.engine is None else known.engine + 1
         root["category"] = int(SpanKind(known.kind).category)
         root["step"] = known.kind == SpanKind.STEP
         root["incomplete"] = known.status == SpanStatus.OPEN
@@ -190,6 +194,7 @@ _ROOT_COLUMNS: Final = (
     "cached_input_tokens",
     "output_tokens",
     "step",
+    "engine",
 )
 
 

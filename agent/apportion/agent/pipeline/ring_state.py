@@ -13,14 +13,15 @@ from apportion.agent.pipeline.step_gaps import step_gaps
 from apportion.agent.pipeline.step_progress import StepProgress
 from apportion.core.category import Category, SpanKind
 from apportion.core.interval import Interval, union
-from apportion.cost.settlement.work import ROOT, Roots, joined
+from apportion.cost.settlement.work import ROOT, Roots, joined, picked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from apportion.agent.pipeline.open_root import OpenRoot
+    from apportion.agent.pipeline.server_engines import ServerEngines
 
 MOST_LOSSES: Final = 64
 """More stretches of lost records are taken for one: rather too much is called incomplete."""
@@ -57,6 +58,8 @@ class RingState:
     """What training a token takes, where its process says so."""
     is_member: bool = False
     """It computes for requests that another process of its run reports, and has no spans."""
+    engines: ServerEngines | None = None
+    """Those that it asks for its requests, or the one that it is; None where it says nothing."""
     ended_ns: int | None = None
     closed: bool = False
     """Its process said that it ended; else it was seen dead."""
@@ -76,6 +79,7 @@ class RingState:
     progress: StepProgress = field(default_factory=StepProgress)
     losses: list[Interval] = field(default_factory=list["Interval"])
     phases: RootPhases = field(default_factory=RootPhases)
+    _engine_groups: dict[int, Sequence[int]] = field(default_factory=dict[int, "Sequence[int]"])
     _ended: list[Roots] = field(default_factory=list[Roots])
 
     # -- what arrives --------------------------------------------------------------------------
@@ -165,8 +169,12 @@ class RingState:
         """Ended roots from the ledger."""
         self._ended.append(roots)
 
-    def bind(self, since_ns: int, group: int) -> None:
-        """Its devices are known, or known better from `since_ns` on."""
+    def bind(self, since_ns: int, group: int, engines: Sequence[int] = ()) -> None:
+        """Its devices are known, or known better from `since_ns` on.
+
+        `engines` are the groups of its engines here, where each has devices of its own.
+        """
+        self._engine_groups[group] = engines
         self.bindings = [*(old for old in self.bindings if old[0] < since_ns), (since_ns, group)]
 
     # -- what settlement asks --------------------------------------------------------------------
@@ -174,6 +182,29 @@ class RingState:
     def group(self) -> int | None:
         """The device group it uses now; None while it is unbound."""
         return self.bindings[-1][1] if self.bindings else None
+
+    @property
+    def engine_groups(self) -> Sequence[int]:
+        """Those that its engines here use now, where each has devices of its own."""
+        return self._engine_groups.get(self.group or 0, ())
+
+    def group_of(self, engine: int) -> int | None:
+        """The group that an engine uses now, by its index.
+
+        None while the ring is unbound, and of an engine on another host.
+        """
+        if self.engines is None:
+            return self.group
+        place, groups = engine - self.engines.first, self.engine_groups
+        if engine in self.engines.elsewhere:
+            return None
+        return groups[place] if 0 <= place < len(groups) else self.group
+
+    @property
+    def waits_for_engines(self) -> bool:
+        """Whether a request's end may say that it used fewer devices than the ring."""
+        engines = self.engines
+        return engines is not None and (bool(self.engine_groups) or bool(engines.elsewhere))
 
     def spells(self) -> Iterator[Spell]:
         """Which group it used when."""
@@ -204,18 +235,39 @@ class RingState:
     def by_group(self, rows: Roots) -> Roots:
         """`rows` (owned by the caller) with their group, cut where the ring changed its group."""
         if len(self.bindings) < 2:
-            rows["group"] = self.group or 0
-            return rows
+            return self._placed(rows, self.group or 0)
         pieces: list[Roots] = []
         for since_ns, until_ns, group in self.spells():
             piece = rows.copy()
             for name in ("start_ns", "end_ns", "applied_start_ns", "applied_end_ns"):
                 piece[name] = np.clip(rows[name], since_ns, until_ns)
-            piece["group"] = group
+            piece = self._placed(piece, group)
             some = piece["start_ns"] < piece["end_ns"]
             some |= piece["applied_start_ns"] < piece["applied_end_ns"]
             pieces.append(piece[some])
         return np.concatenate(pieces)
+
+    def _placed(self, rows: Roots, group: int) -> Roots:
+        """`rows` with their group and engine, without those of engines on other hosts.
+
+        A request that runs, or was settled while it ran, has all devices of its server: which
+        engine it is in is told with its end.
+        """
+        rows["group"] = group
+        engines = self.engines
+        if engines is None or not engines.several:
+            rows["engine"] = 0
+            return rows
+        requests = (rows["number"] > 0) & (rows["category"] == int(Category.DIRECT)) & ~rows["step"]
+        rows["engine"] = np.where(requests, np.where(rows["engine"] > 0, rows["engine"], -1), 0)
+        place = rows["engine"] - 1 - engines.first
+        known = (rows["engine"] > 0) & ~rows["open"] & ~rows["held"]
+        groups = np.array(self._engine_groups.get(group, ()), np.int64)
+        here = known & (place >= 0) & (place < groups.size)
+        rows["group"][here] = groups[place[here]]
+        elsewhere = engines.elsewhere
+        gone = known & (rows["engine"] > elsewhere.start) & (rows["engine"] <= elsewhere.stop)
+        return picked(rows, ~gone)
 
     def gaps(self, roots: Roots, before_ns: int | None) -> NDArray[np.int64]:
         """The times between those of `roots` that are steps of it: see `step_gaps`."""

@@ -219,7 +219,7 @@ class Settlement:
             involved = {*device_keys, *groups.value(ring.group)}
             marks = [d.settled_ns for d in self.metered.settling if d.key in involved]
             since_ns = max(ring.bindings[-1][0] + 1, max(marks, default=now_ns))
-        ring.bind(since_ns, group)
+        ring.bind(since_ns, group, self.registry.engine_groups(ring.engines, group))
         self._unsaved.bindings.append((ring.key, since_ns, group, source))
 
     def entity(self, value: EntityKey) -> int:
@@ -289,7 +289,8 @@ class Settlement:
         batch.replace("wall_offset", unsaved.wall)
         self.registry.write(batch)
         batch.replace("binding", unsaved.bindings)
-        batch.insert("span", [(*row, now_ns) for row in unsaved.span_rows()])
+        rows = unsaved.span_rows()
+        batch.insert("span", [(*row[:-1], now_ns, row[-1]) for row in rows])
         batch.replace("reading", unsaved.readings)
         batch.insert(
             "settlement", [(*r[:3], r.rate or None, *r[4:]) for r in outcome.settled.settlements]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from apportion.agent.ingest.record import RECORD, request_ids_of
+from apportion.agent.pipeline.server_engines import MOST_ENGINES
 from apportion.client import layout
 from apportion.core.category import Category, SpanKind, SpanStatus
 from apportion.cost.settlement.work import ROOT, Roots
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from apportion.cost.ledger.batch import Row
 
 _TIMES: Final = ("arrival_ns", "start_ns", "scheduled_ns", "first_token_ns", "end_ns")
+_NO_ENGINE: Final = -1
 _WORD_BITS: Final = 20
 """An index of a word has fewer."""
 _WORD_MASK: Final = (1 << _WORD_BITS) - 1
@@ -123,6 +125,7 @@ def roots_of(
     roots["entity"] = decoded.entity
     for name in ("input_tokens", "cached_input_tokens", "output_tokens"):
         roots[name] = np.maximum(records[name], 0)
+    roots["engine"] = engines_of(records) + 1
     roots["category"] = _CATEGORY[decoded.kind]
     roots["step"] = decoded.kind == int(SpanKind.STEP)
     return roots if chosen.all() else roots[chosen]
@@ -158,9 +161,18 @@ def span_rows(decoded: Decoded, ring: int) -> list[Row]:
             _trace_ids(records["trace_id"]),
             request_ids_of(records["request_id"]),
             decoded.late.astype(np.int64).tolist(),
+            _optional(engines_of(records), _NO_ENGINE),
             strict=True,
         )
     )
+
+
+def engines_of(records: NDArray[np.void]) -> NDArray[np.int64]:
+    """The index of the engine that each was in; -1 where not said."""
+    said = records["packed"] >> layout.FLAGS_SHIFT & layout.FLAG_ENGINE > 0
+    said &= records["engine"] < MOST_ENGINES
+    found: NDArray[np.int64] = np.where(said, records["engine"].astype(np.int64), _NO_ENGINE)
+    return found
 
 
 def _optional(column: NDArray[np.int64], absent: int) -> list[int | None]:
@@ -198,6 +210,7 @@ def unrecorded_row(ring: int, span: OpenRoot, status: SpanStatus, *, admits: boo
         span.step if span.step >= 0 else None,
         *absent,
         0,
+        None,
     )
 
 

@@ -206,10 +206,13 @@ def _limit_ns(
 ) -> int:
     """How far the device may be settled: to its oldest request that runs, whose tokens come last.
 
-    Or that may turn out to have run, since its admission, or all of it, is told with its end. A
-    request that runs for longer than `OPEN_BOUND_NS` is settled by its presence.
+    Or that may turn out to have run, since its admission, or all of it, is told with its end; or to
+    have run on other devices of its server. A request that runs for longer than `OPEN_BOUND_NS` is
+    settled by its presence.
     """
-    waiting = spans["open"] & (spans["method"] == int(Method.ROOFLINE_WINDOWS))
+    unplaced = [ring.key for ring in rings if ring.waits_for_engines]
+    by_need = spans["method"] == int(Method.ROOFLINE_WINDOWS)
+    waiting = spans["open"] & (by_need | (spans["engine"] < 0) & np.isin(spans["ring"], unplaced))
     starts = [
         int(spans["begun_ns"][index])
         for index in np.flatnonzero(waiting).tolist()

@@ -15,8 +15,10 @@ from importlib import metadata
 from typing import Any, Final
 
 from apportion.client.counting import count
+from apportion.client.session import session
 from apportion.client.vllm.batches import BatchLog
 from apportion.client.vllm.installed import server_logger
+from apportion.client.vllm.parallel import engine_index, parallel_of_engine
 
 FIRST: Final = (0, 20)
 LAST: Final = (0, 33)
@@ -31,7 +33,12 @@ class _Logged:
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._batches = BatchLog(_engine(getattr(self, "vllm_config", None)))
+        config = getattr(self, "vllm_config", None)
+        self._batches = BatchLog(engine_index(config))
+        try:
+            session.set_parallel(parallel_of_engine(config))
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
 
     def schedule(self, *arguments: Any, **named: Any) -> Any:
         this: Any = super()
@@ -107,9 +114,3 @@ def _version() -> tuple[int, int] | None:
     text = next((each.version for each in installed if each.name in _DISTRIBUTIONS), "")
     found = re.match(r"(\d+)\.(\d+)", text)
     return None if found is None else (int(found[1]), int(found[2]))
-
-
-def _engine(vllm_config: Any) -> int:
-    parallel = getattr(vllm_config, "parallel_config", None)
-    index = getattr(parallel, "data_parallel_index", None)
-    return index if isinstance(index, int) else 0

@@ -18,9 +18,10 @@ from apportion.client.announced import Told
 from apportion.client.counting import count
 from apportion.client.engine import engine_requests
 from apportion.client.iterations import Iteration
-from apportion.client.session import ready
+from apportion.client.session import ready, session
 from apportion.client.vllm.engine_clock import EngineClock
 from apportion.client.vllm.installed import server_logger
+from apportion.client.vllm.parallel import parallel_sizes
 
 _BASE: Any = importlib.import_module("vllm.v1.metrics.loggers").StatLoggerBase
 _STATUSES: Final = {"abort": "cancelled", "error": "error"}
@@ -45,6 +46,7 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
                 parallel = getattr(vllm_config, "parallel_config", None)
                 self._staggered = getattr(parallel, "pipeline_parallel_size", 1) > 1
                 engine_requests.speaks = True
+                session.set_parallel(parallel_sizes(vllm_config))
             else:
                 server_logger().warning(
                     "this vLLM does not say which request has finished: requests are those of "
@@ -76,7 +78,8 @@ class StatLogger(_BASE):  # type: ignore[misc] # vLLM is not installed where typ
                 if details is not None:  # before its requests: who reads them knows it
                     iterations.record(_iteration(self._engine, details, end_ns, apart_ns))
             for finished in getattr(iteration_stats, "finished_requests", ()):
-                engine_requests.tell(finished.request_id, _told(finished, end_ns, self._since_ns))
+                told = _told(finished, end_ns, self._since_ns, self._engine)
+                engine_requests.tell(finished.request_id, told)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("engine_unknown")
 
@@ -123,7 +126,7 @@ def _iteration(engine: int, details: Any, end_ns: int, apart_ns: int) -> Iterati
     )
 
 
-def _told(finished: Any, end_ns: int, since_ns: int) -> Told:
+def _told(finished: Any, end_ns: int, since_ns: int, engine: int) -> Told:
     """Of its times vLLM says lengths only, back from its last token at `end_ns`.
 
     A time before `since_ns`, when there was no engine, is a length of something that never was:
@@ -145,4 +148,5 @@ def _told(finished: Any, end_ns: int, since_ns: int) -> Told:
         output_tokens,
         getattr(finished, "num_preemptions", None),
         _STATUSES.get(str(finished.finish_reason), "ok"),
+        engine,
     )

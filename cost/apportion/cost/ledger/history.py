@@ -49,6 +49,7 @@ class RootRow(NamedTuple):
     cached_input_tokens: int | None
     output_tokens: int | None
     step: int | None = None
+    engine: int | None = None
 
 
 class RequestRow(NamedTuple):
@@ -108,7 +109,7 @@ class History:
         times = ("scheduled_ns", "first_token_ns", "end_ns")
         tokens = ("input_tokens", "cached_input_tokens", "output_tokens")
         query = (
-            self._spans(rings, start_ns, end_ns, (*columns, *times, *tokens, "step"))
+            self._spans(rings, start_ns, end_ns, (*columns, *times, *tokens, "step", "engine"))
             .where(_ROOT)
             .order_by(span.c.end_ns.desc())
             .limit(most)

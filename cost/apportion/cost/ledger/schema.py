@@ -221,6 +221,7 @@ span = Table(
     Column("request_id", Text),
     Column("late", SmallInteger, nullable=False),
     Column("posted_ns", BigInteger, comment="when it was committed"),
+    Column("engine", Integer, comment="index in its server; NULL: not known"),
     PrimaryKeyConstraint("agent_id", "ring_key", "sequence"),
     sqlite_with_rowid=False,
 )

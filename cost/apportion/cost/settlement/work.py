@@ -36,6 +36,7 @@ ROOT: Final = np.dtype(
         ("ring", "i4"),
         ("entity", "i4"),
         ("group", "i4"),
+        ("engine", "i4"),  # 1 + its index, where there are several; -1: one of them; 0: the one
         ("category", "u1"),
         ("step", "?"),
         ("open", "?"),

@@ -146,6 +146,12 @@ def upgrade() -> None:
     _training()
     _shipping()
     rollups.add_rollups()
+    op.add_column(
+        "span",
+        sa.Column(
+            "engine", sa.Integer(), nullable=True, comment="index in its server; NULL: not known"
+        ),
+    )
     tell_sizes(op.get_bind())
 
 
@@ -240,6 +246,7 @@ def _shipping() -> None:
 
 def downgrade() -> None:
     """Remove what was added."""
+    op.drop_column("span", "engine")
     rollups.remove_rollups()
     for table in ("shipped", "disowned", "lease", "shipping", "outbox"):
         op.drop_table(table)

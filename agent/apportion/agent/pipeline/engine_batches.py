@@ -1,0 +1,95 @@
+"""An engine's iterations with their batches, and those of all engines together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from apportion.cost.methods.iteration_share import PART_BITS, Batches
+from apportion.cost.methods.trace import Trace
+from apportion.cost.methods.two_part import two_part_s
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from apportion.agent.pipeline.merged_iterations import MergedIterations
+    from apportion.cost.methods.roofline import Roofline
+    from apportion.cost.methods.trace import Iterations
+    from apportion.cost.settlement.work import Roots
+
+    Column = NDArray[np.int64]
+
+
+class EngineBatches(NamedTuple):
+    """What one engine adds to `Batches`."""
+
+    begun_ns: Column
+    end_ns: Column
+    owner: Column
+    key: Column
+    part: Column
+    is_prefill: NDArray[np.bool_]
+    known: Column
+
+    @classmethod
+    def of(
+        cls,
+        merged: MergedIterations,
+        iterations: Iterations,
+        trace: Trace,
+        places: Column,
+        roofline: Roofline,
+    ) -> EngineBatches:
+        """Each iteration's batch, divided as by `roofline-two-part/1`; `places` are -1 beside."""
+        owner, request = iterations.owner, iterations.request
+        parts = two_part_s(iterations, roofline)
+        total = np.bincount(owner, parts, minlength=merged.size)
+        fixed = np.rint(parts / total[owner] * (1 << PART_BITS)).astype(np.int64)
+        middle_ns = iterations.start_ns + (iterations.end_ns - iterations.start_ns) // 2
+        is_prefill = middle_ns[owner] < trace.first_token_ns[request]
+        mine = places[request] >= 0
+        return cls(
+            merged.begun_ns,
+            merged.counts.end_ns,
+            owner[mine],
+            places[request][mine],
+            np.maximum(fixed, 1)[mine],
+            is_prefill[mine],
+            places[places >= 0],
+        )
+
+
+def joined(engines: Sequence[EngineBatches]) -> Batches:
+    """Of at least one engine."""
+    columns = zip(*engines, strict=True)
+    begun, end, owner, key, part, prefill, known = (list(each) for each in columns)
+    sizes = np.cumsum([0, *(each.size for each in begun)])[:-1].tolist()
+    return Batches(
+        np.repeat(np.arange(len(engines)), [each.size for each in begun]),
+        np.concatenate(begun),
+        np.concatenate(end),
+        np.concatenate([each + size for each, size in zip(owner, sizes, strict=True)]),
+        np.concatenate(key),
+        np.concatenate(part),
+        np.concatenate(prefill),
+        np.sort(np.concatenate(known)),
+    )
+
+
+def trace_of(rows: Roots) -> Trace:
+    """Requests by start; one without a first token is all prefill."""
+    told = rows["first_token_ns"] > 0
+    start_ns, end_ns = rows["start_ns"], rows["end_ns"]
+    token_ns = np.clip(np.where(told, rows["first_token_ns"], end_ns), start_ns, end_ns)
+    return Trace(
+        ("",) * rows.size,
+        start_ns.copy(),
+        token_ns,
+        end_ns.copy(),
+        rows["input_tokens"].copy(),
+        np.minimum(rows["cached_input_tokens"], rows["input_tokens"]),
+        rows["output_tokens"].copy(),
+    )
