@@ -372,7 +372,11 @@ class Engine:
 
     def _heartbeat(self) -> None:
         unbound = self._unbound.look(self._intake.followed, self._time.now(self._clock))
-        problems = {"heartbeat": self._heart.beat(unbound), "unbound": self._unbound.complaint}
+        problems = {
+            "heartbeat": self._heart.beat(unbound),
+            "unbound": self._unbound.complaint,
+            "engines": self._binder.complaint,
+        }
         for what, problem in problems.items():
             if problem is None:
                 self._facts.degraded.pop(what, None)
