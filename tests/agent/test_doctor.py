@@ -59,6 +59,35 @@ def _ring(directory: Path, name: str, magic: int = layout.MAGIC) -> None:
     (directory / name).write_bytes(magic.to_bytes(8, "little") + bytes(layout.HEADER_BYTES))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's file takes root to make")
+def test_rings_of_another_group_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose they are, and what gives the agent access; in a pod's volume too."""
+    volume = tmp_path / "pods/p-1" / VOLUME
+    volume.mkdir(parents=True)
+    for folder in (tmp_path, volume):
+        (folder / f"{'a' * 32}.ring").touch(mode=0o640)
+        os.chown(folder / f"{'a' * 32}.ring", 1000, 1001)
+
+    def access(path: Path, *_: object, **__: object) -> bool:
+        return not str(path).endswith(".ring")
+
+    monkeypatch.setattr(os, "access", access)
+    rings = examine_ring_directory(tmp_path, 65532)[-1]
+    assert rings.found.endswith(
+        "may not read 1 of 1 rings, such as aaaaaaaa of 1000:1001, mode 0640"
+    )
+    assert "`fsGroup`" in rings.remedy
+    assert "pod p-1: " in examine_pods(tmp_path / "pods")[1].found
+
+
+def test_a_directory_of_one_user_is_no_shared_one(tmp_path: Path) -> None:
+    """Neither its group nor others can make a ring in it; pods have directories of their own."""
+    tmp_path.chmod(0o3755)
+    assert "nobody but uid" in examine_ring_directory(tmp_path, 0)[0].found
+    tmp_path.chmod(0o3770)
+    assert _levels(examine_ring_directory(tmp_path, 0, has_pods=True)) == ["ok", "ok"]
+
+
 def test_a_fresh_machine_has_no_failure(tmp_path: Path) -> None:
     """What the agent makes by itself is no fault; what nobody can know is a warning."""
     findings = examine(_load(tmp_path), SystemClock(), uid=os.geteuid())

@@ -153,6 +153,20 @@ def test_the_path_names_the_model(directory: Path) -> None:
     assert labels(only(directory), one(directory)) == [None, "llama", None]
 
 
+def test_a_name_that_nobody_answers_for_is_none(directory: Path) -> None:
+    """Whoever invents models fills no table: tenants that come later keep their names."""
+    app = served(model="other")
+    for number in range(layout.WORD_CAPACITY):
+        asked(app, "POST", f"/v2/models/invented-{number}/infer")
+    asked(app, "POST", "/v1/models/llama:predict")
+    asked(app, "POST", "/v1/models/llama:predict")
+    found = only(directory)
+    named = [labels(found, record) for record in found.records]
+    assert named[-2:] == [[None, "llama", None]] * 2
+    assert {str(each) for each in named[:-2]} == {str([None, "other", None])}
+    assert "names_folded" not in client.counts()
+
+
 def test_probes_are_no_requests(directory: Path) -> None:
     """Neither are unknown paths, nor what is not asked for by POST."""
     for method, path in (("GET", "/health"), ("POST", "/other"), ("GET", "/v1/completions")):

@@ -109,6 +109,14 @@ def test_an_unreadable_agent_file(tmp_path: Path, raw: bytes) -> None:
     assert "cannot be read" in said
 
 
+def test_rings_that_the_agent_cannot_read_are_a_failure(directory: Path) -> None:
+    """They are written all the same; nothing of them arrives."""
+    beat(directory, unread={"1" * 32: "no_access"})
+    status, said = ask(directory)
+    assert 1 == status
+    assert "the agent cannot read 1 rings here, such as 11111111" in said
+
+
 def test_rings_that_are_there(directory: Path) -> None:
     """Whose they are, whether they live, and the last id that came; others' files harm nobody."""
     beat(directory, unbound={"1" * 32: "workload 'w', pid 1"})

@@ -191,6 +191,16 @@ def test_too_many_services(http: Http, tmp_path: Path) -> None:
     assert len(rings(tmp_path)) == MOST_SERVICES
 
 
+def test_a_service_that_was_named_keeps_its_place(tmp_path: Path) -> None:
+    """However many others were made up before it."""
+    door = Door(SpanRings(tmp_path, {"mine": ["GPU-1"]}, {"other": "llama"}), None)
+    for number, service in enumerate([*map(str, range(MOST_SERVICES + 1)), "mine", "other"], 1):
+        message = export(service)
+        request(message, number)
+        door.take(message)
+    assert door.counts == {"accepted": MOST_SERVICES + 2, "refused": 1, "ignored": 0}
+
+
 def test_beyond_the_bound_it_says_so(http: Http, door: Door, clock: Clock) -> None:
     """More than can be taken is sent away whole, to come again; it is taken later, once."""
     first, second = export(), export()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from tests.examples.forks import ForkedExample, Forks
 
 from apportion.client import layout
 
@@ -67,7 +68,7 @@ class Ring:
 class Server:
     """A running example server."""
 
-    process: subprocess.Popen[str]
+    process: ForkedExample
     http: httpx.Client
     decisions: Path
     """The log of what its guards decided."""
@@ -100,50 +101,51 @@ def environment(rings: Path) -> dict[str, str]:
     return {**inherited, "APPORTION_RING_DIR": str(rings), "PYTHONWARNINGS": "default"}
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Where examples begin; `tests/examples/test_demo.py` starts each of them as users do."""
+    server = Forks()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
 @pytest.fixture
-def run_example(repository: Path, environment: dict[str, str]) -> Callable[..., str]:
+def run_example(repository: Path, environment: dict[str, str], forks: Forks) -> Callable[..., str]:
     """Run an example to its end: `run_example("train_gpt.py", "--steps", 2)` is its output."""
 
     def run(program: str, *arguments: object) -> str:
-        done = subprocess.run(
-            [sys.executable, repository / "examples" / program, *map(str, arguments)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout
+        path = repository / "examples" / program
+        with closing(forks.start(path, [*map(str, arguments)], environment)) as process:
+            status = process.wait(DEADLINE_SECONDS)
+            assert (status, process.stderr.read()) == (0, "")
+            return process.stdout.read()
 
     return run
 
 
 @pytest.fixture
-def server(repository: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[Server]:
+def server(
+    repository: Path, environment: dict[str, str], tmp_path: Path, forks: Forks
+) -> Iterator[Server]:
     """An example server with two rows, warm."""
     decisions = tmp_path / "decisions.jsonl"
-    program = str(repository / "examples" / "serve_lm.py")
-    command = [sys.executable, program, "--max-batch", "2", "--decisions", str(decisions)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    program = repository / "examples" / "serve_lm.py"
+    options = ["--max-batch", "2", "--decisions", str(decisions)]
+    with closing(forks.start(program, options, environment)) as process:
         # A server that never gets warm must not hold up the test for ever.
-        timer = threading.Timer(DEADLINE_SECONDS, process.kill)
+        timer = threading.Timer(DEADLINE_SECONDS, process.send_signal, [signal.SIGKILL])
         timer.start()
         try:
-            assert process.stdout is not None
             line = process.stdout.readline()
-            timer.cancel()
-            assert process.stderr is not None
-            assert line, process.stderr.read()
-            ready = json.loads(line)
-            url = f"http://127.0.0.1:{ready['port']}"
-            with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS, trust_env=False) as http:
-                yield Server(process, http, decisions)
         finally:
             timer.cancel()
-            process.kill()
+        assert line, process.stderr.read()
+        ready = json.loads(line)
+        url = f"http://127.0.0.1:{ready['port']}"
+        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS, trust_env=False) as http:
+            yield Server(process, http, decisions)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from tests.faults.node import Node, sleep_until
 
-SPANS = 100_000
+SPANS = 60_000
 PER_SECOND = 2_000
 KILLS = 10
 LONGEST_LIFE_S = 3.0

@@ -8,7 +8,7 @@ prefix cache, so that each turn computes the same. First one vLLM alone, in whic
 off and on (`switch.py`), two turns a round in random order, until the interval of throughput is
 narrow or the minutes are over. In every fourth round ours is also timed where it is, which resolves
 far more: the CPU time of the middleware, the plugin and the scheduler's part, without what they
-call of vLLM.
+call of vLLM, and without what the timing adds, which a turn with nothing in their place tells.
 
 Then two whole vLLMs at once, one with ours and one to which nothing of it was given, in turn as
 well, and started anew some times: coarser, because no two processes are alike, but it has what the
@@ -55,7 +55,7 @@ SWITCHED: Final = {
     EXACT_SCHEDULER: "switch.Scheduler",
 }
 WORDS: Final = 3
-OFF, ON, TIMED = range(3)
+OFF, ON, TIMED, EMPTY = range(4)
 """As in `switch.py`."""
 TIMED_EVERY: Final = 4
 FEWEST_ROUNDS: Final = 12
@@ -97,7 +97,7 @@ def switched(
             words[0], words[1:] = way, 0
             return server.turn()
 
-        for way in (ON, TIMED):
+        for way in (ON, TIMED, EMPTY):
             turn(way)
         deadline_s = time.monotonic() + 60 * minutes
         while time.monotonic() < deadline_s:
@@ -105,9 +105,11 @@ def switched(
             if len(pairs) % TIMED_EVERY:
                 continue
             timed = turn(TIMED)
-            in_server, in_engine = (words[1:] / 1e9).tolist()
-            of_all.append((in_server + in_engine) / timed.cpu_seconds)
-            of_server.append(in_server / timed.server_cpu_seconds)
+            took_s = words[1:] / 1e9
+            turn(EMPTY)
+            took_s -= words[1:] / 1e9
+            of_all.append(float(took_s.sum()) / timed.cpu_seconds)
+            of_server.append(float(took_s[0]) / timed.server_cpu_seconds)
             print(f"{len(pairs)} rounds: slower by {pairs.slower()}", file=sys.stderr, flush=True)
             if len(pairs) >= FEWEST_ROUNDS and pairs.slower().half < NARROW:
                 break

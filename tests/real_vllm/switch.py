@@ -3,7 +3,7 @@
     vllm serve ... --middleware switch.Middleware [--scheduler-cls switch.Scheduler]
 
 $SWITCH is a file of three 64-bit words that all of vLLM's processes share with the test: which
-`Turn` it is, and the nanoseconds of CPU time that ours took while it was TIMED, in the thread of
+`Turn` it is, and the nanoseconds of CPU time that ours took while it was timed, in the thread of
 the HTTP server and in that of the engine. All requests are to have ended when it is turned.
 
 Off, a request is vLLM's at the price of one look at the word, and so are each iteration's
@@ -22,7 +22,8 @@ from pathlib import Path
 from time import thread_time_ns
 from typing import Any, Final
 
-from apportion.client.asgi import App, Message, Receive, RequestMiddleware, Send
+from apportion.client.arrival import Message
+from apportion.client.asgi import App, Receive, RequestMiddleware, Send
 from apportion.client.vllm.batches import BatchLog
 from apportion.client.vllm.scheduler import ExactScheduler
 from apportion.client.vllm.stat_logger import StatLogger
@@ -37,6 +38,8 @@ class Turn(IntEnum):
     OFF = 0
     ON = 1
     TIMED = 2
+    EMPTY = 3
+    """Timed likewise, with nothing in the place of ours: what the timing itself adds."""
 
 
 with Path(os.environ["SWITCH"]).open("r+b") as _file:
@@ -91,6 +94,22 @@ def _timed(call: Callable[..., Awaitable[Any]], *, ours: bool) -> Callable[..., 
     return lambda *arguments: _steps(call(*arguments), ours=ours)
 
 
+class _Nothing:
+    """A middleware that passes all messages on."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        async def in_turn() -> Message:
+            return await receive()
+
+        async def on(message: Message) -> None:
+            await send(message)
+
+        await self._app(scope, in_turn, on)
+
+
 class Middleware:
     """Ours, or the app itself."""
 
@@ -101,7 +120,10 @@ class Middleware:
             )
 
         self._app, self._ours = app, RequestMiddleware(app)
-        self._around = RequestMiddleware(theirs)
+        self._timed: dict[int, App] = {
+            Turn.TIMED: RequestMiddleware(theirs),
+            Turn.EMPTY: _Nothing(theirs),
+        }
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One connection of the server."""
@@ -111,8 +133,9 @@ class Middleware:
         elif turn == Turn.ON:
             await self._ours(scope, receive, send)
         else:
-            around = self._around(scope, _timed(receive, ours=False), _timed(send, ours=False))
-            await _steps(around, ours=True)
+            around = self._timed[turn]
+            calls = (_timed(call, ours=False) for call in (receive, send))
+            await _steps(around(scope, *calls), ours=True)
 
 
 def _switched(of: type, name: str, place: int) -> None:
@@ -123,9 +146,10 @@ def _switched(of: type, name: str, place: int) -> None:
         turn = _words[TURN]
         if turn == Turn.ON:
             method(*arguments, **named)
-        elif turn == Turn.TIMED:
+        elif turn != Turn.OFF:
             before = _within(place, ours=True)
-            method(*arguments, **named)
+            if turn == Turn.TIMED:
+                method(*arguments, **named)
             _within(place, ours=before)
 
     setattr(of, name, switched)

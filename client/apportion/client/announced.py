@@ -11,6 +11,7 @@ from apportion.client import layout
 from apportion.client.counting import count
 from apportion.client.span import Span
 from apportion.client.status import status_named
+from apportion.client.surroundings import surroundings
 
 _ENGINE: Final = layout.FLAG_ENGINE << layout.FLAGS_SHIFT
 GRACE_SECONDS: Final = 1.0
@@ -55,7 +56,10 @@ class Announced:
         """Take what the engine says of it, or of one prompt or one sample of it."""
         before = self._told.get(engine_id)
         self._told[engine_id] = told if before is None else _merged(before, told, one_prompt=True)
-        self._loop.call_soon_threadsafe(self._more.set)
+        if surroundings.running_loop() is self._loop:  # waking it costs two system calls
+            self._more.set()
+        else:
+            self._loop.call_soon_threadsafe(self._more.set)
 
     async def until_told(self, output_tokens: int | None) -> None:
         """Wait until it was told of `output_tokens`, or of any where that is None; not for long.

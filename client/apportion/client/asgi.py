@@ -53,6 +53,8 @@ _COST: Final = b"x-apportion-cost-estimate"
 _TURNS: Final = 3
 _OK: Final = 200
 _CLIENT_ERROR: Final = 400
+_MOST_NAMES: Final = 512
+"""More than a ring has room for."""
 
 
 class RequestMiddleware:
@@ -78,7 +80,8 @@ class RequestMiddleware:
         Args:
             app: An ASGI 3 application.
             paths: Regular expressions; a POST whose whole path matches one is a request. What a
-                group of it matches is the model.
+                group of it matches is the model, once the app has answered for it: anybody can
+                invent a name, and a process has room for so many.
             model: The model of all other requests; else $APPORTION_MODEL, else what the engine in
                 this process says that it serves.
             adapters: Names of LoRA adapters, beside those that vLLM has loaded and those in
@@ -98,6 +101,8 @@ class RequestMiddleware:
         wants = os.environ.get(COST_HEADER) == "1" if cost_header is None else cost_header
         self._costs = CostEstimates() if wants else None
         self._has_served = False
+        self._answered: set[str] = set()
+        """Names in paths that are models: the app has answered for them."""
         problem = hashed_ids.problem() if hashed_ids.on else None
         if problem is not None:
             server_logger().warning("apportion: requests have no ids: %s", problem)
@@ -114,18 +119,23 @@ class RequestMiddleware:
             self._has_served = True
             warn_where_missing()
         named = next((name for name in found.groups() if name), None)
-        model = named or self._model or engine_requests.model
+        if named in self._answered:
+            model, named = named, None
+        else:
+            model = self._model or engine_requests.model
         scope, request_id, span = self._arrivals.begun(scope, model)
         with span as running:
             announced = _announce(request_id, scope["path"], running)
             adapters = (self._adapters, loaded_adapters(scope.get("app")))
             exchange = _Exchange(
-                running, request_id, receive, send, announced, adapters, self._costs
+                running, request_id, receive, send, announced, adapters, self._costs, named
             )
             try:
                 await self._app(scope, exchange.receive, exchange.send)
                 await exchange.settle()
             finally:
+                if exchange.is_named and named is not None and len(self._answered) < _MOST_NAMES:
+                    self._answered.add(named)
                 if announced is not None:
                     engine_requests.forget(request_id, announced)
 
@@ -169,8 +179,11 @@ class _Exchange:
         announced: Announced | None,
         adapters: Iterable[Collection[str]],
         costs: CostEstimates | None,
+        named: str | None,
     ) -> None:
-        self._costs = costs
+        self._costs, self._named = costs, named
+        self.is_named = False
+        """The app has answered for the model `named`, of which nobody knew."""
         self._held: Message | None = None
         """The beginning of an answer, until its whole body is there."""
         self._adapters = [names for names in adapters if names]
@@ -178,8 +191,9 @@ class _Exchange:
         self._span, self._request_id, self._announced = span, request_id, announced
         self._receive, self._send = receive, send
         self._status = 0
-        self._streams = self._awaits_token = False
-        self._is_left = self._is_whole = self._has_ended = False
+        self._streams = self._is_left = self._is_whole = self._has_ended = False
+        self._flows = False
+        """Whether the first token of a stream has passed."""
         self._listens = True
         """Whether the next message, or one that the app waits for, may be more of the request."""
         self._usage: UsageReader | None = None
@@ -209,17 +223,21 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         """The app's next message, passed on at once."""
+        flows = self._flows and message.get("more_body", False)  # as nearly all of a stream do
         try:
-            message = self._seen(message)
-            if message["type"] == "http.response.start" and not (self._streams or self._listens):
-                self._is_left = self._is_left or await _has_left(self._receive)
+            if flows:
+                self._read(message)
+            else:
+                message = await self._seen(message)
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
+        if flows:
+            await self._send(message)
+            return
         if self._costs is not None and self._holds(message):
             self._held = message
             return
-        if self._held is not None:
-            await self._send_held()
+        await self._send_held()
         await self._send(message)
         if self._is_whole and self._announced is None:
             self._end()
@@ -252,18 +270,23 @@ class _Exchange:
             return message
         return {**message, "headers": [*message.get("headers", ()), (_COST, said.encode())]}
 
-    def _seen(self, message: Message) -> Message:
+    async def _seen(self, message: Message) -> Message:
         if message["type"] == "http.response.start":
-            return self._started(message)
-        if message["type"] == "http.response.body":
-            body: bytes = message.get("body", b"")
-            if body and self._awaits_token:
-                self._awaits_token = False
+            message = self._started(message)
+            if not (self._streams or self._listens):
+                self._is_left = self._is_left or await _has_left(self._receive)
+        elif message["type"] == "http.response.body":
+            if self._streams and message.get("body"):
                 self._span.first_token()
-            if body and self._usage is not None:
-                self._usage.feed(body)
+                self._flows = True
+            self._read(message)
             self._is_whole = not message.get("more_body", False)
         return message
+
+    def _read(self, message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        if body and self._usage is not None:
+            self._usage.feed(body)
 
     def _started(self, message: Message) -> Message:
         headers = [
@@ -272,9 +295,12 @@ class _Exchange:
         ]
         said = dict(headers)
         self._status = message["status"]
+        if self._named is not None and self._status < _CLIENT_ERROR:
+            self.is_named = True
+            if isinstance(self._span, Request):
+                self._span.answered_by(model=self._named)
         kind = said.get(b"content-type", b"").partition(b";")[0].strip()
         self._streams = kind in {b"text/event-stream", b"application/x-ndjson"}
-        self._awaits_token = self._streams
         readable = kind == b"application/json" or self._streams
         if readable and said.get(b"content-encoding", b"identity") == b"identity":
             self._usage = UsageReader()

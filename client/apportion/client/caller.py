@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ API_KEYS: Final = "APPORTION_API_KEYS"
 Headers = Mapping[str, str]
 """By names in lower case."""
 _UNIX: Final = "unix"
+_PEERS: Final = 1024
 
 
 class Callers:
@@ -48,6 +50,8 @@ class Callers:
                 self._unix = True
             else:
                 self._networks.append(ipaddress.ip_network(each, strict=False))
+        # Proxies are few, and to read an address costs more than all else here.
+        self._is_trusted = lru_cache(_PEERS)(self._trusts)
         self._keys = {digest.lower(): name for digest, name in (api_keys or {}).items()}
 
     @classmethod
@@ -83,7 +87,7 @@ class Callers:
                 return found
         return None
 
-    def _is_trusted(self, peer: str | None) -> bool:
+    def _trusts(self, peer: str | None) -> bool:
         if peer is None:
             return self._unix
         try:

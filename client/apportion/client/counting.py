@@ -25,6 +25,7 @@ Reason: TypeAlias = Literal[
     "internal_error",  # a defect of the client
     "label_ignored",  # a tenant, model or adapter that is not a string
     "member_too_late",  # member() in a process that has had spans
+    "names_folded",  # a tenant, model or adapter that became `other`: there are too many
     "parallel_too_late",  # an engine said how it is spread when its process had had spans
     "not_open",  # phase(), scheduled(), first_token() or add() on a span that is not open
     "opentelemetry_missing",  # init(otel=True) where it cannot be imported

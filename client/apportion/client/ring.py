@@ -248,6 +248,7 @@ class Ring:
         index = self._next_word()
         if index >= layout.WORD_CAPACITY:
             self._set("word_overflow", self._word_overflow())
+            count("names_folded")
             return layout.OTHER_WORD
         stored = word_text(text)
         offset = layout.WORDS_OFFSET + index * layout.WORD_BYTES

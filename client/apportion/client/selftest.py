@@ -69,8 +69,15 @@ def diagnose(
     yield _file_system(chosen, proc)
     yield _agent(chosen, clock)
     yield _names(environ, proc)
-    for ring in rings_here(chosen.path, clock, _unbound(chosen)):
+    for ring in rings_here(chosen.path, clock, _rings_that_are(chosen, "unbound")):
         yield Finding(good=True, text=ring)
+    unread = _rings_that_are(chosen, "unread")
+    if unread:
+        yield Finding(
+            good=False,
+            text=f"the agent cannot read {len(unread)} rings here, such as {min(unread)[:8]}: give "
+            "it and this program one group, in a pod by `fsGroup`; its log says more",
+        )
     yield from _test_ring(chosen, proc)
 
 
@@ -141,11 +148,11 @@ def _agent(place: Candidate, clock: Callable[[], int]) -> Finding:
     return Finding(good=True, text=f"an agent {version} was alive {seconds:.1f} s ago")
 
 
-def _unbound(place: Candidate) -> Collection[str]:
-    """The rings for which the agent says that it knows no device."""
+def _rings_that_are(place: Candidate, name: str) -> Collection[str]:
+    """Rings of which the agent says that they are `unbound`: it knows no device; or `unread`."""
     try:
         said: Any = json.loads((Path(place.path) / layout.AGENT_FILE).read_bytes())
-        return frozenset(said["unbound"])
+        return frozenset(map(str, said[name]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
 

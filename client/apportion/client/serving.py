@@ -74,8 +74,8 @@ class Request(Span):
         found = named[1] or named[0]
         return found if isinstance(found, str) else None
 
-    def answered_by(self, adapter: str) -> None:
-        """Say that an open request is for an adapter on top of its model."""
+    def answered_by(self, adapter: str | None = None, *, model: str | None = None) -> None:
+        """Say that an open request is for another model, or for an adapter on top of its own."""
         slot = self._slot
         if not slot:
             return
@@ -83,7 +83,7 @@ class Request(Span):
             self._fill()
         said = self._labels
         labels = cast("LabelSet", said) if isinstance(said, tuple) else (said, None, None)
-        self._labels = (*labels[:2], adapter)
+        self._labels = (labels[0], model or labels[1], adapter or labels[2])
         ring = slot[6]
         self._intern(ring)
         if slot is not ring.spare:

@@ -31,6 +31,14 @@ _BEGIN_S: Final = 10
 """So long a door may take until it listens: a Python with its imports on a busy machine."""
 _MOST_LINE: Final = 1 << 16
 _LOG: Final = logging.getLogger(__name__)
+_FAULTS: Final = {
+    "refused": "more services tell of requests than it takes; name yours in `service_devices`, "
+    "they always have a place",
+    "malformed": "requests come whose ids or times cannot be; their sender is told which",
+    "broken": "exports come that cannot be read: a wrong port, encoding or size; their sender is "
+    "told why",
+}
+"""Counts of a door that somebody should hear of when they begin."""
 
 Counted = Mapping[str, tuple[str, Sequence[str]]]
 """By family, without `apportion_`: its label, and the counts of the door that are its values."""
@@ -135,7 +143,11 @@ class Door:
             _LOG.info("%s door: %s", self._title, _shown(said["listening"]))
         else:
             names = [name for _, values in self._counted.values() for name in values]
-            self._counts = Counter({name: int(said["counts"].get(name, 0)) for name in names})
+            counts = Counter({name: int(said["counts"].get(name, 0)) for name in names})
+            for name in _FAULTS.keys() & counts.keys():
+                if counts[name] and not self._counts[name]:
+                    _LOG.warning("%s door: %s", self._title, _FAULTS[name])
+            self._counts = counts
 
     def _ended(self, child: ChildProcess) -> None:
         how = child.ending(NS_PER_SECOND) or "closed its output"

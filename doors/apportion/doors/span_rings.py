@@ -114,9 +114,14 @@ class SpanRings:
 
     def _ring_of(self, service: str) -> Ring | None:
         ring = self._rings.get(service)
-        if ring is None and len(self._rings) < MOST_SERVICES:
+        if ring is None and self._has_room(service):
             ring = self._rings[service] = self._make(service)
         return ring
+
+    def _has_room(self, service: str) -> bool:
+        """Anybody may invent a service: those that were named have places of their own."""
+        named = self._devices.keys() | self._models.keys()
+        return service in named or len(self._rings.keys() - named) < MOST_SERVICES
 
     def _make(self, service: str) -> Ring:
         # A service has begun before its first span; that the door's process had is not its startup.

@@ -26,6 +26,7 @@ def test_a_beat_is_whole_json(tmp_path: Path) -> None:
         "version": "1.2.3",
         "requests": {"profile": {"step": 5}},
         "unbound": {},
+        "unread": {},
     }
     assert path.stat().st_mode & 0o777 == 0o644
 

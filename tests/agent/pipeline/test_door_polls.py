@@ -257,6 +257,27 @@ def test_after_a_restart_the_ledger_knows() -> None:
     assert (node.requests(), node.intake.counters.merged) == (["a"], 1)
 
 
+def test_the_first_word_of_a_door_is_of_what_was_told_before() -> None:
+    """An agent has just started: the span of the caller's that a server named is known already."""
+    node = Node()
+    node.poll({SERVER: [Asked("a", 0, 1, traced=True)]})
+    node.tick()
+    node.poll({DOOR: [Asked("resp_1", 0, 1, traced=True)]})
+    node.pass_s(10)
+    assert (node.requests(), node.intake.counters.merged) == (["a"], 1)
+
+
+def test_without_a_door_little_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What servers tell while nobody may tell of the same takes no room."""
+    monkeypatch.setattr(door_polls, "MOST_UNASKED", 0)
+    node = Node()
+    node.poll({SERVER: [Asked("a", 0, 1, traced=True)]})
+    node.tick()
+    node.poll({DOOR: [Asked("resp_1", 0, 1, traced=True), Asked("a", 0, 1)]})
+    node.pass_s(10)
+    assert node.requests() == ["a", "resp_1"]
+
+
 def test_nothing_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that hangs holds a door's back for so long, and so many of them."""
     node = Node()

@@ -32,7 +32,7 @@ def examine(loaded: LoadedConfig, clock: Clock, *, uid: int) -> list[Finding]:
     agent_runs = heartbeat.level is Level.OK
     return [
         *_config(loaded),
-        *examine_ring_directory(config.ring_dir, uid),
+        *examine_ring_directory(config.ring_dir, uid, has_pods=config.pods_dir is not None),
         *examine_pods(config.pods_dir),
         heartbeat,
         *(examine_unbound(config.ring_dir, config.pods_dir) if agent_runs else []),

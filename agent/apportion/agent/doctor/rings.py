@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,12 +22,16 @@ _ADD: Final = "give the workload's pod an emptyDir of that name: docs/kubernetes
 _MAX_AGENT_FILE_BYTES: Final = 64 << 10
 _MOST: Final = 20
 _NAME_THEM: Final = (
-    "name them, `client.init(devices=[...])`; docs/instrument.md, How a ring gets its devices"
+    "name them, `client.init(devices=[...])`, or of a service whose spans or log are read "
+    "`service_devices`; docs/instrument.md, How a ring gets its devices"
 )
 
 
-def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
-    """Whether user `uid` can read rings in the directory, write to it, and which rings it has."""
+def examine_ring_directory(path: Path, uid: int, *, has_pods: bool = False) -> list[Finding]:
+    """Whether user `uid` can read rings in the directory, write to it, and which rings it has.
+
+    Where pods have directories of their own (`has_pods`), this one may well have none.
+    """
     check = "ring directory"
     try:
         state = path.stat()
@@ -61,7 +66,8 @@ def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
                 check,
                 Level.WARN,
                 f"{found}: anybody may replace anybody's ring",
-                "chmod 3770 and share a group with the workloads",
+                "chmod 3770 and share a group with the workloads; a pod's own volume is always "
+                "so, and only its containers see it",
             )
         )
     elif not os.access(path, os.W_OK):
@@ -73,9 +79,21 @@ def examine_ring_directory(path: Path, uid: int) -> list[Finding]:
                 f"let uid {uid} write it",
             )
         )
+    elif not mode & (stat.S_IWGRP | stat.S_IWOTH):
+        findings.append(
+            Finding(
+                check,
+                Level.WARN,
+                f"{found}: nobody but uid {state.st_uid} can make a ring",
+                "chmod 3770 and share a group with the workloads",
+            )
+        )
     else:
         findings.append(Finding(check, Level.OK, found))
-    return [*findings, _rings(path, names)]
+    paths = [path / name for name in names if name.endswith(layout.FILE_SUFFIX)]
+    if has_pods and not paths:
+        return [*findings, Finding("rings", Level.OK, "none outside of pods")]
+    return [*findings, _rings(paths, uid)]
 
 
 def examine_pods(path: Path | None) -> list[Finding]:
@@ -90,12 +108,31 @@ def examine_pods(path: Path | None) -> list[Finding]:
         text = f"pods_dir: {path}: {error.strerror}"
         return [Finding("pods", Level.FAIL, text, remedy)]
     found = f"{len(volumes)} of {len(pods)} pods have a volume apportion-rings"
-    return [Finding("pods", Level.OK if volumes else Level.WARN, found, "" if volumes else _ADD)]
+    level, remedy = (Level.OK, "") if volumes else (Level.WARN, _ADD)
+    findings = [Finding("pods", level, found, remedy)]
+    for pod in volumes:
+        with suppress(OSError):
+            paths = sorted((pod / VOLUME).glob(f"*{layout.FILE_SUFFIX}"))
+            rings = _rings(paths, os.geteuid())
+            if paths and rings.level is not Level.OK:
+                findings.append(replace(rings, found=f"pod {pod.name}: {rings.found}"))
+    return findings
 
 
-def _rings(directory: Path, names: list[str]) -> Finding:
-    rings = [name for name in names if name.endswith(layout.FILE_SUFFIX)]
-    whole = sum(1 for name in rings if _is_ring(directory / name))
+def _rings(paths: list[Path], uid: int) -> Finding:
+    rings = [path for path in paths if path.name.endswith(layout.FILE_SUFFIX)]
+    closed = [path for path in rings if not os.access(path, os.R_OK, follow_symlinks=False)]
+    whole = sum(1 for path in rings if _is_ring(path))
+    if closed:
+        owner = closed[0].lstat()
+        return Finding(
+            "rings",
+            Level.WARN,
+            f"uid {uid} may not read {len(closed)} of {len(rings)} rings, such as "
+            f"{closed[0].name[:8]} of {owner.st_uid}:{owner.st_gid}, mode "
+            f"{stat.S_IMODE(owner.st_mode):04o}",
+            "give agent and workloads one group, in a pod by `fsGroup`",
+        )
     if not rings:
         return Finding(
             "rings",

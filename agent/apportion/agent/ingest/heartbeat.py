@@ -17,7 +17,7 @@ from apportion.core.ids import RingId
 
 _MODE: Final = 0o644
 """Workloads of other users read it; the directory decides who gets that far."""
-_MOST_UNBOUND: Final = 20
+_MOST_NAMED: Final = 20
 """Workloads look into the file between steps: it stays small."""
 _NONE: Final[Mapping[RingId, str]] = MappingProxyType({})
 
@@ -46,11 +46,15 @@ class Heartbeat:
         self._requests = requests
         self._pid = pid
 
-    def beat(self, unbound: Mapping[RingId, str] = _NONE) -> str | None:
+    def beat(
+        self, unbound: Mapping[RingId, str] = _NONE, unread: Mapping[RingId, str] = _NONE
+    ) -> str | None:
         """Write the file; None, or in words why it could not be written.
 
-        `unbound` are rings without devices, and whose they are: each directory is told of its own.
+        `unbound` are rings without devices, and whose they are, `unread` those that the agent
+        cannot read, and why: each directory is told of its own.
         """
+        rings = {"unbound": unbound, "unread": unread}
         document = {
             "heartbeat_monotonic_ns": self._clock.monotonic_ns(),
             "pid": self._pid,
@@ -59,9 +63,9 @@ class Heartbeat:
         }
         for path in self._others():
             with contextlib.suppress(OSError):
-                self._put(path, document, unbound)
+                self._put(path, document, rings)
         try:
-            self._put(self._directory, document, unbound)
+            self._put(self._directory, document, rings)
         except OSError as error:
             return (
                 f"cannot write {self._directory / layout.AGENT_FILE}: {error.strerror}; "
@@ -76,14 +80,19 @@ class Heartbeat:
                 (directory / layout.AGENT_FILE).unlink()
 
     def _put(
-        self, directory: Path, document: Mapping[str, object], unbound: Mapping[RingId, str]
+        self,
+        directory: Path,
+        document: Mapping[str, object],
+        rings: Mapping[str, Mapping[RingId, str]],
     ) -> None:
-        here = [
-            (ring, name)
-            for ring, name in unbound.items()
-            if (directory / f"{ring}{layout.FILE_SUFFIX}").exists()
-        ]
-        document = {**document, "unbound": dict(here[:_MOST_UNBOUND])}
+        document = dict(document)
+        for name, said in rings.items():
+            here = [
+                (ring, text)
+                for ring, text in said.items()
+                if (directory / f"{ring}{layout.FILE_SUFFIX}").exists()
+            ]
+            document[name] = dict(here[:_MOST_NAMED])
         data = json.dumps(document, sort_keys=True).encode()
         replace_file(directory, layout.AGENT_FILE, data)
         self._written.add(directory)

@@ -34,6 +34,10 @@ MOST_HELD: Final = 100_000
 """Nor more records than this: 25 MB."""
 RECENT_NS: Final = 2 * BOUND_NS
 """So far back the ledger is asked who told of what."""
+MOST_UNASKED: Final = 1 << 13
+"""So many names are remembered while there is no door: some seconds of a busy server, 2.5 MB."""
+
+_NO_PARENT: Final = np.void(bytes(8))
 
 
 class _Held(NamedTuple):
@@ -66,8 +70,13 @@ class DoorPolls:
 
     def told(self, ring: FollowedRing, poll: Poll) -> None:
         """A server's own ring tells of its requests."""
-        if self._is_ready and poll.records.size:
-            self._told.add(ring.identity.workload, ring.state.key, poll.records)
+        records = poll.records
+        if not self._is_ready:  # the ledger will tell of ids, and knows no caller's spans
+            records = records[records["trace_parent"] != _NO_PARENT]
+        if records.size:
+            self._told.add(ring.identity.workload, ring.state.key, records)
+        if not self._is_ready:
+            self._told.keep(MOST_UNASKED)
 
     def hold(self, ring: FollowedRing, poll: Poll, begun_ns: int) -> None:
         """A door's ring was polled at `begun_ns` (host monotonic)."""

@@ -22,6 +22,7 @@ from apportion.agent.pipeline.seen import Seen
 from apportion.agent.pipeline.settlement import Settlement
 from apportion.agent.pipeline.totals import Who
 from apportion.agent.pipeline.unbound import UnboundRings
+from apportion.agent.pipeline.unread_files import UnreadFiles
 from apportion.core.errors import LedgerUnavailable
 from apportion.core.ids import DeviceId, RingId
 from apportion.core.units import NS_PER_SECOND
@@ -120,7 +121,7 @@ class Engine:
         self._intake = Intake(self._settlement, time)
         self._binder = Binder(self._settlement, self._seen, locks, processes, numbered=numbered)
         self._ended = EndedSeries(self._settlement.totals, folder)
-        self._unbound = UnboundRings()
+        self._unbound, self._unread = UnboundRings(), UnreadFiles()
         self._polls: deque[int] = deque(maxlen=LOOKS)
         self._facts = Facts(started_unix_ns=clock.realtime_ns())
         self._poll: DirectoryPoll | None = None
@@ -372,13 +373,8 @@ class Engine:
 
     def _heartbeat(self) -> None:
         unbound = self._unbound.look(self._intake.followed, self._time.now(self._clock))
-        problems = {
-            "heartbeat": self._heart.beat(unbound),
-            "unbound": self._unbound.complaint,
-            "engines": self._binder.complaint,
-        }
-        for what, problem in problems.items():
-            if problem is None:
-                self._facts.degraded.pop(what, None)
-            else:
-                self._facts.degraded[what] = problem
+        unread = self._unread.look(self._directory.refused)
+        self._facts.complain("heartbeat", self._heart.beat(unbound, unread))
+        self._facts.complain("unbound", self._unbound.complaint)
+        self._facts.complain("unread", self._unread.complaint)
+        self._facts.complain("engines", self._binder.complaint)

@@ -60,6 +60,13 @@ class Facts:
     started_unix_ns: int | None = None
     degraded: dict[str, str] = field(default_factory=dict[str, str])
 
+    def complain(self, what: str, sentence: str | None) -> None:
+        """Say in /readyz what does not work; None: it does."""
+        if sentence is None:
+            self.degraded.pop(what, None)
+        else:
+            self.degraded[what] = sentence
+
     @property
     def left_behind(self) -> str | None:
         """A sentence for who stops now, where the ledger has not taken everything."""

@@ -69,6 +69,11 @@ class ToldRequests:
             )
         return found
 
+    def keep(self, most: int) -> None:
+        """Forget what was told longest ago, beyond so many names."""
+        while len(self._by_name) > most:
+            self._by_name.popitem(last=False)
+
     def _add(self, name: int, told: _Telling) -> None:
         before = self._by_name.pop(name, None)
         if before is not None:  # a caller may give each of its requests the same id
@@ -78,8 +83,7 @@ class ToldRequests:
                 max(told.end_ns, before.end_ns),
             )
         self._by_name[name] = told
-        if len(self._by_name) > MOST_KNOWN:
-            self._by_name.popitem(last=False)
+        self.keep(MOST_KNOWN)
 
 
 def names_of(workload: str | None, records: Records) -> Iterator[tuple[int, list[int]]]:
