@@ -208,6 +208,25 @@ def test_another_threads_optimizer(directory: Path, optimizer: type) -> None:
     assert steps(1, 2) == ended(directory)
 
 
+def test_a_training_in_a_thread_then_another_one(directory: Path, optimizer: type) -> None:
+    """Whose optimizer nobody holds any more leaves no other thread out."""
+    client.torch_steps()
+
+    def train() -> None:
+        adam = optimizer()
+        adam.step()
+        adam.step()
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    gc.collect()
+    train()
+    gc.collect()
+    assert steps(1, 2, 3, 4) == ended(directory)
+    assert [] == opened(directory)
+
+
 class Tensor:
     """A count on a device; reading it where that would wait is an error."""
 

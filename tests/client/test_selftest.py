@@ -117,6 +117,15 @@ def test_rings_that_the_agent_cannot_read_are_a_failure(directory: Path) -> None
     assert "the agent cannot read 1 rings here, such as 11111111" in said
 
 
+def test_spans_that_arrive_without_their_ids(directory: Path) -> None:
+    """What is wrong with them is a failure, and not that they do not arrive."""
+    beat(directory)
+    status, said = ask(directory, APPORTION_ID_KEY_FILE=str(directory / "none"))
+    assert 1 == status
+    assert "FAIL requests have no ids" in said
+    assert said.endswith("spans from here arrive, but not with all that they could say\n")
+
+
 def test_rings_that_are_there(directory: Path) -> None:
     """Whose they are, whether they live, and the last id that came; others' files harm nobody."""
     beat(directory, unbound={"1" * 32: "workload 'w', pid 1"})

@@ -344,6 +344,39 @@ def test_spans_without_a_device_are_counted() -> None:
     assert any(text.startswith("1 spans have no cost") for text in found.warnings)
 
 
+@pytest.mark.parametrize(
+    ("status", "tokens", "warned"),
+    [
+        (SpanStatus.ERROR, None, False),
+        (SpanStatus.CANCELLED, None, False),
+        (SpanStatus.ERROR, 7, True),
+        (SpanStatus.OK, None, True),
+    ],
+)
+def test_refused_requests_ran_nowhere(
+    status: SpanStatus, tokens: int | None, *, warned: bool
+) -> None:
+    """What no device is known to have worked for has no cost, and nothing is missing of it."""
+    builder = fleet()
+    builder.ring(9)
+    builder.span(9, 1, seconds(0, 1), entity=1, status=status, tokens=(tokens, None, None))
+    with builder.ledger() as ledger:
+        found = report(ledger)
+    assert rows_by(found)["llama-serve", "chat", "llama-3.1-8b"].requests == 2
+    assert warned == any(text.startswith("1 spans have no cost") for text in found.warnings)
+
+
+def test_the_documented_query_of_one_request(repository: Path) -> None:
+    """It runs as it stands, and says what the report says of a tenant with one request."""
+    page = (repository / "docs/ledger.md").read_text()
+    statement = page.split("```sql\n")[1].split("```")[0].replace("search-team", "chat")
+    with fleet().ledger() as ledger, ledger.read() as connection:
+        [row] = connection.exec_driver_sql(statement).all()
+        found = rows_by(report(ledger))["llama-serve", "chat", "llama-3.1-8b"]
+    assert found.direct.units == round(row.cost * UNITS_PER_CURRENCY)
+    assert found.input_tokens == row.input_tokens
+
+
 def three_hours() -> LedgerBuilder:
     builder = LedgerBuilder()
     builder.device(1, "GPU-1")

@@ -87,6 +87,8 @@ class OptimizerSteps(OpenedSteps):
             elif self.last == 0 and restarts_of_launcher(os.environ):
                 self.last = None  # it may be one that keeps no state, and never says where it is
                 self._doubted = True
+        if not self.thread:  # the training that ended the steps until now is over
+            self.thread = get_ident()
         if get_ident() == self.thread:
             self.open()
 
@@ -125,10 +127,11 @@ class OptimizerSteps(OpenedSteps):
         return True
 
     def _gone(self, leader: object) -> None:
-        """Nobody holds the optimizer any more: that training is over."""
+        """Nobody holds the optimizer any more: that training is over; any thread's may follow."""
         if self._leader is leader:
             self._leader, self.begun = _nobody, False
             self.take_back()
+            self.thread = 0
 
 
 def _has_open_step(ring: Ring) -> bool:

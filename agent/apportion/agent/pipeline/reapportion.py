@@ -209,7 +209,12 @@ class _Past:
             key.payer.ring for key in moves if key.payer.ring and self._charged[key.payer.ring].size
         }
         found = {ring: RootPhases() for ring in rings}
-        for row in self._history.inner(rings, self.start_ns, self.end_ns) if rings else ():
+        if not rings:
+            return found
+        # All phases of their lives: they are divided as their charges were.
+        spans = np.concatenate([self._charged[ring] for ring in rings])
+        start_ns, end_ns = int(spans["start_ns"].min()), int(spans["end_ns"].max())
+        for row in self._history.inner(rings, start_ns, end_ns):
             piece = PhaseSlice(
                 Phase(row.phase), row.start_ns, row.end_ns, row.number, PhaseClock(row.clock)
             )

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 class SpanSums(NamedTuple):
     """Figures of some spans; None where nobody said, or nothing has a price.
 
-    `spans` leaves lost steps out, `uncharged` are those that took settled time and have no line.
+    `spans` leaves lost steps out, `uncharged` are those that took settled time and have no line
+    (a request that was refused took none).
     `divided_*` are tokens of the requests whose cost is posted to the end and has a first token
     to divide it. `units` is direct cost of steps, and of requests all that is not input.
     `unpriced_ns` is the device time that the amounts leave out.
@@ -113,7 +114,7 @@ def spans_with_cost(
     request = and_(is_request, span.c.first_token_ns.is_not(None), closed)
     began = func.coalesce(span.c.scheduled_ns, span.c.start_ns)
     tokens = (span.c.input_tokens, span.c.cached_input_tokens, span.c.output_tokens)
-    uncharged = and_(~has_line, closed, span.c.end_ns > began, settled)
+    uncharged = and_(~has_line, closed, span.c.end_ns > began, settled, ~_refused())
     figures = {
         "spans": _count(counted),
         "uncharged": _count(uncharged),
@@ -239,6 +240,13 @@ def _cost(places: Sequence[ColumnElement[bool]]) -> Subquery:
 def _still_running() -> Subquery:
     keys = [accrual.c.agent_id, accrual.c.ring_key, accrual.c.number]
     return select(*keys).where(accrual.c.ring_key != 0).distinct().subquery("still_running")
+
+
+def _refused() -> ColumnElement[bool]:
+    """A request that came to nothing, and of which nothing says that a device worked for it."""
+    known = (span.c.scheduled_ns, span.c.first_token_ns, span.c.input_tokens, span.c.output_tokens)
+    failed = and_(span.c.kind == int(SpanKind.REQUEST), span.c.status != int(SpanStatus.OK))
+    return and_(failed, *(column.is_(None) for column in known))
 
 
 def _of_span(other: Subquery) -> ColumnElement[bool]:

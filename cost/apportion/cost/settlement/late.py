@@ -170,9 +170,10 @@ def reallocation_rows(
         durations = phase_durations(start_ns, end_ns, 0, [])
         root = facts.get((key.payer.ring, key.payer.number))
         if root is not None:
+            # Its life in that hour, not the interval's part of it: that may be before its start.
             durations = phase_durations(
-                min(max(start_ns, int(root["start_ns"])), end_ns),
-                max(min(end_ns, int(root["end_ns"])), start_ns),
+                max(int(root["start_ns"]), key.hour_ns),
+                min(int(root["end_ns"]), key.hour_ns + NS_PER_HOUR),
                 int(root["first_token_ns"]),
                 slices(key.payer.ring, key.payer.number),
             )
