@@ -234,11 +234,14 @@ class _Exchange:
         """
         if not self._flows or not message.get("more_body", False):
             return self._pass_on(message)
-        part: bytes = message.get("body", b"")
-        parts = self._parts
-        parts.append(part)
-        if len(parts) == _PARTS or len(part) > _PART_BYTES:
-            self._read_parts()
+        try:
+            part: bytes = message.get("body", b"")
+            parts = self._parts
+            parts.append(part)
+            if len(parts) == _PARTS or len(part) > _PART_BYTES:
+                self._read_parts()
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
         return self._send(message)
 
     async def _pass_on(self, message: Message) -> None:
