@@ -156,8 +156,8 @@ def test_usage_anywhere_in_a_stream(directory: Path, more: int, size: int) -> No
     async def nothing() -> Any:
         return {"type": "http.request"}
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
-    asyncio.run(RequestMiddleware(app)(scope, nothing, taken))
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/completions"}
+    asyncio.run(RequestMiddleware(app)({**scope, "headers": []}, nothing, taken))
     assert passed == [None, *parts, None]
     record = one(directory)
     assert (record["input_tokens"], record["output_tokens"]) == (12, 3)
