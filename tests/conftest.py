@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.examples.forks import Forks
     from tests.postgres import PostgresServer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -117,6 +118,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     return build(shared / "library")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Where programs with PyTorch begin, but those whose start is what a test is about."""
+    from tests.examples.forks import Forks  # noqa: PLC0415 - few tests need it
+
+    server = Forks()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture
