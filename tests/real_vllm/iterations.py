@@ -65,8 +65,14 @@ class TrueBatches(NamedTuple):
     def of(cls, log: Path) -> TrueBatches:
         """From its file."""
         rows = [json.loads(line) for line in log.read_text().splitlines()]
-        tokens = sum(new for _, _, batch in rows for _, new, _ in batch)
-        ahead = sum(begun < ended for (_, ended, _), (begun, _, _) in pairwise(rows))
+        tokens = sum(new for *_, batch in rows for _, new, _ in batch)
+        ahead = sum(
+            begun < ended
+            for engine in {row[0] for row in rows}
+            for (_, _, ended, _), (_, begun, *_) in pairwise(
+                row for row in rows if row[0] == engine
+            )
+        )
         return cls(len(rows), tokens, ahead)
 
 

@@ -15,6 +15,7 @@ _SCHEDULER: Final = "vllm.v1.core.sched.scheduler.Scheduler"
 _ASYNC_SCHEDULER: Final = "vllm.v1.core.sched.async_scheduler.AsyncScheduler"
 NO_PLUGIN: Final = MappingProxyType({"VLLM_PLUGINS": ""})
 _TWO_SERVERS: Final = ("--api-server-count", "2")
+_TWO_ENGINES: Final = ("--data-parallel-size", "2")
 
 
 class Run(NamedTuple):
@@ -53,6 +54,15 @@ RUNS: Final = {
         Method.ROOFLINE_TWO_PART,
         scheduler=EXACT_SCHEDULER,
         processes=2,
+        tells_iterations=True,
+    ),
+    "counts-two-engines": Run(
+        (*COUNTS, *_TWO_ENGINES), Method.ROOFLINE_COUNTS, tells_iterations=True
+    ),
+    "exact-two-engines": Run(
+        (*MIDDLEWARE, *_TWO_ENGINES),
+        Method.ROOFLINE_TWO_PART,
+        scheduler=EXACT_SCHEDULER,
         tells_iterations=True,
     ),
     "counts-async": Run(

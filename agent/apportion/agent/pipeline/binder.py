@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from apportion.agent.pipeline.processes import Processes
     from apportion.agent.pipeline.seen import Seen
     from apportion.agent.pipeline.settlement import Settlement
-    from apportion.core.ids import DeviceId
+    from apportion.core.ids import DeviceId, RingId
 
 
 class Binder:
@@ -33,11 +33,16 @@ class Binder:
         """`numbered`: see `Node`."""
         self._settlement, self._seen, self._locks = settlement, seen, locks
         self._processes, self._numbered = processes, numbered
+        self._wrong: dict[RingId, str] = {}
 
     def bind(self, rings: Iterable[FollowedRing], now_ns: int) -> None:
         """Bind those whose devices are known at `now_ns` (node time), or known better."""
         unread = in_place(self._settlement, self._seen)
         node = self._seen.node(self._processes, numbered=self._numbered, unread=unread)
+        rings = list(rings)
+        living = {ring.identity.ring for ring in rings if not ring.finished}
+        for gone in self._wrong.keys() - living:
+            del self._wrong[gone]
         for ring in rings:
             if ring.holds_nothing:
                 continue
@@ -47,6 +52,21 @@ class Binder:
             self._locks.name(binding.devices)
             keys = tuple(self._device_key(device) for device in binding.devices)
             self._settlement.bound(ring.state, keys, binding.source, now_ns)
+            self._compare(ring, len(keys), is_host=binding.source == "cpu")
+
+    @property
+    def complaint(self) -> str | None:
+        """A sentence on the servers that do not have as many devices as they compute on."""
+        return "; ".join(sorted(set(self._wrong.values()))) or None
+
+    def _compare(self, ring: FollowedRing, found: int, *, is_host: bool) -> None:
+        engines = ring.state.engines
+        wrong = None if engines is None or is_host else engines.wrong_count(found)
+        if wrong is None or ring.finished:
+            self._wrong.pop(ring.identity.ring, None)
+        else:
+            name = f"workload {ring.identity.workload!r}, pid {ring.state.pid}"
+            self._wrong[ring.identity.ring] = f"{name}: {wrong}"
 
     def _device_key(self, device: DeviceId) -> int:
         info = self._seen.infos.get(device) or self._settlement.devices[device].info

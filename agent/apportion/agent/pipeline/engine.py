@@ -377,3 +377,4 @@ class Engine:
         self._facts.complain("heartbeat", self._heart.beat(unbound, unread))
         self._facts.complain("unbound", self._unbound.complaint)
         self._facts.complain("unread", self._unread.complaint)
+        self._facts.complain("engines", self._binder.complaint)

@@ -43,6 +43,13 @@ class ServerEngines(NamedTuple):
         """On how many devices of this host they compute."""
         return self.here * self.devices
 
+    def wrong_count(self, found: int) -> str | None:
+        """What is wrong where they compute on `found` devices of this host."""
+        if found == self.expected:
+            return None
+        sizes = f"tensor {self.tensor} x pipeline {self.pipeline} x data {self.data}"
+        return f"{self.expected} devices are expected here ({sizes}), and {found} were found"
+
     def split(self, devices: Sequence[T]) -> list[tuple[T, ...]]:
         """Those of each engine that is here; none where they are not told apart."""
         if not (self.several and self.apart) or len(devices) != self.expected:
