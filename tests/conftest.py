@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from tests.examples.forks import Forks
     from tests.postgres import PostgresServer
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,10 +60,15 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish() -> None:
-    """All tests and modules stay until the end: the garbage collector need not look at them again.
+    """What was made so far stays until the end, and statements that are compiled once do.
 
-    It would each time, which was an eighth of the processor time of what the tests do.
+    The garbage collector need not look at tests and modules again: it would each time, which was
+    an eighth of the processor time of what the tests do.
     """
+    if "sqlalchemy" in sys.modules:
+        from tests.compiled import share  # noqa: PLC0415 - the tests of the client have no SQLAlchemy
+
+        share()
     gc.collect()
     gc.freeze()
 
@@ -117,6 +123,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp()
     shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     return build(shared / "library")
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Where programs with PyTorch begin, but those whose start is what a test is about."""
+    from tests.examples.forks import Forks  # noqa: PLC0415 - few tests need it
+
+    server = Forks()
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture

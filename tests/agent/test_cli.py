@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cost.rollups.test_retention import two_days
+from tests.cost.rollups.two_days import two_days
 from tests.postgres import PostgresServer
 
 from apportion.agent.cli import main

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.cost.rollups.random_book import T0
-from tests.cost.rollups.test_retention import HOURS, counts, two_days
+from tests.cost.rollups.two_days import HOURS, counts, rolled_up, two_days
 
 from apportion.agent.upkeep import PAUSE_NS, Upkeep
 from apportion.core.clock import ManualClock
@@ -69,10 +69,7 @@ def test_what_cannot_be_kept_up_is_said_once(
 ) -> None:
     """A rollup that differs from its rows is an error in the log, once, and the agent goes on."""
     path = tmp_path / "ledger.db"
-    with two_days().ledger(path) as ledger:
-        upkeep = Upkeep(str(path), ledger.agent_id, Keep(None), ManualClock())
-        upkeep.turn(threading.Event())
-        upkeep.shutdown(0)
+    with rolled_up(path) as ledger:
         with sqlite3.connect(path) as connection:
             place = f"hours = 1 AND start_ns = {T0 + 5 * NS_PER_HOUR}"
             connection.execute(f"UPDATE rollup_cost SET units_low = units_low + 1 WHERE {place}")

@@ -132,6 +132,38 @@ def test_a_stream_has_a_first_token(directory: Path) -> None:
     assert (record["input_tokens"], record["output_tokens"]) == (12, 3)
 
 
+@pytest.mark.parametrize("more", [0, 13, 14, 15, 16, 17, 40])
+@pytest.mark.parametrize("size", [1, 7, 2000])
+def test_usage_anywhere_in_a_stream(directory: Path, more: int, size: int) -> None:
+    """Its parts are looked through several at once: a report may be cut in two, early or late."""
+    event = f"data: {json.dumps({'choices': [], 'usage': USAGE})}\n\n".encode()
+    other = b"data: {}\n\n".ljust(size)
+    parts = [*[other] * more, event[:30], event[30:], *[other] * (40 - more)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        del scope, receive
+        head = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    passed: list[Any] = []
+
+    async def taken(message: Any) -> None:
+        passed.append(message.get("body"))
+
+    async def nothing() -> Any:
+        return {"type": "http.request"}
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/completions"}
+    asyncio.run(RequestMiddleware(app)({**scope, "headers": []}, nothing, taken))
+    assert passed == [None, *parts, None]
+    record = one(directory)
+    assert (record["input_tokens"], record["output_tokens"]) == (12, 3)
+    assert client.counts() == {}
+
+
 @pytest.mark.parametrize(
     ("path", "status", "counted"),
     [

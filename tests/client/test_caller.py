@@ -56,6 +56,14 @@ def test_headers_of_strangers_name_nobody(
     assert (callers.tenant(HEADERS, peer) == "search") is believed
 
 
+def test_it_says_which_headers_it_reads() -> None:
+    """No other one of a request is kept, not even for a moment; an odd name is not there."""
+    sources = ["header:X-Tenant", "baggage:tenant", "api-key", "header:\u20ac"]
+    known = {b"x-tenant", b"baggage", b"authorization", b"x-api-key", b"?"}
+    assert Callers(sources).headers == known
+    assert Callers().headers == frozenset()
+
+
 def test_an_api_key_proves_itself() -> None:
     """It needs no trusted proxy; an unknown one is nobody, and the key is in no attribute."""
     callers = Callers(["api-key"], [], {DIGEST: "platform"})

@@ -299,6 +299,24 @@ def test_the_engine_may_tell_after_the_answer(directory: Path, logger: Any) -> N
     assert client.counts() == {}
 
 
+def test_another_thread_may_tell(directory: Path, logger: Any) -> None:
+    """Whether before it is waited for or after, its word wakes who waits."""
+    told: list[asyncio.Future[None]] = []
+
+    async def engine(name: str) -> None:
+        if not name:
+            told.append(
+                asyncio.ensure_future(
+                    asyncio.to_thread(logger.record, None, finished("chatcmpl-mine"))
+                )
+            )
+
+    asyncio.run(answered(engine, usage='{"completion_tokens":3}')("mine"))
+    (record,) = requests(directory)
+    assert tokens(record) == (12, 8, 3, 1)
+    assert client.counts() == {}
+
+
 def test_several_prompts_and_samples(directory: Path, logger: Any) -> None:
     """A prompt is read once for all of its samples; prompts add up; one abort shows."""
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cost.rollups.test_retention import two_days
+from tests.cost.rollups.two_days import two_days
 from tests.cost.test_report import T0, fleet, seconds
 
 from apportion.core.category import Category

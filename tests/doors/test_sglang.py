@@ -125,6 +125,20 @@ def test_without_metrics_and_of_older_versions() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "engine"), [(0, 0), (3, 3), (None, None), (-1, None), (True, None), (1 << 32, None)]
+)
+def test_which_rank_served_it(logs: Path, said: Any, engine: int | None) -> None:
+    """As the index of an engine in the ring, with the flag that it is one; 0 is a rank too."""
+    write(logs, line(dp_rank=said))
+    rings, read = opened(logs)
+    read.look()
+    rings.close()
+    (record,) = only(logs.parent / "rings").records
+    flagged = bool(record["flags"] & layout.FLAG_ENGINE)
+    assert (record["engine"], flagged) == (engine or 0, engine is not None)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         (b"{\n", "no JSON object"),

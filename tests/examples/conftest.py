@@ -101,16 +101,6 @@ def environment(rings: Path) -> dict[str, str]:
     return {**inherited, "APPORTION_RING_DIR": str(rings), "PYTHONWARNINGS": "default"}
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """Where examples begin; `tests/examples/test_demo.py` starts each of them as users do."""
-    server = Forks()
-    try:
-        yield server
-    finally:
-        server.close()
-
-
 @pytest.fixture
 def run_example(repository: Path, environment: dict[str, str], forks: Forks) -> Callable[..., str]:
     """Run an example to its end: `run_example("train_gpt.py", "--steps", 2)` is its output."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.examples.forks import Forks
 
 pytestmark = pytest.mark.needs_module("torch")
 
 PROGRAM = """
-import json, random, torch
+import json, random, sys, torch
+sys.path.insert(0, sys.argv[1])
 from gpt import Gpt, KeyValueCache, Places, Shape
 from prefix_cache import PrefixCache
 
@@ -58,18 +60,13 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def seen(repository: Path) -> Any:
-    """What the program above saw: torch is imported in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=repository / "examples",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
+def seen(repository: Path, tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Any:
+    """What the program above saw, in a process of its own."""
+    program = tmp_path_factory.mktemp("gpt") / "program.py"
+    program.write_text(PROGRAM)
+    with closing(forks.start(program, [str(repository / "examples")], os.environ)) as process:
+        assert (process.wait(60), process.stderr.read()) == (0, "")
+        return json.loads(process.stdout.read())
 
 
 def test_a_cached_forward_pass_equals_the_whole(seen: Any) -> None:

@@ -46,7 +46,8 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     target = ["--python", str(environment / "bin" / "python")]
-    run([*pip, *target, "install", "--quiet", "--no-deps", "--no-index", str(wheel)])
+    quickly = ["--quiet", "--no-deps", "--no-index", "--no-compile"]
+    run([*pip, *target, "install", *quickly, str(wheel)])
     return environment
 
 

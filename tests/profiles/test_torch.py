@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.examples.forks import Forks
 
 from apportion.profiles.rank_breakdown import RankBreakdown
 from apportion.profiles.rank_work import RankWork
@@ -33,10 +34,12 @@ FORWARD_AND_WEIGHT_GRADIENT = 2 * (2 * 8 * 16 * 4)
 
 
 @pytest.mark.needs_module("torch")
-def test_traces_made_just_now(tmp_path: Path) -> None:
+def test_traces_made_just_now(tmp_path: Path, forks: Forks) -> None:
     """Steps, operators, data wait and operations."""
-    command = [sys.executable, "-c", RECORD, str(tmp_path / "rank0.json.gz")]
-    subprocess.run(command, check=True, capture_output=True, timeout=100)
+    program = tmp_path / "record.py"
+    program.write_text(RECORD)
+    with closing(forks.start(program, [str(tmp_path / "rank0.json.gz")], os.environ)) as recorder:
+        assert recorder.wait(100) == 0, recorder.stderr.read()
 
     (trace,) = TraceFile(tmp_path / "rank0.json.gz").read()
     rank = RankBreakdown.of(trace)

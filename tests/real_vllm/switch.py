@@ -91,7 +91,10 @@ def _steps(running: Awaitable[Any], *, ours: bool) -> Generator[Any, Any, Any]:
 
 
 def _timed(call: Callable[..., Awaitable[Any]], *, ours: bool) -> Callable[..., Awaitable[Any]]:
-    return lambda *arguments: _steps(call(*arguments), ours=ours)
+    async def calling(*arguments: Any) -> Any:
+        return await call(*arguments)  # what it does before there is anything to await counts, too
+
+    return lambda *arguments: _steps(calling(*arguments), ours=ours)
 
 
 class _Nothing:

@@ -44,7 +44,8 @@ class Announced:
     def __init__(self, span: Span) -> None:
         self.span = span
         self._told: dict[str, Told] = {}
-        self._more = asyncio.Event()
+        self._more: asyncio.Event | None = None
+        """Set when more was told, where that is waited for."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -56,30 +57,35 @@ class Announced:
         """Take what the engine says of it, or of one prompt or one sample of it."""
         before = self._told.get(engine_id)
         self._told[engine_id] = told if before is None else _merged(before, told, one_prompt=True)
+        more = self._more
+        if more is None:
+            return
         if surroundings.running_loop() is self._loop:  # waking it costs two system calls
-            self._more.set()
+            more.set()
         else:
-            self._loop.call_soon_threadsafe(self._more.set)
+            self._loop.call_soon_threadsafe(more.set)
+
+    def is_told(self, output_tokens: int | None) -> bool:
+        """Whether it was told of `output_tokens`, or of any where that is None."""
+        told = sum(each.output_tokens or 0 for each in self._told.values())
+        return bool(self._told) and told >= (output_tokens or 0)
 
     async def until_told(self, output_tokens: int | None) -> None:
-        """Wait until it was told of `output_tokens`, or of any where that is None; not for long.
+        """Wait until that is so; not for long.
 
         The engine tells in the same turn of the event loop in which the last token comes, or soon.
         """
+        self._more = more = asyncio.Event()  # before the look: another thread may tell in between
         deadline = self._loop.time() + GRACE_SECONDS
-        while not self._is_complete(output_tokens or 0):
-            self._more.clear()
+        while not self.is_told(output_tokens):
+            more.clear()
             try:
-                await asyncio.wait_for(self._more.wait(), deadline - self._loop.time())
+                await asyncio.wait_for(more.wait(), deadline - self._loop.time())
             except asyncio.TimeoutError:
                 count("engine_silent")
                 if not self.span._scheduled_ns:  # an answer was made, so that it did not only wait
                     self.span._scheduled_ns = self.span._start_ns
                 return
-
-    def _is_complete(self, output_tokens: int) -> bool:
-        told = sum(each.output_tokens or 0 for each in self._told.values())
-        return bool(self._told) and told >= output_tokens
 
     def finish(self, status: str) -> None:
         """End its span with what was told. `status` is what its caller saw, unless that was ok."""

@@ -20,6 +20,7 @@ Message = MutableMapping[str, Any]
 """What ASGI passes: a connection's scope, or one message of it."""
 
 REQUEST_ID: Final = b"x-request-id"
+_TRACEPARENT: Final = b"traceparent"
 
 
 class Arrivals:
@@ -28,14 +29,16 @@ class Arrivals:
     def __init__(self, callers: Callers | None = None) -> None:
         """Without `callers` the variables say who the tenant is; where one is wrong, nobody is."""
         self._callers = _callers() if callers is None else callers
+        self._read = self._callers.headers | {REQUEST_ID, _TRACEPARENT}
 
     def begun(self, scope: Message, model: str | None) -> tuple[Message, str, Span]:
         """What the app is given, the request's id, and the span, which has not begun."""
         headers = {
-            name.decode("latin-1").lower(): _text(value)
-            for name, value in reversed(scope["headers"])
+            name.decode("latin-1"): _text(value)
+            for each, value in reversed(scope["headers"])
+            if (name := each.lower()) in self._read
         }
-        request_id = headers.get(REQUEST_ID.decode())
+        request_id = headers.get("x-request-id")
         if not request_id:
             request_id = os.urandom(16).hex()
             others = [each for each in scope["headers"] if bytes(each[0]).lower() != REQUEST_ID]

@@ -53,6 +53,9 @@ _COST: Final = b"x-apportion-cost-estimate"
 _TURNS: Final = 3
 _OK: Final = 200
 _CLIENT_ERROR: Final = 400
+_PARTS: Final = 16
+"""Of a stream, so many are looked through at once, unless one is longer than so many bytes."""
+_PART_BYTES: Final = 1024
 _MOST_NAMES: Final = 512
 """More than a ring has room for."""
 
@@ -194,6 +197,8 @@ class _Exchange:
         self._streams = self._is_left = self._is_whole = self._has_ended = False
         self._flows = False
         """Whether the first token of a stream has passed."""
+        self._parts: list[bytes] = []
+        """Of the answer's body, what was not looked through yet."""
         self._listens = True
         """Whether the next message, or one that the app waits for, may be more of the request."""
         self._usage: UsageReader | None = None
@@ -221,23 +226,40 @@ class _Exchange:
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
 
-    async def send(self, message: Message) -> None:
-        """The app's next message, passed on at once."""
-        flows = self._flows and message.get("more_body", False)  # as nearly all of a stream do
+    def send(self, message: Message) -> Awaitable[None]:
+        """The app's next message, passed on at once.
+
+        Nearly all are in the middle of a stream. A coroutine of our own for each of them, or a
+        search in it, would cost several times what is done here.
+        """
+        if not self._flows or not message.get("more_body", False):
+            return self._pass_on(message)
         try:
-            if flows:
-                self._read(message)
-            else:
-                message = await self._seen(message)
+            part: bytes = message.get("body", b"")
+            parts = self._parts
+            parts.append(part)
+            if len(parts) == _PARTS or len(part) > _PART_BYTES:
+                self._read_parts()
         except Exception:  # noqa: BLE001 - an observer never raises into the workload
             count("internal_error")
-        if flows:
-            await self._send(message)
-            return
+        return self._send(message)
+
+    async def _pass_on(self, message: Message) -> None:
+        """A message that is not in the middle of a stream."""
+        try:
+            if message["type"] == "http.response.start":
+                message = self._started(message)
+                if not (self._streams or self._listens or self._is_left):
+                    self._is_left = await _has_left(self._receive)
+            elif message["type"] == "http.response.body":
+                self._answered(message)
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
         if self._costs is not None and self._holds(message):
             self._held = message
             return
-        await self._send_held()
+        if self._held is not None:
+            await self._send_held()
         await self._send(message)
         if self._is_whole and self._announced is None:
             self._end()
@@ -270,30 +292,28 @@ class _Exchange:
             return message
         return {**message, "headers": [*message.get("headers", ()), (_COST, said.encode())]}
 
-    async def _seen(self, message: Message) -> Message:
-        if message["type"] == "http.response.start":
-            message = self._started(message)
-            if not (self._streams or self._listens):
-                self._is_left = self._is_left or await _has_left(self._receive)
-        elif message["type"] == "http.response.body":
-            if self._streams and message.get("body"):
+    def _answered(self, message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        if body:
+            self._parts.append(body)
+            self._read_parts()
+            if self._streams:
                 self._span.first_token()
                 self._flows = True
-            self._read(message)
-            self._is_whole = not message.get("more_body", False)
-        return message
+        self._is_whole = not message.get("more_body", False)
 
-    def _read(self, message: Message) -> None:
-        body: bytes = message.get("body", b"")
-        if body and self._usage is not None:
-            self._usage.feed(body)
+    def _read_parts(self) -> None:
+        try:
+            if self._usage is not None:
+                self._usage.feed(b"".join(self._parts))
+        except Exception:  # noqa: BLE001 - an observer never raises into the workload
+            count("internal_error")
+        self._parts.clear()
 
     def _started(self, message: Message) -> Message:
-        headers = [
-            (bytes(name).lower(), bytes(value).lower())
-            for name, value in message.get("headers", ())
-        ]
-        said = dict(headers)
+        said = {
+            bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())
+        }
         self._status = message["status"]
         if self._named is not None and self._status < _CLIENT_ERROR:
             self.is_named = True
@@ -314,7 +334,8 @@ class _Exchange:
 
         The caller has the answer already, so that nobody waits for this.
         """
-        await self._send_held()
+        if self._held is not None:
+            await self._send_held()
         try:
             if self._announced is not None and await self._told(self._announced):
                 return
@@ -326,13 +347,17 @@ class _Exchange:
         """Whether the engine's word was there, and ended the request."""
         status = self._status_of_span()
         if status == "ok":
-            await announced.until_told(self._usage_said.output_tokens)
+            output_tokens = self._usage_said.output_tokens
+            if not announced.is_told(output_tokens):
+                await announced.until_told(output_tokens)
         if announced.is_told_of:
             announced.finish(status)
         return announced.is_told_of
 
     @property
     def _usage_said(self) -> Usage:
+        if self._parts:
+            self._read_parts()
         return Usage() if self._usage is None else self._usage.usage
 
     def _end(self) -> None:

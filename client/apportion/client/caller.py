@@ -43,6 +43,9 @@ class Callers:
             ValueError: there is no such source, or an address is none.
         """
         self._sources = [_source(each) for each in sources]
+        names = (name for source in self._sources for name in _headers(*source))
+        self.headers = frozenset(name.encode("latin-1", "replace") for name in names)
+        """Names in lower case of those that are looked at."""
         self._unix = False
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for each in trusted:
@@ -111,6 +114,12 @@ def _source(text: str) -> tuple[str, str]:
         return kind, name.lower() if kind == "header" else name
     message = f"no source of tenants: {text!r}; there are header:NAME, baggage:KEY and api-key"
     raise ValueError(message)
+
+
+def _headers(kind: str, name: str) -> tuple[str, ...]:
+    if kind == "api-key":
+        return ("authorization", "x-api-key")
+    return (name,) if kind == "header" else ("baggage",)
 
 
 def _list(text: str | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Final, TypeAlias
 
 from apportion.client.counting import count
@@ -29,10 +30,8 @@ def summed(before: Values, given: Iterable[object], others: Mapping[str, object]
             counted, unread: to look into a tensor could make the program wait for its device.
     """
     values = list(before)
-    named = list(enumerate(given))
-    for name, value in others.items():
-        named.append((_ALIASES.get(name, -1), value))
-    for index, value in named:
+    aliased = ((_ALIASES.get(name, -1), value) for name, value in others.items())
+    for index, value in chain(enumerate(given), aliased):
         if value is None:
             continue
         if type(value) is int and value >= 0 and index >= 0:

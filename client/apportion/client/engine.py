@@ -86,13 +86,14 @@ class EngineRequests:
 
     def tell(self, engine_id: str, told: Told) -> None:
         """A request has finished in an engine. One that nobody announced is recorded as it is."""
-        known = list(ids_within(engine_id))
-        same = next((self._announced[each] for each in known if each in self._announced), None)
-        if same is not None:
-            # Of several with one id, one that nothing is known of yet.
-            chosen = next((each for each in same if not each.is_told_of), same[0])
-            chosen.tell(engine_id, told)
-        elif any(hash(each) in self._ended for each in known):
+        for within in ids_within(engine_id):
+            same = self._announced.get(within)
+            if same is not None:
+                # Of several with one id, one that nothing is known of yet.
+                chosen = next((each for each in same if not each.is_told_of), same[0])
+                chosen.tell(engine_id, told)
+                return
+        if any(hash(within) in self._ended for within in ids_within(engine_id)):
             count("engine_late")
         elif not (self._leaves_responses and engine_id.startswith(_RESPONSE)):
             # The context may be that of another request, which is not around this one.

@@ -114,7 +114,6 @@ class Request(Span):
                 or self._slot is not None
                 or (around is not None and around._slot)
                 or _in_context() is not None
-                or surroundings.running_loop() is not None
             ):
                 return self._enter()
             label_words, adapter = ring.label_words[self._labels]
@@ -128,11 +127,15 @@ class Request(Span):
             self._words = label_words
             self._bits = bits = ring.clock_bits + _KIND
             self._thread = facts
-            facts.innermost = self
             self._start_ns = start_ns
             _pack_open(ring.payload, slot[1], number, bits, label_words, ABSENT)
             ring.words[slot[0]] = start_ns
             self._slot = slot
+            if surroundings.running_loop() is None:
+                facts.innermost = self
+            else:  # its end takes the long way, which leaves the context again
+                self._fill()
+                self._token = in_context.set(self)
         except (LookupError, StopIteration, TypeError):  # new labels, no open slot or number
             return super().__enter__()
         except ValueError:

@@ -16,6 +16,7 @@ from apportion.doors.told_request import NO_PARENT, NO_TRACE, Malformed, ToldReq
 
 _NS: Final = 1_000_000_000
 _MOST: Final = 1 << 53
+_MOST_RANKS: Final = 1 << 32
 _TEXT_CHARACTERS: Final = 256
 _LATEST_S: Final = 1 << 33
 _SERVER_ERROR: Final = 400
@@ -67,6 +68,7 @@ def told_request(
         output_tokens=output_tokens,
         preemptions=_count(said, *_RETRACTIONS),
         status=status,
+        engine=_rank(said),
     )
 
 
@@ -90,6 +92,12 @@ def _count(said: Mapping[str, object], *names: str) -> int | None:
         if type(value) is int and 0 <= value < _MOST:
             return value
     return None
+
+
+def _rank(said: Mapping[str, object]) -> int | None:
+    """The data-parallel rank that served it; a server without any may say null."""
+    rank = _count(said, "dp_rank")
+    return rank if rank is not None and rank < _MOST_RANKS else None
 
 
 def _time_ns(said: Mapping[str, object], name: str) -> int | None:

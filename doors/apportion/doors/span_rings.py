@@ -22,6 +22,7 @@ MOST_SERVICES: Final = 64
 CAPACITY: Final = layout.DEFAULT_RECORD_CAPACITY
 _KIND: Final = layout.KINDS["request"]
 _NEVER_OPEN: Final = layout.FLAG_NO_OPEN_SLOT << layout.FLAGS_SHIFT
+_ENGINE: Final = layout.FLAG_ENGINE << layout.FLAGS_SHIFT
 _MASK_32: Final = 0xFFFF_FFFF
 
 
@@ -65,6 +66,9 @@ class SpanRings:
         def moved(unix_ns: int | None) -> int:
             return 0 if unix_ns is None else max(1, unix_ns + offset_ns)
 
+        packed = _KIND | layout.STATUSES[told.status] << layout.STATUS_SHIFT | _NEVER_OPEN
+        if told.engine is not None:
+            packed |= _ENGINE
         take = ring.spare[4]
         number = ring.number()
         sequence, guard, offset = take()
@@ -74,7 +78,7 @@ class SpanRings:
             offset,
             number,
             0,
-            _KIND | layout.STATUSES[told.status] << layout.STATUS_SHIFT | _NEVER_OPEN,
+            packed,
             0,
             moved(told.start_ns),
             moved(told.scheduled_ns or told.start_ns),
@@ -86,7 +90,7 @@ class SpanRings:
             words & _MASK_32,
             words >> 32,
             adapter,
-            0,
+            told.engine or 0,
             told.trace,
             told.parent,
             0,

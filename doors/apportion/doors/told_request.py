@@ -13,6 +13,7 @@ class ToldRequest(NamedTuple):
 
     `trace` and `parent` are the ids of a trace and of the caller's span in it, all zero for none.
     `status` is a name of `layout.STATUSES`; input tokens include those that were cached.
+    `engine` is the index of the one that served it.
     """
 
     service: str
@@ -31,6 +32,7 @@ class ToldRequest(NamedTuple):
     output_tokens: int | None = None
     preemptions: int | None = None
     status: str = "ok"
+    engine: int | None = None
 
 
 class Malformed(NamedTuple):

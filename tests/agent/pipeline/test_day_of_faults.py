@@ -9,16 +9,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from apportion.simulator import environment
+
+PROGRAM = "tests.agent.pipeline.day_of_faults"
+SEED, HOURS = 27, 8
+"""A third of a day in which each kind of trouble happens; with the profile `thorough`, a day."""
 
 
 @pytest.mark.slow
 def test_a_day_of_faults_adds_up(tmp_path: Path, library: Path) -> None:
     """Whatever failed, came back or was cut by MIG: each instant and each joule is there once."""
     state = tmp_path / "simulator.state"
+    hours = 24 if settings().max_examples >= 1_000 else HOURS
     done = subprocess.run(
-        [sys.executable, "-m", "tests.agent.pipeline.day_of_faults", str(state), "1", "24"],
+        [*(sys.executable, "-m", PROGRAM), *map(str, (state, SEED, hours))],
         env={**os.environ, **environment(state, library)},
         capture_output=True,
         text=True,

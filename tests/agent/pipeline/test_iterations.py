@@ -25,7 +25,7 @@ from apportion.cost.methods.model_catalogue import named_model
 from apportion.cost.methods.names import Method
 from apportion.cost.methods.roofline import Floats, Roofline
 from apportion.cost.methods.shares import Busy
-from apportion.cost.methods.trace import IterationCounts, Iterations, Trace
+from apportion.cost.methods.trace import Column, IterationCounts, Iterations, Trace
 from apportion.cost.methods.two_part import roofline_two_part
 from apportion.cost.replay.requests_file import RequestRow
 
@@ -43,6 +43,8 @@ class Run(NamedTuple):
     counts: IterationCounts
     iterations: Iterations | None = None
     """Who was in them."""
+    late_ns: Column | None = None
+    """By how much the server puts each request's times too late; it tells them at its end."""
 
 
 def simulated(arrivals: Arrivals) -> Run:
@@ -96,6 +98,13 @@ def played(
     return numbers
 
 
+def events_of(run: Run) -> dict[int, Column]:
+    """When iterations end (0), and requests have a first token (1), come (2) and end (3)."""
+    trace, late_ns = run.trace, 0 if run.late_ns is None else run.late_ns
+    told_ns = {1: trace.first_token_ns + late_ns, 3: trace.finish_ns + late_ns}
+    return {0: run.counts.end_ns, 2: trace.start_ns, **told_ns}
+
+
 def all_played(
     world: World,
     servers: Servers,
@@ -112,14 +121,12 @@ def all_played(
     """
     turns = [turns_by_last(run.iterations) if run.iterations and cores else {} for run in runs]
     origin_ns = world.now_ns + SECOND
-    events: list[tuple[int, int, int, int]] = []
-    for engine, run in enumerate(runs):
-        trace = run.trace
-        times = {2: trace.start_ns, 1: trace.first_token_ns, 3: trace.finish_ns}
-        for what, column in {**times, 0: run.counts.end_ns}.items():
-            events += [
-                (origin_ns + time, what, i, engine) for i, time in enumerate(column.tolist())
-            ]
+    events = [
+        (origin_ns + time_ns, what, index, engine)
+        for engine, run in enumerate(runs)
+        for what, column in events_of(run).items()
+        for index, time_ns in enumerate(column.tolist())
+    ]
     spans: list[dict[int, Span]] = [{} for _ in runs]
     for time_ns, what, index, engine in sorted(events):
         while world.now_ns + SECOND < time_ns:
@@ -146,11 +153,15 @@ def all_played(
             spans[engine][index].first_token_ns = time_ns
         elif what == 2:
             name = f"r-{engine}-{index}"
+            late_ns = runs[engine].late_ns
+            admission = {"scheduled_ns": time_ns} if late_ns is None else {"told_later": True}
             spans[engine][index] = server.start(
-                SpanKind.REQUEST, time_ns, scheduled_ns=time_ns, request_id=name
+                SpanKind.REQUEST, time_ns, request_id=name, **admission
             )
         else:
-            span = spans[engine][index]
+            span, late_ns = spans[engine][index], runs[engine].late_ns
+            if late_ns is not None:
+                span.scheduled_ns = span.start_ns + int(late_ns[index])
             span.tokens = (int(trace.input_tokens[index]), int(trace.output_tokens[index]))
             span.cached = int(trace.cached_input_tokens[index])
             if says is not None:

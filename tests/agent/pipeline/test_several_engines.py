@@ -132,16 +132,19 @@ def test_in_exact_mode_each_engine_writes_its_own_batches() -> None:
     assert audit(world.ledger).holds
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_engines_on_the_same_device_share_each_instant(*, exact: bool) -> None:
-    """Equally among those in an iteration, then by its batch, as in a replay of both."""
+@pytest.mark.parametrize(("exact", "door"), [(False, False), (True, False), (False, True)])
+def test_engines_on_the_same_device_share_each_instant(*, exact: bool, door: bool) -> None:
+    """Equally among those in an iteration, then by its batch, as in a replay of both.
+
+    A door knows of each request and iteration which engine it was, but not how many there are.
+    """
     world = World([PRICE])
     runs = [simulated(made_up(16, 3)), simulated(made_up(16, 5))]
     cores = [
         world.process(f"core-{k}", (0,), run="chat", said=parallel(engines=1, first=k))
         for k in range(2)
     ]
-    servers = server_of(world, 1, (0,), parallel())
+    servers = server_of(world, 1, (0,), None if door else parallel())
     who: Chooser = (lambda _, s: s[:0]) if exact else (lambda _, s: s[:1])
     numbers = all_played(world, servers, runs, who, cores if exact else (), says=says_engine)
     method = Method.ROOFLINE_TWO_PART if exact else Method.ROOFLINE_COUNTS

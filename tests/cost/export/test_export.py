@@ -15,20 +15,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.cost.rollups.random_book import T0, Pair
-from tests.cost.rollups.test_retention import two_days
+from tests.cost.rollups.two_days import let_go, rolled_up, two_days
 
 from apportion.core.category import Category
 from apportion.core.errors import LedgerError
 from apportion.core.interval import Interval
 from apportion.core.units import NS_PER_HOUR, UNITS_PER_CURRENCY
 from apportion.cost.export.export import export
-from apportion.cost.keeping import Keep
 from apportion.cost.ledger import rows
 from apportion.cost.ledger.ledger import Ledger
 from apportion.cost.ledger.schema import charge
 from apportion.cost.report import report
-from apportion.cost.retention import Retention
-from apportion.cost.rollups.roll import Roller
 from apportion.cost.testing import Claim, LedgerBuilder
 
 pytestmark = pytest.mark.needs_module("pyarrow")
@@ -110,18 +107,16 @@ def test_written_again_it_is_the_same(tmp_path: Path) -> None:
 
 def test_days_that_are_not_kept_stay(tmp_path: Path) -> None:
     """An export after retention keeps what one before it wrote; hours are there from the start."""
-    with two_days().ledger(tmp_path / "ledger.db") as ledger:
-        Roller(ledger._engine, ledger.name).run()
-        export(tmp_path / "ledger.db", tmp_path / "out")
-        before = {name: table(tmp_path / "out", name) for name in ("lines", "spans", "meter")}
-        Retention(ledger._engine, ledger.name, Keep(24 * HOUR)).run()
-        done = export(tmp_path / "ledger.db", tmp_path / "out")
-        assert {name: table(tmp_path / "out", name) for name in before} == before
-        assert any(
-            "days before 2023-11-17 00:00:00Z stay as they are" in text for text in done.notes
-        )
-        assert done.rows["hours"] == 2 * 52
-        assert done.rows["lines"] == 2 * 2
+    path, out = tmp_path / "ledger.db", tmp_path / "out"
+    rolled_up(path).close()
+    export(path, out)
+    before = {name: table(out, name) for name in ("lines", "spans", "meter")}
+    let_go(path).close()
+    done = export(path, out)
+    assert {name: table(out, name) for name in before} == before
+    assert any("days before 2023-11-17 00:00:00Z stay as they are" in text for text in done.notes)
+    assert done.rows["hours"] == 2 * 52
+    assert done.rows["lines"] == 2 * 2
 
 
 def test_the_caller_never_loads_pyarrow(tmp_path: Path) -> None:

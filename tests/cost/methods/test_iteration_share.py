@@ -22,7 +22,15 @@ def batches(edges: list[tuple[int, int, int]], members: list[Member], known: lis
     owner, key = (np.array([m[at] for m in members], np.int64) for at in (0, 1))
     part = np.array([round(m[2] * ONE) for m in members], np.int64)
     return Batches(
-        engine, begun, end, owner, key, part, np.zeros(owner.size, np.bool_), np.array(known)
+        engine,
+        begun,
+        end,
+        owner,
+        key,
+        part,
+        np.zeros(owner.size, np.bool_),
+        np.array(known),
+        np.array(known),
     )
 
 

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.cost.rollups.random_book import T0
-from tests.cost.rollups.test_retention import HOURS, two_days
+from tests.cost.rollups.two_days import HOURS, let_go
 
 from apportion.core.units import NS_PER_HOUR
 from apportion.cost.audit import AuditResult, audit, audit_text
-from apportion.cost.keeping import Keep
 from apportion.cost.ledger.reader import LedgerReader
-from apportion.cost.retention import Retention
-from apportion.cost.rollups.roll import Roller
 
 HOUR = NS_PER_HOUR
 OLD = T0 + 3 * HOUR
@@ -29,9 +26,7 @@ NO_LINES = "1, 1, 0, 2, 1, 1, 1, 1, 1, 5, 0, 0, 5, 0"
 def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two days, rolled up, of which the first is in rollups alone."""
     path = tmp_path_factory.mktemp("audited") / "ledger.db"
-    with two_days().ledger(path) as ledger:
-        Roller(ledger._engine, ledger.name).run()
-        Retention(ledger._engine, ledger.name, Keep(24 * HOUR)).run()
+    with let_go(path) as ledger:
         assert audit(ledger).holds, audit_text(audit(ledger))
         with ledger._engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from tests.agent.pipeline.world import rate
 from tests.cost.rollups.random_book import T0, Pair
 from tests.cost.rollups.test_report import BY, PERIODS, said
+from tests.cost.rollups.two_days import DAY, HOUR, HOURS, counts, kept, let_go, rolled_up, two_days
 
-from apportion.core.category import Category
 from apportion.core.errors import LedgerError
-from apportion.core.interval import Interval
-from apportion.core.units import NS_PER_HOUR, NS_PER_SECOND
 from apportion.cost.audit import audit, audit_text
 from apportion.cost.keeping import Keep
 from apportion.cost.ledger.info import ledger_info
@@ -25,45 +23,8 @@ from apportion.cost.report import report
 from apportion.cost.repricing.apply import apply_prices
 from apportion.cost.retention import Retention
 from apportion.cost.rollups.roll import Roller
-from apportion.cost.testing import Claim, LedgerBuilder
 from apportion.cost.training.run_report import run_report
 from apportion.cost.training.run_text import run_table
-
-S, HOUR = NS_PER_SECOND, NS_PER_HOUR
-DAY = 24 * HOUR
-HOURS = 52
-ROWS = ("charge", "span", "settlement", "settlement_part")
-
-
-def counts(ledger: Ledger) -> dict[str, int]:
-    with ledger.read() as connection:
-        return {
-            name: connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar_one()
-            for name in ROWS
-        }
-
-
-def kept(ledger: Ledger, days: int = 1) -> Retention:
-    return Retention(ledger._engine, ledger.name, Keep(days * DAY), most_rows=7)
-
-
-def two_days() -> LedgerBuilder:
-    """A span each hour, charged, on a device of its own; the rest of the hour idle."""
-    builder = LedgerBuilder()
-    builder.device(1, "GPU-1")
-    builder.rate(1, 3_600_000_000_007)
-    builder.entity(1, "serve")
-    builder.ring(1)
-    for hour in range(HOURS):
-        start_ns = T0 + hour * HOUR
-        span = Interval(start_ns, start_ns + 10 * S)
-        builder.span(1, hour + 1, span, entity=1, first_token_ns=start_ns + S, tokens=(7, 2, 3))
-        direct = Claim(Category.DIRECT, 1, 1, 1, hour + 1)
-        builder.settle(1, span, [direct], rate=1, power_mw=400_000)
-        rest = Interval(start_ns + 10 * S, start_ns + HOUR)
-        idle = Claim(Category.ALLOCATED_IDLE, 1, 1)
-        builder.settle(1, rest, [idle], rate=1, power_mw=90_000)
-    return builder
 
 
 @settings(max_examples=3)
@@ -87,12 +48,12 @@ def test_reports_stay_the_same(
         assert [check.name for check in wrong if check.name != "spans"] == []
 
 
-def test_old_rows_go_and_their_sums_stay() -> None:
+def test_old_rows_go_and_their_sums_stay(tmp_path: Path) -> None:
     """A day of rows is kept: two days of report as before, and an audit that says from when on."""
-    with two_days().ledger() as ledger:
+    path = tmp_path / "ledger.db"
+    with two_days().ledger(path) as ledger:
         before = report(ledger, by=["workload", "day"])
-        Roller(ledger._engine, ledger.name).run()
-        kept(ledger).run()
+    with let_go(path) as ledger:
         left = counts(ledger)
         assert (left["span"], left["settlement"]) == (24, 48)
         assert 48 <= left["charge"] <= 50  # two of the hour before were posted on its end
@@ -117,10 +78,9 @@ def test_nothing_goes_before_it_is_rolled_up() -> None:
 
 
 @pytest.mark.parametrize("table", ["rollup_cost", "rollup_meter", "rollup_part", "rollup_span"])
-def test_nothing_goes_unproven(table: str) -> None:
+def test_nothing_goes_unproven(table: str, tmp_path: Path) -> None:
     """A rollup that is not the sum of its rows keeps them, and says which one it is."""
-    with two_days().ledger() as ledger:
-        Roller(ledger._engine, ledger.name).run()
+    with rolled_up(tmp_path / "ledger.db") as ledger:
         place = f"hours = 1 AND start_ns = {T0 + 5 * HOUR}"
         statement = f"UPDATE {table} SET units_low = units_low + 1 WHERE {place}"
         with ledger._engine.begin() as connection:
@@ -131,10 +91,9 @@ def test_nothing_goes_unproven(table: str) -> None:
         assert not audit(ledger).holds
 
 
-def test_rows_that_are_needed_elsewhere_stay() -> None:
+def test_rows_that_are_needed_elsewhere_stay(tmp_path: Path) -> None:
     """What a shared ledger does not have yet is kept, however old it is."""
-    with two_days().ledger() as ledger:
-        Roller(ledger._engine, ledger.name).run()
+    with rolled_up(tmp_path / "ledger.db") as ledger:
         ledger.outbox.switch_on(1 << 20)
         retention = Retention(ledger._engine, ledger.name, Keep(DAY))
         assert retention.run() == 0
@@ -149,11 +108,8 @@ def test_rows_that_are_needed_elsewhere_stay() -> None:
 
 def test_lines_are_never_numbered_twice(tmp_path: Path) -> None:
     """After every line is deleted an agent that comes back goes on with new keys."""
-    path = tmp_path / "ledger.db"
-    builder = two_days()
-    with builder.ledger(path) as ledger:
+    with rolled_up(tmp_path / "ledger.db") as ledger:
         last = ledger.load_state(0).next_charge_key - 1
-        Roller(ledger._engine, ledger.name).run()
         with ledger._engine.begin() as connection:
             connection.exec_driver_sql("DELETE FROM charge")
         assert ledger.load_state(0).next_charge_key == last + 1
@@ -185,32 +141,28 @@ def test_prices_of_what_is_gone_stay(tmp_path: Path) -> None:
 def test_info_says_what_is_left(tmp_path: Path) -> None:
     """How far a ledger is rolled up, and from when on its rows are there."""
     path = tmp_path / "ledger.db"
-    with two_days().ledger(path) as ledger:
+    with two_days().ledger(path):
         (agent,) = ledger_info(path).agents
         assert (agent.rolled_until_unix_ns, agent.kept_from_unix_ns) == (None, None)
-        Roller(ledger._engine, ledger.name).run()
-        kept(ledger).run()
+    with let_go(path):
         (agent,) = ledger_info(path).agents
         assert agent.rolled_until_unix_ns == T0 + (HOURS - 1) * HOUR
         assert agent.kept_from_unix_ns == T0 + 28 * HOUR
 
 
-def test_a_run_of_old_lines_says_so() -> None:
+def test_a_run_of_old_lines_says_so(tmp_path: Path) -> None:
     """Runs have no rollups: what is missing from a run's report is named."""
-    with two_days().ledger() as ledger:
-        assert run_report([ledger]).warnings == ()
-        Roller(ledger._engine, ledger.name).run()
-        kept(ledger).run()
+    with two_days().ledger() as whole, let_go(tmp_path / "ledger.db") as ledger:
+        assert run_report([whole]).warnings == ()
         (warning,) = run_report([ledger]).warnings
         assert "node-1 are kept from 2023-11-16 02:00:00Z on" in warning
         assert warning in run_table(run_report([ledger]))
         assert run_report([ledger], T0 + 40 * HOUR).warnings == ()
 
 
-def test_rollups_go_when_told_to() -> None:
+def test_rollups_go_when_told_to(tmp_path: Path) -> None:
     """Sums are kept for as long as they are asked for, by whole weeks, and never less than rows."""
-    with two_days().ledger() as ledger:
-        Roller(ledger._engine, ledger.name).run()
+    with rolled_up(tmp_path / "ledger.db") as ledger:
         Retention(ledger._engine, ledger.name, Keep(DAY, DAY)).run()
         with ledger.read() as connection:
             query = "SELECT min(start_ns) FROM rollup_meter WHERE hours = 1"

@@ -167,7 +167,7 @@ class EngineIterations:
             # One that was in several engines has the best that any of them says.
             mine = places[chosen]
             roots["method"][mine] = np.maximum(roots["method"][mine], int(method))
-        batches = EngineBatches.of(merged, iterations, trace, places, roofline)
+        batches = EngineBatches.of(merged, iterations, trace, places, exact, roofline)
         # Of those whose engine nobody knows, these needed nothing of any.
         others = unplaced(roots, engine, rings)
         idle = others[~roots["open"][others] & (_tokens(roots[others]) == 0)]

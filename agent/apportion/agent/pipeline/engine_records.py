@@ -69,14 +69,20 @@ class EngineRecords(NamedTuple):
         return max(int(column.max(initial=0)) for column in ends)
 
     def after(self, keep_ns: int) -> EngineRecords:
-        """Those that ended after `keep_ns`, and of each engine the last iteration before."""
+        """Those that ended after `keep_ns`, and of each engine the last iteration before.
+
+        An engine that schedules ahead writes turns down before their last iteration has ended, but
+        not before the one before that has.
+        """
         rows, turns = self.iterations, self.turns
-        keep = rows["end_ns"] > keep_ns
+        keep, keep_turns = rows["end_ns"] > keep_ns, turns["end_ns"] > keep_ns
         # What follows begins where it ends.
         for engine in np.unique(rows["engine"][~keep]).tolist():
             older = np.flatnonzero(~keep & (rows["engine"] == engine))
-            keep[older[np.argmax(rows["end_ns"][older])]] = True
-        return EngineRecords(rows[keep], turns[turns["end_ns"] > keep_ns])
+            last = older[np.argmax(rows["end_ns"][older])]
+            keep[last] = True
+            keep_turns |= (turns["engine"] == engine) & (turns["end_ns"] > rows["end_ns"][last])
+        return EngineRecords(rows[keep], turns[keep_turns])
 
     def first_needed_ns(self) -> int:
         """The first end among them: what the ledger has from before is needed no more."""

@@ -255,7 +255,9 @@ class RingState:
         """
         rows["group"] = group
         engines = self.engines
-        if engines is None or not engines.several:
+        if engines is None:  # how many there are it does not say, but perhaps which one it was
+            return rows
+        if not engines.several:
             rows["engine"] = 0
             return rows
         requests = (rows["number"] > 0) & (rows["category"] == int(Category.DIRECT)) & ~rows["step"]

@@ -88,12 +88,14 @@ def members_of(
 
 
 def _who(row: np.void, by_id: Mapping[bytes, list[int]], trace: Trace) -> int | None:
-    """The request that it is about: of several with one id, the one that ran then."""
+    """The request that it is about: of several with one id, the one that ran then, or nearest."""
     middle_ns = (int(row["start_ns"]) + int(row["end_ns"])) // 2
-    for request in by_id.get(bytes(row["request_id"]), ()):
-        if trace.start_ns[request] <= middle_ns <= trace.finish_ns[request]:
-            return request
-    return next(iter(by_id.get(bytes(row["request_id"]), ())), None)
+
+    def apart_ns(request: int) -> int:
+        early_ns = int(trace.start_ns[request]) - middle_ns
+        return max(early_ns, middle_ns - int(trace.finish_ns[request]), 0)
+
+    return min(by_id.get(bytes(row["request_id"]), ()), key=apart_ns, default=None)
 
 
 def _growth(row: np.void, request: int, trace: Trace) -> int:

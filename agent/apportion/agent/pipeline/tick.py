@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from apportion.agent.pipeline.engine_batches import as_it_ran
 from apportion.agent.pipeline.lost_work import LostLines
 from apportion.agent.pipeline.reapportion import Reallocated, reapportion
 from apportion.agent.pipeline.ring_state import NO_ROOTS
@@ -156,7 +157,10 @@ def compute(tick: TickInput, history: History) -> TickOutcome:
         ring.own_time(ring.gaps(roots_by_ring[ring.key], ring.steps_end_ns), startup=True)
         for ring in rings
     ]
-    roots = np.concatenate([spans, *own_time])
+    ran = spans
+    if batches is not None:
+        ran = as_it_ran(spans, batches, lambda group: outcome.settled_ns(groups[group]))
+    roots = np.concatenate([ran, *own_time])
     spanless: list[Spanless] = []
     for device in tick.devices:
         spanless += _judge(tick, outcome, device, rings, spans, groups)

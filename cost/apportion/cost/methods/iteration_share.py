@@ -28,7 +28,8 @@ class Batches:
     Iterations of one `engine` do not overlap. `key` says which claim a member is (`Claims.key`),
     `part` its part of the iteration (`PART_BITS`, at least 1), `is_prefill` what it did there.
     `known` are the claims' keys that were looked for in them, ascending: whoever is known and in no
-    batch of an instant waited.
+    batch of an instant waited. `by_id` are those whose batches the engine itself wrote down: they
+    ran in all of them, whatever their claims' own times say.
     """
 
     engine: Column
@@ -39,6 +40,18 @@ class Batches:
     part: Column
     is_prefill: NDArray[np.bool_]
     known: Column
+    by_id: Column
+
+    def ran(self) -> tuple[Column, Column, Column]:
+        """(key, from, to) of those `by_id` that are in a batch: over all that they were in."""
+        chosen = np.isin(self.key, self.by_id)
+        keys, place = np.unique(self.key[chosen], return_inverse=True)
+        owner = self.owner[chosen]
+        since_ns = np.full(keys.size, np.iinfo(np.int64).max)
+        until_ns = np.full(keys.size, np.iinfo(np.int64).min)
+        np.minimum.at(since_ns, place, self.begun_ns[owner])
+        np.maximum.at(until_ns, place, self.end_ns[owner])
+        return keys, since_ns, until_ns
 
 
 class IterationShare:
