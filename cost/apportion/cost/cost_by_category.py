@@ -170,7 +170,7 @@ def _of_spans(
                 own = amounts.setdefault(steps.get((agent_id, *number), 0), {})
                 known = own.get(Category(category), Quantity())
                 own[Category(category)] = known + summed(*row[len(names) :])
-        currency, estimated = _prices(connection, ledger.name, priced)
+        currency, estimated = prices_of(connection, ledger.name, priced)
         simulated = bool(connection.execute(select(func.max(device.c.simulated))).scalar())
     return {
         step: CostByCategory(_filled(own), currency, estimated, simulated)
@@ -238,9 +238,14 @@ def _of_entities(table: Any, chosen: CostFilter) -> ColumnElement[bool]:
     return tuple_(table.c.agent_id, table.c.entity_key).in_(keys)
 
 
-def _prices(
+def prices_of(
     connection: Connection, ledger: str, priced: set[tuple[int, int]]
 ) -> tuple[str | None, bool]:
+    """The currency of rates (agents and keys), and whether one is an estimate.
+
+    Raises:
+        LedgerError: they have several.
+    """
     used = select(rate.c.agent_id, rate.c.rate_key, rate.c.currency, rate.c.basis)
     found = [row for row in rows(connection, used) if (row[0], row[1]) in priced]
     currencies = sorted({row[2] for row in found})

@@ -62,8 +62,8 @@ def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None)
         "rows": [
             {
                 **_named(report.by, row.key),
-                "total": _quantity(row.total),
-                "direct": _quantity(row.direct),
+                "total": quantity_document(row.total),
+                "direct": quantity_document(row.direct),
                 "loaded": _loaded(report, row),
                 **_figures(row),
             }
@@ -73,18 +73,18 @@ def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None)
             {
                 **_named(report.phases_by, row.key),
                 "phase": row.phase.label or None,
-                "total": _quantity(row.total),
+                "total": quantity_document(row.total),
             }
             for row in report.phases
         ],
         "categories": [
             {
                 "category": row.category.label,
-                "total": _quantity(row.total),
-                "posted": _quantity(row.posted),
-                "open": _quantity(row.open),
-                "moved": _quantity(row.moved),
-                "adjusted": _quantity(row.adjusted),
+                "total": quantity_document(row.total),
+                "posted": quantity_document(row.posted),
+                "open": quantity_document(row.open),
+                "moved": quantity_document(row.moved),
+                "adjusted": quantity_document(row.adjusted),
             }
             for row in report.categories
         ],
@@ -96,10 +96,10 @@ def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None)
                 "simulated": row.simulated,
                 "settled_until_unix_ns": row.settled_until_unix_ns,
                 "energy_sources": list(row.energy_sources),
-                "metered": _quantity(row.metered),
-                "repriced": _quantity(row.repriced),
+                "metered": quantity_document(row.metered),
+                "repriced": quantity_document(row.repriced),
                 "categories": {
-                    category.label: _quantity(part) for category, part in row.parts.items()
+                    category.label: quantity_document(part) for category, part in row.parts.items()
                 },
                 "idle_power_mw": dict(row.idle_power_mw),
                 "by_weights_mj": row.by_weights_mj,
@@ -110,13 +110,13 @@ def report_json(report: Report, runs: Sequence[Mapping[str, Any]] | None = None)
         "replaced_rates": [_fields(row) for row in report.replaced_rates],
         "proof": {
             "holds": proof.holds,
-            "metered": _quantity(proof.metered),
-            "parts": _quantity(proof.parts),
-            "posted": _quantity(proof.posted),
-            "open": _quantity(proof.open),
-            "moved": _quantity(proof.moved),
-            "adjusted": _quantity(proof.adjusted),
-            "repriced": _quantity(proof.repriced),
+            "metered": quantity_document(proof.metered),
+            "parts": quantity_document(proof.parts),
+            "posted": quantity_document(proof.posted),
+            "open": quantity_document(proof.open),
+            "moved": quantity_document(proof.moved),
+            "adjusted": quantity_document(proof.adjusted),
+            "repriced": quantity_document(proof.repriced),
         },
         "warnings": list(report.warnings),
     }
@@ -136,7 +136,7 @@ def report_csv(report: Report) -> str:
     writer.writerow([*report.by, "currency", "price_bases", *CSV_FIGURES, *CSV_LOADED])
     money = [report.currency, "+".join(report.price_bases)]
     for row in report.rows:
-        figures = {**_quantity(row.total), **_figures(row)}
+        figures = {**quantity_document(row.total), **_figures(row)}
         cells = [_cell(name) for name in row.key]
         loaded: list[object] = [None] * len(CSV_LOADED)
         if report.loaded is not None:
@@ -154,7 +154,8 @@ def _loaded(report: Report, row: EntityRow) -> dict[str, Any] | None:
     return None if report.loaded is None else _money(report.loaded.units.get(row.key))
 
 
-def _quantity(amount: Quantity) -> dict[str, Any]:
+def quantity_document(amount: Quantity) -> dict[str, Any]:
+    """Its sums as plain values; `cost` is the money as a decimal string."""
     return {
         "device_ns": amount.device_ns,
         **_money(amount.units),

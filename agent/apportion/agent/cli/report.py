@@ -21,6 +21,9 @@ from apportion.cost.report import DEFAULT_BY, report
 from apportion.cost.report_data import report_csv, report_json
 from apportion.cost.report_dimensions import NAMES
 from apportion.cost.report_text import report_text
+from apportion.cost.serving.request_data import request_csv, request_json
+from apportion.cost.serving.request_report import costliest_requests, request_report
+from apportion.cost.serving.request_text import request_text, requests_table
 from apportion.cost.training.run_data import run_csv, run_documents, run_json
 from apportion.cost.training.run_report import run_report
 from apportion.cost.training.run_text import run_table, run_text
@@ -77,6 +80,14 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         type=_duration,
         help="with --run: the mean time between failures to reckon with, such as 3h",
     )
+    parser.add_argument(
+        "--request",
+        metavar="ID",
+        help="one request, by its id or its trace's: what it cost, beside the mean of its like",
+    )
+    parser.add_argument(
+        "--costliest-requests", metavar="N", type=_count, help="the requests that cost most"
+    )
     add_format(parser)
 
 
@@ -97,8 +108,13 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("the period of the report is empty: --since must be before --until")
     if options.mtbf is not None and options.run is None:
         raise ConfigError("--mtbf is about the checkpoints of a run: name it with --run")
+    if sum(bool(way) for way in (options.run, options.request, options.costliest_requests)) > 1:
+        raise ConfigError("--run, --request and --costliest-requests are reports of their own")
     if options.run is not None:
         sys.stdout.write(_one_run(options, since_ns, until_ns, clock))
+        return 0
+    if options.request is not None or options.costliest_requests is not None:
+        sys.stdout.write(_requests(options, since_ns, until_ns, clock))
         return 0
     by = tuple(dict.fromkeys(name.strip() for name in options.by.split(",") if name.strip()))
     with open_ledgers(ledgers_of(options), clock) as ledger:
@@ -138,6 +154,20 @@ def _one_run(
         ]
         found = run_report(ledgers, since_ns, until_ns, run=options.run, mtbf_s=mtbf_s)
     renderers = {"table": run_text, "json": run_json, "csv": run_csv}
+    return renderers[options.format](found)
+
+
+def _requests(
+    options: argparse.Namespace, since_ns: int | None, until_ns: int | None, clock: Clock
+) -> str:
+    renderers = {"table": request_text, "json": request_json, "csv": request_csv}
+    with open_ledgers(ledgers_of(options), clock) as ledger:
+        if options.request is not None:
+            found = request_report(ledger, options.request, since_ns, until_ns)
+        else:
+            number = options.costliest_requests
+            found = costliest_requests(ledger, number, since_ns, until_ns)
+            renderers["table"] = requests_table
     return renderers[options.format](found)
 
 

@@ -1,0 +1,1 @@
+"""What serving cost: single requests, and the others beside them."""
