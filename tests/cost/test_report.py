@@ -366,7 +366,7 @@ def test_refused_requests_ran_nowhere(
     assert warned == any(text.startswith("1 spans have no cost") for text in found.warnings)
 
 
-def test_the_documented_query_of_one_request(repository: Path) -> None:
+def test_the_documented_query_of_the_dearest_requests(repository: Path) -> None:
     """It runs as it stands: of the tenant with one request, what that had and cost."""
     page = (repository / "docs/ledger.md").read_text()
     statement = page.split("```sql\n")[1].split("```")[0].replace("search-team", "chat")
