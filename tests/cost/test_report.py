@@ -366,17 +366,6 @@ def test_refused_requests_ran_nowhere(
     assert warned == any(text.startswith("1 spans have no cost") for text in found.warnings)
 
 
-def test_the_documented_query_of_the_dearest_requests(repository: Path) -> None:
-    """It runs as it stands: of the tenant with one request, what that had and cost."""
-    page = (repository / "docs/ledger.md").read_text()
-    statement = page.split("```sql\n")[1].split("```")[0].replace("search-team", "chat")
-    with fleet().ledger() as ledger, ledger.read() as connection:
-        [row] = connection.exec_driver_sql(statement).all()
-    assert (1_000, 200) == (row.input_tokens, row.output_tokens)
-    assert 5 == row.device_s
-    assert 0.05 == pytest.approx(float(row.cost))
-
-
 def three_hours() -> LedgerBuilder:
     builder = LedgerBuilder()
     builder.device(1, "GPU-1")
