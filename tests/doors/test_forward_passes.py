@@ -128,9 +128,9 @@ class Rank:
 
     def __init__(self, path: Path, rank: int) -> None:
         self.context = zmq.Context()
-        self.socket: zmq.Socket[bytes] = self.context.socket(
-            zmq.XPUB
-        )  # a PUB that tells when somebody listens
+        # A PUB that tells when somebody listens.
+        self.socket: zmq.Socket[bytes] = self.context.socket(zmq.XPUB)
+        self.socket.setsockopt(zmq.RCVTIMEO, 60_000)
         self.socket.bind(f"ipc://{path}.{rank}")
 
     def listened_to(self, passes: ForwardPasses) -> None:

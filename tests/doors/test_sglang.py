@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def line(number: int = 1, *, asked: Any = None, **said: Any) -> bytes:
     changed = {**document, **said}
     kept = {key: value for key, value in changed.items() if value is not None}
     return json.dumps(kept).encode() + b"\n"
+
+
+@pytest.fixture(autouse=True)
+def just_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite runs for longer than what the door takes for news."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW_S", SystemClock().realtime_ns() / 1e9)
 
 
 def one(**said: Any) -> ToldRequest:
@@ -257,11 +264,13 @@ def test_the_command(logs: Path) -> None:
     command = [sys.executable, "-m", "apportion.doors", "sglang", "--counts", "--ring-dir"]
     command += [str(logs.parent / "rings"), "--log", f"chat={logs}"]
     command += ["--forward-passes", f"chat=ipc://{logs.parent}/fpm"]
-    rank = Rank(logs.parent / "fpm", 0)
     names = ("accepted", "heard")
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ}
-    ) as door:
+    with (
+        closing(Rank(logs.parent / "fpm", 0)) as rank,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ}
+        ) as door,
+    ):
         assert door.stdout is not None
         assert door.stdin is not None
         assert json.loads(door.stdout.readline()) == {"listening": {"chat": str(logs)}}
@@ -272,7 +281,6 @@ def test_the_command(logs: Path) -> None:
             assert time.monotonic() < deadline
         door.send_signal(signal.SIGTERM)
         assert door.wait(60) == 0
-    rank.close()
     found = only(logs.parent / "rings")
     assert found.header["closed_ns"] > 0
     kinds = [layout.KINDS["iteration"], layout.KINDS["request"]]
