@@ -51,7 +51,7 @@ test: packages $(WHEEL_VENV)/.stamp $(VENV)/.stamp-torch build/trainers/.stamp #
 	    $(WHEEL_VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-vllm
-test-vllm: vllm ## A real vLLM, gigabytes of it, in nine ways beside what it answers (RUN="counts exact")
+test-vllm: vllm ## A real vLLM, gigabytes of it, in each of its ways beside what it answers (RUN="counts exact")
 	$(VENV)/bin/python -m tests.real_vllm $(VLLM_VENV)/bin/python --requests $(REQUESTS) \
 	    $(if $(RUN),--only $(RUN)) -- $(VLLM_FLAGS)
 

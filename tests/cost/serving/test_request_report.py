@@ -15,7 +15,7 @@ from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_HOUR, UNITS_PER_CURRENCY
 from apportion.cost.quantity import Quantity
-from apportion.cost.serving.request_report import costliest_requests, request_report
+from apportion.cost.serving.request_report import request_report, top_requests
 from apportion.cost.serving.request_text import request_text
 from apportion.cost.testing import Claim, LedgerBuilder
 
@@ -110,10 +110,10 @@ def test_what_was_moved_is_its_cost() -> None:
 def test_the_costliest() -> None:
     """Most money first; most time where nothing has a price; only what ended in the period."""
     with served().ledger() as ledger:
-        found = costliest_requests(ledger, 2)
-        later = costliest_requests(ledger, 5, T0 + NS_PER_HOUR)
+        found = top_requests(ledger, 2)
+        later = top_requests(ledger, 5, T0 + NS_PER_HOUR)
     with served(rate=None).ledger() as ledger:
-        unpriced = costliest_requests(ledger, 9)
+        unpriced = top_requests(ledger, 9)
 
     assert [row.request_id for row in found.requests] == ["r3", "r4"]
     assert later.requests == ()
@@ -138,7 +138,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     served().ledger(path).close()
     ask = ["report", "--ledger", str(path)]
 
-    assert main([*ask, "--costliest-requests", "1"]) == 0
+    assert main([*ask, "--top-requests", "1"]) == 0
     assert "r3" in capsys.readouterr().out
     assert main([*ask, "--request", "r3", "--format", "json"]) == 0
     (document,) = json.loads(capsys.readouterr().out)["requests"]

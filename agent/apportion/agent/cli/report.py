@@ -22,7 +22,7 @@ from apportion.cost.report_data import report_csv, report_json
 from apportion.cost.report_dimensions import NAMES
 from apportion.cost.report_text import report_text
 from apportion.cost.serving.request_data import request_csv, request_json
-from apportion.cost.serving.request_report import costliest_requests, request_report
+from apportion.cost.serving.request_report import request_report, top_requests
 from apportion.cost.serving.request_text import request_text, requests_table
 from apportion.cost.training.run_data import run_csv, run_documents, run_json
 from apportion.cost.training.run_report import run_report
@@ -86,7 +86,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         help="one request, by its id or its trace's: what it cost, beside the mean of its like",
     )
     parser.add_argument(
-        "--costliest-requests", metavar="N", type=_count, help="the requests that cost most"
+        "--top-requests", metavar="N", type=_count, help="the requests that cost most"
     )
     add_format(parser)
 
@@ -108,12 +108,12 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("the period of the report is empty: --since must be before --until")
     if options.mtbf is not None and options.run is None:
         raise ConfigError("--mtbf is about the checkpoints of a run: name it with --run")
-    if sum(bool(way) for way in (options.run, options.request, options.costliest_requests)) > 1:
-        raise ConfigError("--run, --request and --costliest-requests are reports of their own")
+    if sum(bool(way) for way in (options.run, options.request, options.top_requests)) > 1:
+        raise ConfigError("--run, --request and --top-requests are reports of their own")
     if options.run is not None:
         sys.stdout.write(_one_run(options, since_ns, until_ns, clock))
         return 0
-    if options.request is not None or options.costliest_requests is not None:
+    if options.request is not None or options.top_requests is not None:
         sys.stdout.write(_requests(options, since_ns, until_ns, clock))
         return 0
     by = tuple(dict.fromkeys(name.strip() for name in options.by.split(",") if name.strip()))
@@ -165,8 +165,8 @@ def _requests(
         if options.request is not None:
             found = request_report(ledger, options.request, since_ns, until_ns)
         else:
-            number = options.costliest_requests
-            found = costliest_requests(ledger, number, since_ns, until_ns)
+            number = options.top_requests
+            found = top_requests(ledger, number, since_ns, until_ns)
             renderers["table"] = requests_table
     return renderers[options.format](found)
 

@@ -85,7 +85,7 @@ def request_report(
         return reading.report(ledger.name, found)
 
 
-def costliest_requests(
+def top_requests(
     ledger: LedgerReader,
     number: int,
     start_unix_ns: int | None = None,
