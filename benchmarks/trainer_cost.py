@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from apportion import client
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-MINUTES, HALF_WIDTH_PCT = 6.5, 0.25
+MINUTES, HALF_WIDTH_PCT = 6.5, 0.15
 """For both comparisons on the example together."""
 SHORT_MINUTES = 0.5
 """The same for steps of a millisecond, which only show what a step costs at most."""
