@@ -15,8 +15,9 @@ from apportion.core.category import Category, Phase, SpanKind, SpanStatus
 from apportion.core.errors import LedgerError
 from apportion.core.units import NS_PER_HOUR, UNITS_PER_CURRENCY
 from apportion.cost.quantity import Quantity
+from apportion.cost.serving.request_data import request_json
 from apportion.cost.serving.request_report import request_report, top_requests
-from apportion.cost.serving.request_text import request_text
+from apportion.cost.serving.request_text import request_text, requests_table
 from apportion.cost.testing import Claim, LedgerBuilder
 
 CENT = UNITS_PER_CURRENCY // 100
@@ -151,6 +152,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*ask, "--request", "nobody"]) == 2
     assert "no request 'nobody'" in capsys.readouterr().err
     assert main([*ask, "--request", "r3", "--run", "r"]) == 2
+    assert main([*ask, "--request", "r3", "--as-of", "1h"]) == 2
+
+
+@pytest.mark.parametrize("basis", ["contract", "list-estimate"])
+def test_estimates_are_called_so(basis: str) -> None:
+    """A price that nobody chose is named, in the text and in the data."""
+    builder = served(rate=None)
+    builder.rate(2, CENT_PER_SECOND, basis=basis)
+    interval = seconds(20, 21)
+    builder.span(1, 9, interval, SpanKind.REQUEST, entity=1, request="r9")
+    builder.settle(1, interval, [Claim(Category.DIRECT, 1, 1, 1, 9)], rate=2)
+    with builder.ledger() as ledger:
+        one = request_report(ledger, "r9")
+        most = top_requests(ledger, 1)
+
+    is_estimate = basis == "list-estimate"
+    assert [one.estimated, most.estimated] == [is_estimate] * 2
+    assert json.loads(request_json(one))["estimated"] is is_estimate
+    for text in (request_text(one), requests_table(most)):
+        assert ("estimates" in text) is is_estimate
 
 
 def test_currencies_are_not_added() -> None:

@@ -108,8 +108,11 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError("the period of the report is empty: --since must be before --until")
     if options.mtbf is not None and options.run is None:
         raise ConfigError("--mtbf is about the checkpoints of a run: name it with --run")
-    if sum(bool(way) for way in (options.run, options.request, options.top_requests)) > 1:
+    others = [way for way in (options.run, options.request, options.top_requests) if way]
+    if len(others) > 1:
         raise ConfigError("--run, --request and --top-requests are reports of their own")
+    if others and as_of_ns is not None:
+        raise ConfigError("--run, --request and --top-requests say what is known now, not --as-of")
     if options.run is not None:
         sys.stdout.write(_one_run(options, since_ns, until_ns, clock))
         return 0

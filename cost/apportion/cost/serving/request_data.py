@@ -32,6 +32,7 @@ def request_json(report: RequestReport) -> str:
         "ledger": report.ledger,
         "simulated": report.simulated,
         "currency": report.currency,
+        "estimated": report.estimated,
         "requests": [_request(row) for row in report.requests],
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

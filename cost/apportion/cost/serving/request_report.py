@@ -30,7 +30,7 @@ from apportion.cost.serving.request_rows import Others, RequestReport, RequestRo
 from apportion.cost.sums import narrow_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Connection, Select
 
@@ -100,7 +100,8 @@ def top_requests(
     """
     with ledger.read() as connection:
         reading = _Reading(connection, start_unix_ns, end_unix_ns)
-        return reading.report(ledger.name, reading.costliest(number).values())
+        found = list(reading.costliest(number).values())
+        return reading.report(ledger.name, found)
 
 
 class _Key(NamedTuple):
@@ -134,11 +135,11 @@ class _Reading:
         self._rates: set[tuple[int, int]] = set()
         """Those that anything so far was priced by."""
 
-    def report(self, name: str, found: Iterable[RequestRow]) -> RequestReport:
+    def report(self, name: str, found: Sequence[RequestRow]) -> RequestReport:
         """What was read so far, with its currency."""
-        currency, _ = prices_of(self._connection, name, self._rates)
+        currency, estimated = prices_of(self._connection, name, self._rates)
         simulated = bool(self._connection.execute(select(func.max(device.c.simulated))).scalar())
-        return RequestReport(name, currency, simulated, tuple(found))
+        return RequestReport(name, currency, estimated, simulated, tuple(found))
 
     def named(self, term: Term) -> dict[_Key, RequestRow]:
         """Requests of the period for which `term` holds, the last that ended first."""
@@ -269,7 +270,9 @@ class _Reading:
                     running += amount
                 else:
                     phases[Phase(phase)] = phases.get(Phase(phase), Quantity()) + amount
-        ordered = {phase: phases[phase] for phase in sorted(phases, key=lambda one: one or 99)}
+        # What has no phase comes last.
+        order = sorted(phases, key=lambda phase: (phase is Phase.NONE, phase))
+        ordered = {phase: phases[phase] for phase in order}
         return _Amounts(ordered, running, frozenset(groups), frozenset(methods))
 
     def _holds(self, table: Any, instant_ns: ColumnElement[int]) -> Term:

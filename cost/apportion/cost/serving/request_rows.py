@@ -76,9 +76,14 @@ class RequestRow:
 
 @dataclass(frozen=True, slots=True)
 class RequestReport:
-    """Some requests of one ledger. currency: None where nothing has a price."""
+    """Some requests of one ledger. currency: None where nothing has a price.
+
+    estimated: some amount rests on a price that nobody chose. simulated: some device of the ledger
+    is.
+    """
 
     ledger: str
     currency: str | None
+    estimated: bool
     simulated: bool
     requests: tuple[RequestRow, ...]

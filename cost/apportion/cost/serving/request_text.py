@@ -28,9 +28,7 @@ REST: Final = "(rest)"
 
 def request_text(report: RequestReport) -> str:
     """Each request whole."""
-    blocks: list[list[str]] = []
-    if report.simulated:
-        blocks.append(["*** SIMULATED: these devices are simulated, no real money was spent. ***"])
+    blocks = [[line] for line in _caveats(report)]
     for row in report.requests:
         blocks += _Request(row, report.currency).blocks()
     return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks) + "\n"
@@ -52,9 +50,16 @@ def requests_table(report: RequestReport) -> str:
             count(work.cached_tokens),
             count(work.output_tokens),
         )
-    simulated = ["*** SIMULATED: these devices are simulated, no real money was spent. ***", ""]
-    lines = [*(simulated if report.simulated else []), *table.lines(WIDTH)]
-    return "\n".join([*lines, "", "  `apportion report --request ID` says why."]) + "\n"
+    caveats = [each for line in _caveats(report) for each in (line, "")]
+    lines = [*caveats, *table.lines(WIDTH), "", "  `apportion report --request ID` says why."]
+    return "\n".join(lines) + "\n"
+
+
+def _caveats(report: RequestReport) -> Iterator[str]:
+    if report.simulated:
+        yield "*** SIMULATED: these devices are simulated, no real money was spent. ***"
+    if report.estimated:
+        yield "The amounts are estimates: they rest on assumed prices (`apportion prices show`)."
 
 
 class _Factor(NamedTuple):
