@@ -15,14 +15,13 @@ between PyTorch's own work with the caches that it leaves: a ring that is full, 
 not there, that this user may not write, or that has no space. Last, hooks and `client.step()` by
 themselves, one after the other, which keeps the caches warm.
 
-    python -m benchmarks.trainer_cost --minutes 6.5 --half-width 0.25
+    python -m benchmarks.trainer_cost --minutes 6.5 --half-width 0.15
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import importlib
 import json
 import os
 import random
@@ -36,12 +35,14 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, perf_counter_ns, thread_time_ns
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apportion import client
+from benchmarks.estimate import TRIMMED, Estimate
+from benchmarks.trainer import EXAMPLE, SHORT, Hooks, Size, Training
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MINUTES, HALF_WIDTH_PCT = 6.5, 0.15
@@ -49,8 +50,6 @@ MINUTES, HALF_WIDTH_PCT = 6.5, 0.15
 SHORT_MINUTES = 0.5
 """The same for steps of a millisecond, which only show what a step costs at most."""
 WARM_UP, LOOK_EVERY = 10, 100
-TRIMMED = 0.2
-RESAMPLES = 2_000
 PLACE_ROUNDS, PLACE_WARM_UP, PLACE_STEPS = 10, 2, 10
 ALONE_ROUNDS, ALONE_STEPS = 60, 1_000
 CAPACITY, SMALL_CAPACITY = 32_768, 2
@@ -60,19 +59,6 @@ CLOCKS: Final = ("wall", "CPU")
 WAYS: Final = ("hooks", "client.step(), 3 phases")
 
 Floats = NDArray[np.float64]
-
-
-class Size(NamedTuple):
-    """A model and its batch."""
-
-    layers: int
-    width: int
-    sequences: int
-    tokens: int
-
-
-EXAMPLE = Size(5, 128, 4, 64)
-SHORT = Size(1, 32, 1, 16)
 
 
 def run() -> dict[str, object]:
@@ -91,129 +77,6 @@ def run() -> dict[str, object]:
     )
     found: dict[str, object] = json.loads(done.stdout)
     return found
-
-
-class Training:
-    """One model in training."""
-
-    def __init__(self, size: Size) -> None:
-        torch: Any = importlib.import_module("torch")  # only the measuring process has them
-        gpt: Any = importlib.import_module("gpt")
-        torch.manual_seed(1)
-        torch.set_num_threads(1)
-        shape = gpt.Shape(layers=size.layers, width=size.width, context=size.tokens)
-        self._model = gpt.Gpt(shape)
-        self.optimizer = torch.optim.AdamW(self._model.parameters(), lr=0.0)
-        self._batch = torch.randint(shape.vocabulary, (size.sequences, size.tokens + 1))
-        self._tokens = size.sequences * size.tokens
-        self._number = 0
-
-    def step(self) -> None:
-        self._model.loss(self._batch).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def step_with_phases(self) -> None:
-        self._number += 1
-        with client.step(self._number) as step:
-            with step.phase("forward"):
-                loss = self._model.loss(self._batch)
-            with step.phase("backward"):
-                loss.backward()
-            with step.phase("optimizer"):
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            step.add(tokens=self._tokens)
-
-    def timed_step_with_phases(self) -> int:
-        """The same; the nanoseconds of CPU that the client took of it."""
-        self._number += 1
-        watch = Watch()
-        with watch(lambda: client.step(self._number)) as step:
-            with watch(lambda: step.phase("forward")):
-                loss = self._model.loss(self._batch)
-            with watch(lambda: step.phase("backward")):
-                loss.backward()
-            with watch(lambda: step.phase("optimizer")):
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            begin_ns = thread_time_ns()
-            step.add(tokens=self._tokens)
-            watch.took_ns += thread_time_ns() - begin_ns
-        return watch.took_ns
-
-
-class Watch:
-    """Adds up the CPU time that making, entering and leaving contexts takes, not what is within."""
-
-    def __init__(self) -> None:
-        self.took_ns = 0
-
-    @contextmanager
-    def __call__(self, make: Callable[[], Any]) -> Generator[Any]:
-        begin_ns = thread_time_ns()
-        context = make()
-        entered = context.__enter__()
-        self.took_ns += thread_time_ns() - begin_ns
-        yield entered
-        begin_ns = thread_time_ns()
-        context.__exit__(None, None, None)
-        self.took_ns += thread_time_ns() - begin_ns
-
-
-class Hooks:
-    """The client's among PyTorch's hooks for all optimizers, which can be taken out."""
-
-    def __init__(self) -> None:
-        module: Any = importlib.import_module("torch.optim.optimizer")
-        client.torch_steps().stop()
-        # There is no public way to have a hook, and not to have it, and to have it again.
-        self._places: list[dict[int, Any]] = [
-            module._global_optimizer_pre_hooks,  # noqa: SLF001 - as said
-            module._global_optimizer_post_hooks,  # noqa: SLF001 - as said
-        ]
-        self._hooks = [dict(place) for place in self._places]
-        self.take_out()
-
-    def put_in(self) -> None:
-        for place, hooks in zip(self._places, self._hooks, strict=True):
-            place.update(hooks)
-
-    def take_out(self) -> None:
-        for place in self._places:
-            place.clear()
-
-    @contextmanager
-    def timed(self, took_ns: list[int]) -> Generator[None]:
-        """In place, with how long both hooks of each step took of the thread's CPU time."""
-
-        def before(*arguments: Any) -> None:
-            begin_ns = thread_time_ns()
-            hook_before(*arguments)
-            took_ns.append(thread_time_ns() - begin_ns)
-
-        def after(*arguments: Any) -> None:
-            begin_ns = thread_time_ns()
-            hook_after(*arguments)
-            took_ns[-1] += thread_time_ns() - begin_ns
-
-        (first, hook_before), (second, hook_after) = (
-            next(iter(hooks.items())) for hooks in self._hooks
-        )
-        self._places[0][first], self._places[1][second] = before, after
-        with client.torch_steps():
-            yield
-        self.take_out()
-
-    def alone(self, optimizer: object) -> Callable[[], None]:
-        """Both hooks of one step, without the step."""
-        hooks = [hook for place in self._hooks for hook in place.values()]
-
-        def call() -> None:
-            for hook in hooks:
-                hook(optimizer, (), {})
-
-        return call
 
 
 # -- throughput ---------------------------------------------------------------------------------
@@ -272,7 +135,9 @@ def slower(times: Floats) -> dict[str, object]:
     """By clock, in words."""
     found: dict[str, object] = {"pairs": len(times)}
     for clock, name in enumerate(CLOCKS):
-        found[f"slower by % of {name}"] = interval(log_ratios(times, clock))
+        ratio = Estimate.of_ratios(times[:, 1, clock], times[:, 0, clock])
+        one, low, high = (100 * each for each in ratio)
+        found[f"slower by % of {name}"] = f"{one:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
     return found
 
 
@@ -282,28 +147,11 @@ def log_ratios(times: Floats, clock: int) -> Floats:
     return found
 
 
-def trimmed_mean(values: Floats) -> Floats:
-    """Without the lowest and the highest fifth; along the last axis."""
-    cut = int(TRIMMED * values.shape[-1])
-    found: Floats = np.sort(values)[..., cut : values.shape[-1] - cut].mean(axis=-1)
-    return found
-
-
 def half_width(values: Floats) -> float:
     """Of the trimmed mean's 95 % interval, by its winsorised deviation: when to stop."""
     low, high = np.quantile(values, [TRIMMED, 1 - TRIMMED])
     deviation = float(np.std(np.clip(values, low, high), ddof=1))
     return float(1.96 * deviation / ((1 - 2 * TRIMMED) * np.sqrt(len(values))))
-
-
-def interval(ratios: Floats) -> str:
-    """A trimmed mean of log ratios in per cent, and the interval of its bootstrap."""
-    source = np.random.default_rng(1)
-    means = [trimmed_mean(source.choice(ratios, ratios.size)) for _ in range(RESAMPLES)]
-    middle = trimmed_mean(ratios)
-    low, high = np.percentile(means, [2.5, 97.5])
-    one, two, three = (100 * np.expm1(each) for each in (middle, low, high))
-    return f"{one:+.3f} (95 %: {two:+.3f} to {three:+.3f})"
 
 
 # -- what may be missing ------------------------------------------------------------------------
@@ -378,11 +226,10 @@ def in_place(hooks: Hooks, places: dict[str, State]) -> dict[str, object]:
 
 def part(took_ns: list[int], step_ns: float) -> dict[str, float]:
     """A trimmed mean, and what it is at most of a step."""
-    source, values = np.random.default_rng(1), np.array(took_ns, np.float64)
-    means = [trimmed_mean(source.choice(values, values.size)) for _ in range(RESAMPLES)]
+    took = Estimate.of(took_ns)
     return {
-        "us of CPU a step": float(trimmed_mean(values)) / 1e3,
-        "slower by % at most (97.5 %)": 100 * float(np.percentile(means, 97.5)) / step_ns,
+        "us of CPU a step": took.mean / 1e3,
+        "slower by % at most (97.5 %)": 100 * took.high / step_ns,
     }
 
 

@@ -39,9 +39,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from benchmarks.estimate import Estimate
 from tests.real_vllm import programs
 from tests.real_vllm.runs import COUNTS, EXACT_SCHEDULER, MIDDLEWARE, NO_PLUGIN
-from tests.real_vllm.turns import Figure, Pairs, Server, Turn
+from tests.real_vllm.turns import TRIMMED, Pairs, Server, Turn
 
 FOLDER: Final = Path("build/vllm-overhead")
 MODEL: Final = Path(__file__).with_name("model.py")
@@ -80,7 +81,7 @@ def running(
 
 def switched(
     folder: Path, python: Path, mode: str, rings: str, minutes: float
-) -> dict[str, Figure]:
+) -> dict[str, Estimate]:
     """Figures of one vLLM."""
     file = folder / "switch"
     file.write_bytes(bytes(8 * WORDS))
@@ -116,12 +117,12 @@ def switched(
     return {
         f"one vLLM, switched, {len(pairs)} rounds: slower by": pairs.slower(),
         "more CPU time": pairs.dearer(),
-        "timed in place, part of vLLM's CPU time": Figure.of(of_all),
-        "of that of the process that answers HTTP": Figure.of(of_server),
+        "timed in place, part of vLLM's CPU time": Estimate.of(of_all, TRIMMED),
+        "of that of the process that answers HTTP": Estimate.of(of_server, TRIMMED),
     }
 
 
-def beside(folder: Path, python: Path, mode: str, rings: str, starts: int) -> dict[str, Figure]:
+def beside(folder: Path, python: Path, mode: str, rings: str, starts: int) -> dict[str, Estimate]:
     """Figures of two vLLMs, with ours and without."""
     pairs, source = Pairs(), random.Random(1)
     for start in range(starts):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
 import psutil
-from numpy.typing import NDArray
+from benchmarks.estimate import Estimate
 from tests.real_vllm.programs import Program
 from tests.real_vllm.traffic import answers
 
 REQUESTS: Final = 48
 """A turn: some seconds."""
 TRIMMED: Final = 0.1
-RESAMPLES: Final = 2_000
+"""Turns are few."""
 
 
 class Turn(NamedTuple):
@@ -53,42 +52,6 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
-class Figure(NamedTuple):
-    """A mean and the interval that holds 95 % of its bootstrap, as parts of one."""
-
-    mean: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, found: Sequence[float]) -> Figure:
-        """Of values that count alike."""
-        values, source = np.array(found), np.random.default_rng(1)
-        low, high = np.percentile(
-            [_trimmed(source.choice(values, values.size)) for _ in range(RESAMPLES)], [2.5, 97.5]
-        )
-        return cls(_trimmed(values), float(low), float(high))
-
-    @classmethod
-    def ratio(cls, mine: Sequence[float], theirs: Sequence[float]) -> Figure:
-        """How much more `mine` are than `theirs`, pair by pair."""
-        logs = np.log(np.array(mine) / np.array(theirs))
-        return cls(*np.expm1(cls.of(logs.tolist())).tolist())
-
-    @property
-    def half(self) -> float:
-        """Of the interval."""
-        return (self.high - self.low) / 2
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3%} ({self.low:+.3%} to {self.high:+.3%})"
-
-
-def _trimmed(values: NDArray[np.float64]) -> float:
-    cut = int(values.size * TRIMMED)
-    return float(np.sort(values)[cut : values.size - cut].mean())
-
-
 class Pairs:
     """Rounds of two turns."""
 
@@ -104,16 +67,16 @@ class Pairs:
         self.without.append(of[False])
         self.with_ours.append(of[True])
 
-    def slower(self) -> Figure:
+    def slower(self) -> Estimate:
         """What part of the throughput is missing: how much longer the same requests took."""
         return self._ratio("seconds")
 
-    def dearer(self) -> Figure:
+    def dearer(self) -> Estimate:
         """How much more CPU time the same requests took."""
         return self._ratio("cpu_seconds")
 
-    def _ratio(self, name: str) -> Figure:
+    def _ratio(self, name: str) -> Estimate:
         mine, theirs = (
             [getattr(turn, name) for turn in turns] for turns in (self.with_ours, self.without)
         )
-        return Figure.ratio(mine, theirs)
+        return Estimate.of_ratios(mine, theirs, TRIMMED)
